@@ -1,0 +1,57 @@
+"""Runs the migrations as the tables' owner, one migrator at a time, and gives the serving role its rights.
+
+The database's address comes from the caller (`wallet-gql migrate`), or from the settings when Alembic's own command
+is used. Lock timeouts are set: a migration that cannot have its lock fails and changes nothing, instead of making
+the whole service queue behind it.
+"""
+
+import asyncio
+from typing import Any
+
+from alembic import context
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from wallet_gql.db.migrations import MIGRATION_ADVISORY_LOCK, grant_statements
+from wallet_gql.db.tables import metadata
+from wallet_gql.settings import Settings
+
+
+def include_object(_object: Any, name: str | None, type_: str, _reflected: bool, _compare_to: Any) -> bool:
+    """Compare our tables only: another tool's table in the same schema is not ours to judge."""
+    return type_ != "table" or name in metadata.tables
+
+
+def run(connection: Connection, server_role: str | None) -> None:
+    """Migrate and grant in one database transaction."""
+    context.configure(
+        connection=connection, target_metadata=metadata, compare_server_default=True, include_object=include_object
+    )
+    with context.begin_transaction():
+        connection.execute(text("SET LOCAL lock_timeout = '5s'"))
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_ADVISORY_LOCK})
+        context.run_migrations()
+        for statement in grant_statements(connection, server_role):
+            connection.execute(text(statement))
+
+
+async def main() -> None:
+    """Open a connection of its own and migrate."""
+    attributes = context.config.attributes
+    settings = None if "url" in attributes else Settings()
+    url = attributes["url"] if settings is None else settings.owner_url()
+    role = attributes["server_role"] if settings is None else settings.server_role()
+    engine = create_async_engine(url, poolclass=NullPool)
+    async with engine.connect() as connection:
+        await connection.run_sync(run, role)
+        await connection.commit()
+    await engine.dispose()
+
+
+if context.is_offline_mode():
+    context.configure(dialect_name="postgresql", target_metadata=metadata, literal_binds=True)
+    with context.begin_transaction():
+        context.run_migrations()
+else:
+    asyncio.run(main())

@@ -1,0 +1,237 @@
+"""One embedded PostgreSQL for the whole run, one migrated template, one clone of it for each test worker.
+
+Every test that opens the ledger ends with the ledger's own verification.
+"""
+
+import asyncio
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import asyncpg
+import httpx
+import pytest
+from factories import TEST_SHARD_COUNT
+from pydantic import SecretStr
+from sqlalchemy import make_url
+
+from wallet_gql.db import migrations
+from wallet_gql.db.embedded import EmbeddedPostgres, start
+from wallet_gql.operations.assets import add_asset
+from wallet_gql.operations.demo import ASSETS
+from wallet_gql.operations.opening import Ledger, open_ledger
+from wallet_gql.operations.proof import prove
+from wallet_gql.settings import Settings
+
+TEMPLATE = "wallet_template"
+SERVER = pytest.StashKey[EmbeddedPostgres]()
+RUNNING = pytest.StashKey[tuple[AbstractContextManager[EmbeddedPostgres], Path]]()
+
+
+def database(url: str, name: str) -> str:
+    """Return the address of another database of the same server, as the same role."""
+    return make_url(url).set(database=name).render_as_string(hide_password=False)
+
+
+def plain(url: str) -> str:
+    """Return an address as asyncpg takes it."""
+    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+async def execute(url: str, *statements: str) -> None:
+    connection = await asyncpg.connect(plain(url))
+    for statement in statements:
+        await connection.execute(statement)
+    await connection.close()
+
+
+def settings_for(server: EmbeddedPostgres, name: str) -> Settings:
+    return Settings(
+        _env_file=None,
+        DATABASE_URL=SecretStr(database(server.server_url, name)),
+        migration_database_url=SecretStr(database(server.owner_url, name)),
+        shard_count=TEST_SHARD_COUNT,
+        pool_size=20,
+    )
+
+
+async def add_assets(settings: Settings) -> None:
+    async with open_ledger(settings) as ledger:
+        for code, name, scale in ASSETS:
+            await add_asset(ledger, code, name, scale)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):
+        config.stash[SERVER] = EmbeddedPostgres(**config.workerinput["server"])
+        return
+    if config.option.collectonly:
+        return
+    for name in [name for name in os.environ if name == "DATABASE_URL" or name.startswith("WALLET_")]:
+        if name != "WALLET_POSTGRES_VERSION":
+            del os.environ[name]
+    os.environ["WALLET_SHARD_COUNT"] = str(TEST_SHARD_COUNT)
+    folder = Path(tempfile.mkdtemp(prefix="wallet-gql-test-", dir="/tmp"))
+    folder.chmod(0o755)
+    running = start(folder / "data", version=Settings(_env_file=None).postgres_version)
+    config.stash[RUNNING] = running, folder
+    server = config.stash[SERVER] = running.__enter__()
+    asyncio.run(
+        execute(
+            server.superuser_url,
+            f"CREATE DATABASE {TEMPLATE} OWNER wallet_owner",
+        )
+    )
+    settings = settings_for(server, TEMPLATE)
+    migrations.upgrade(settings.owner_url(), settings.server_role())
+    asyncio.run(add_assets(settings))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if (running := config.stash.get(RUNNING, None)) is not None:
+        running[0].__exit__(None, None, None)
+        shutil.rmtree(running[1], ignore_errors=True)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: object) -> None:
+    """Tell a worker of pytest-xdist where the server is."""
+    server = node.config.stash[SERVER]  # type: ignore[attr-defined]
+    node.workerinput["server"] = {  # type: ignore[attr-defined]
+        name: getattr(server, name) for name in EmbeddedPostgres.__dataclass_fields__
+    }
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def postgres(pytestconfig: pytest.Config) -> EmbeddedPostgres:
+    return pytestconfig.stash[SERVER]
+
+
+@pytest.fixture(scope="session")
+def new_database(postgres: EmbeddedPostgres, worker_id: str) -> Callable[[str], Settings]:
+    """Make a database by cloning the migrated template, or an empty one."""
+
+    def make(name: str, *, template: str = TEMPLATE) -> Settings:
+        name = f"wallet_{worker_id}_{name}"
+        asyncio.run(
+            execute(
+                postgres.superuser_url,
+                f"DROP DATABASE IF EXISTS {name} WITH (FORCE)",
+                f"CREATE DATABASE {name} OWNER wallet_owner TEMPLATE {template}",
+            )
+        )
+        return settings_for(postgres, name)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def settings(new_database: Callable[[str], Settings]) -> Settings:
+    """The settings of this worker's own database, as the serving role."""
+    return new_database("main")
+
+
+@pytest.fixture
+async def ledger(settings: Settings) -> AsyncIterator[Ledger]:
+    async with open_ledger(settings) as ledger:
+        yield ledger
+        assert (await prove(settings)).findings == []
+
+
+@pytest.fixture
+async def server_connection(settings: Settings) -> AsyncIterator[asyncpg.Connection]:
+    """A connection as the serving role, with the planner's defaults."""
+    connection = await asyncpg.connect(plain(settings.server_url().render_as_string(hide_password=False)))
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def owner_connection(settings: Settings) -> AsyncIterator[asyncpg.Connection]:
+    """A connection as the tables' owner."""
+    connection = await asyncpg.connect(plain(settings.owner_url().render_as_string(hide_password=False)))
+    yield connection
+    await connection.close()
+
+
+def environment(settings: Settings, **more: str) -> dict[str, str]:
+    """Return the environment that gives a command these settings' database."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("WALLET_", "DATABASE_URL"))}
+    return {
+        **kept,
+        "DATABASE_URL": settings.server_url().render_as_string(hide_password=False),
+        "WALLET_MIGRATION_DATABASE_URL": settings.owner_url().render_as_string(hide_password=False),
+        "WALLET_SHARD_COUNT": str(settings.shard_count),
+        **more,
+    }
+
+
+class Served:
+    """A running `wallet-gql serve` and its address."""
+
+    def __init__(self, process: subprocess.Popen[str], url: str) -> None:
+        self.process = process
+        self.url = url
+
+
+@pytest.fixture(scope="session")
+def serve() -> Iterator[Callable[..., Served]]:
+    """Start `wallet-gql serve` on a free port; it is stopped at the end of the run."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def run(env: dict[str, str], *arguments: str) -> Served:
+        process = subprocess.Popen(
+            [Path(sys.executable).with_name("wallet-gql"), "serve", "--port", "0", *arguments],
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        processes.append(process)
+        assert process.stdout is not None
+        lines = iter(process.stdout.readline, "")
+        address = next((found[0] for line in lines if (found := re.search(r"http://\S+/graphql", line))), None)
+        assert address is not None, "the server did not start"
+        for _ in range(300):
+            try:
+                httpx.get(address.replace("/graphql", "/health"), timeout=5)
+            except httpx.TransportError:
+                assert process.poll() is None, "the server ended"
+                asyncio.run(asyncio.sleep(0.05))
+            else:
+                return Served(process, address)
+        raise AssertionError("the server does not answer")
+
+    yield run
+    for process in processes:
+        if process.poll() is None:
+            process.terminate()
+    for process in processes:
+        process.wait(timeout=60)
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def served(serve: Callable[..., Served], settings: Settings) -> Served:
+    """The real server on this worker's database."""
+    return serve(environment(settings))
+
+
+@pytest.fixture
+async def client(served: Served, settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    """An HTTP client of the real server; the books are verified afterwards."""
+    async with httpx.AsyncClient(base_url=served.url.removesuffix("/graphql"), timeout=30) as client:
+        yield client
+    assert (await prove(settings)).findings == []

@@ -1,0 +1,268 @@
+"""The command `wallet-gql`: run the service, and what an operator does around it."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeVar
+from uuid import uuid4
+
+import typer
+import uvicorn
+from pydantic import SecretStr, ValidationError
+from rich.console import Console
+from rich.progress import Progress
+from uvicorn.supervisors import Multiprocess
+
+from wallet_gql import logs
+from wallet_gql.app import create_app
+from wallet_gql.db import migrations
+from wallet_gql.db.embedded import EmbeddedError, EmbeddedPostgres, attach_or_start, default_data_dir, start
+from wallet_gql.domain.errors import Fault
+from wallet_gql.graphql.schema import export_schema
+from wallet_gql.operations import assets, demo, proof
+from wallet_gql.operations.opening import Ledger, ShardCountDiffers, open_ledger
+from wallet_gql.operations.unit_of_work import is_away
+from wallet_gql.settings import Settings
+
+Result = TypeVar("Result")
+
+app = typer.Typer(
+    help="A double-entry wallet service for virtual credits: GraphQL over PostgreSQL.\n\n"
+    "It uses the database that DATABASE_URL names; without one it starts a PostgreSQL of its own, with its data in"
+    " WALLET_DATA_DIR. Every setting is in .env.example.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+_errors = Console(stderr=True)
+
+
+def main() -> None:
+    """Run the command; what an operator can mend is told in a line, without a stack trace."""
+    # So that every `finally` runs: the default would end the process at once.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        app()
+    except (EmbeddedError, migrations.SchemaNotAtHead, ShardCountDiffers, Fault) as error:
+        _fail(str(error))
+    except ValidationError as error:
+        for problem in error.errors():
+            _errors.print(f"[red]Setting {_setting_name(problem['loc'])}[/]: {problem['msg']}", highlight=False)
+        raise SystemExit(2) from None
+    except Exception as error:
+        if not is_away(error):
+            raise
+        _fail(f"The database cannot be reached: {error}. Is it running, and is DATABASE_URL right?")
+
+
+def _fail(message: str) -> NoReturn:
+    _errors.print("[red]Error:[/]", message, highlight=False, markup=True)
+    raise SystemExit(1)
+
+
+def _setting_name(location: tuple[int | str, ...]) -> str:
+    name = str(location[0]) if location else "?"
+    return name if name.isupper() else f"WALLET_{name.upper()}"
+
+
+@contextmanager
+def _database(*, attach: bool = True) -> Iterator[Settings]:
+    """Read the settings and, where they name no database, run the embedded one until the block ends.
+
+    With `attach`, an embedded server that another command runs on the same folder is used.
+    """
+    settings = Settings()
+    if settings.database_url is not None:
+        yield settings
+        return
+    run = attach_or_start if attach else start
+    with run(settings.data_dir or default_data_dir(), version=settings.postgres_version) as server:
+        yield _embedded_settings(settings, server)
+
+
+def _embedded_settings(settings: Settings, server: EmbeddedPostgres) -> Settings:
+    return settings.model_copy(
+        update={
+            "database_url": SecretStr(server.server_url),
+            "migration_database_url": SecretStr(server.owner_url),
+            "data_dir": server.data_dir,
+        }
+    )
+
+
+def _migrate(settings: Settings) -> None:
+    migrations.upgrade(settings.owner_url(), settings.server_role())
+
+
+def _in_ledger(settings: Settings, work: Callable[[Ledger], Coroutine[Any, Any, Result]]) -> Result:
+    async def run() -> Result:
+        async with open_ledger(settings) as ledger:
+            return await work(ledger)
+
+    return asyncio.run(run())
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="The address to listen on. Default: WALLET_HOST, 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option(help="The port to listen on. Default: WALLET_PORT, 8000.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Worker processes. Default: WALLET_WORKERS, 1.")] = None,
+    demo_data: Annotated[bool, typer.Option("--demo", help="Load the demo data first.")] = False,
+) -> None:
+    """Serve the API until stopped; requests in flight are finished first."""
+    chosen = {"host": host, "port": port, "workers": workers}
+    given = Settings().model_copy(update={name: value for name, value in chosen.items() if value is not None})
+    listener = _listen(given.host, given.port)
+    is_embedded = given.database_url is None
+    with _database(attach=False) as found:
+        settings = found.model_copy(update={name: getattr(given, name) for name in chosen})
+        logs.configure(settings)
+        if is_embedded:
+            _migrate(settings)
+        if demo_data:
+            _in_ledger(settings, demo.seed)
+        else:
+            _in_ledger(settings, _nothing)
+        _announce(settings, listener.getsockname()[1], is_embedded=is_embedded)
+        _serve(settings, listener)
+
+
+async def _nothing(_ledger: Ledger) -> None:
+    """Opening the ledger is the check: a schema that is not at head is told here, before a server starts."""
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Take the port before anything else is started, so that a taken one is told at once."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.socket(family)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError as error:
+        _fail(
+            f"Cannot listen on {host}:{port}: {error.strerror}. Stop what uses the port, or choose another:"
+            f" wallet-gql serve --port {port + 1}, or make run PORT={port + 1}."
+        )
+    listener.set_inheritable(True)
+    return listener
+
+
+def _announce(settings: Settings, port: int, *, is_embedded: bool) -> None:
+    """Say where the API is and what to paste."""
+    url = f"http://{settings.host}:{port}/graphql"
+    out = Console(highlight=False, soft_wrap=True)
+    if settings.host not in {"127.0.0.1", "::1", "localhost"}:
+        _errors.print(
+            f"[bold red]WARNING: listening on {settings.host}. There is no access control yet: whoever reaches this"
+            " port can move credits.[/] Put it behind a gateway that authenticates callers."
+        )
+    if is_embedded:
+        out.print(f"PostgreSQL {settings.postgres_version} is embedded, its data is in {settings.data_dir}")
+    out.print(f"Serving [bold]{url}[/]" + (" - open it in a browser for GraphiQL" if settings.graphiql else ""))
+    out.print("Try:\n")
+    key = uuid4()
+    query = (
+        'mutation { topUp(input: {ownerId: \\"demo-alice\\", amount: \\"100\\",'
+        f' idempotencyKey: \\"{key}\\"}}) {{ __typename ... on TopUpPayload {{ balance {{ amount }} }}'
+        " ... on Error { message } } }"
+    )
+    out.print(f"curl -s {url} -H 'content-type: application/json' -d '{{\"query\": \"{query}\"}}'\n", markup=False)
+
+
+def _serve(settings: Settings, listener: socket.socket) -> None:
+    config: dict[str, Any] = {
+        "access_log": False,
+        "log_config": None,
+        "server_header": False,
+        "date_header": False,
+        "ws": "none",
+        "lifespan": "on",
+        "timeout_graceful_shutdown": settings.shutdown_timeout_seconds,
+    }
+    if settings.workers == 1:
+        uvicorn.Server(uvicorn.Config(create_app(settings), **config)).run(sockets=[listener])
+        return
+    # Workers are processes of their own: they read the settings from the environment again.
+    assert settings.database_url is not None
+    os.environ["DATABASE_URL"] = settings.database_url.get_secret_value()
+    os.environ["WALLET_HOST"] = settings.host
+    workers = uvicorn.Config("wallet_gql.app:create_app", factory=True, workers=settings.workers, **config)
+    Multiprocess(workers, [listener]).run()
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database's schema to this version, and give the serving role its rights."""
+    with _database() as settings:
+        logs.configure(settings)
+        _migrate(settings)
+        typer.echo(f"The schema is at {migrations.head()}.")
+
+
+@app.command()
+def seed() -> None:
+    """Load the demo data: three assets, two players. Doing it again changes nothing."""
+    with _database() as settings:
+        if settings.database_url is not None and Settings().database_url is None:
+            _migrate(settings)
+        _in_ledger(settings, demo.seed)
+        typer.echo("Demo data is loaded: " + ", ".join(owner_id for owner_id, _, _ in demo.OWNERS) + ".")
+
+
+@app.command("add-asset")
+def add_asset(
+    code: Annotated[str, typer.Argument(help="What callers name it by: capitals, digits and _.")],
+    name: Annotated[str, typer.Option(help="What people call it.")],
+    scale: Annotated[int, typer.Option(help="Its number of fraction digits, 0 to 9. It never changes.")],
+) -> None:
+    """Add a kind of credit. Adding it again changes nothing; an asset is never changed."""
+
+    async def add(ledger: Ledger) -> None:
+        asset = await assets.add_asset(ledger, code, name, scale)
+        typer.echo(f"Asset {asset.code} ({asset.name}) has {asset.scale} fraction digits.")
+
+    with _database() as settings:
+        _in_ledger(settings, add)
+
+
+@app.command()
+def verify() -> None:
+    """Prove the books. Exit code 0: every invariant holds; 1: what breaks is listed."""
+
+    async def prove(settings: Settings) -> proof.Proof:
+        with Progress(console=_errors, transient=True, disable=not _errors.is_terminal) as progress:
+            bar = progress.add_task("Verifying", total=settings.shard_count)
+            return await proof.prove(settings, on_shard=lambda: progress.advance(bar))
+
+    with _database() as settings:
+        result = asyncio.run(prove(settings))
+    for finding in result.findings:
+        typer.echo(f"shard {finding.shard}: {finding.row}: {finding.fault} [{finding.check}]")
+    if result.findings:
+        typer.echo(f"BROKEN: {len(result.findings)} findings in {result.entry_count} entries.")
+        raise SystemExit(1)
+    typer.echo(f"The books balance: {result.entry_count} entries in {result.shard_count} shards.")
+
+
+@app.command("export-schema")
+def export_schema_command(
+    path: Annotated[Path | None, typer.Argument(help="Where to write it; standard output if not given.")] = None,
+) -> None:
+    """Write the API's schema: the committed schema.graphql is this."""
+    if path is None:
+        sys.stdout.write(export_schema())
+    else:
+        path.write_text(export_schema())
+
+
+@app.command("database-url")
+def database_url() -> None:
+    """Print the address of the database in use, password included. An embedded one answers while it runs."""
+    with _database() as settings:
+        url = settings.server_url().set(drivername="postgresql")
+        typer.echo(url.render_as_string(hide_password=False))

@@ -1,0 +1,1 @@
+"""PostgreSQL: the tables, the connections, the embedded server."""

@@ -1,0 +1,87 @@
+"""Migrations: where they are, running them, and whether a database is at head."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, inspect, text
+from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+import wallet_gql
+from wallet_gql.db.tables import metadata
+
+MIGRATION_ADVISORY_LOCK: Final = 0x77616C6C6574  # "wallet" in ASCII
+
+
+class SchemaNotAtHead(Exception):
+    """The database's schema is not the one that this version of the service works with."""
+
+
+def _script_location() -> Path:
+    """Find the migrations: inside an installed package, or at the top of the checkout."""
+    package = Path(wallet_gql.__file__).parent
+    packaged = package / "_alembic"
+    return packaged if packaged.is_dir() else package.parent / "alembic"
+
+
+def configuration(url: URL, server_role: str | None) -> Config:
+    """Return Alembic's configuration for migrating `url` and serving as `server_role`."""
+    config = Config(attributes={"url": url, "server_role": server_role})
+    config.set_main_option("script_location", str(_script_location()).replace("%", "%%"))
+    return config
+
+
+def upgrade(url: URL, server_role: str | None, revision: str = "head") -> None:
+    """Migrate up as the role of `url` and give `server_role` its rights. Not for use inside an event loop."""
+    command.upgrade(configuration(url, server_role), revision)
+
+
+def downgrade(url: URL, server_role: str | None, revision: str) -> None:
+    """Migrate down to `revision`. Not for use inside an event loop."""
+    command.downgrade(configuration(url, server_role), revision)
+
+
+def grant_statements(connection: Connection, server_role: str | None) -> Iterator[str]:
+    """Yield what gives the serving role its rights: to read, to append, and to lock wallets.
+
+    A row lock needs the UPDATE right on a column; the guard trigger refuses the update itself. Where the service
+    connects as the tables' owner there is nothing to grant.
+    """
+    if server_role is None or connection.execute(text("SELECT current_user")).scalar() == server_role:
+        return
+    quote = connection.dialect.identifier_preparer.quote
+    existing = inspect(connection).get_table_names()
+    tables = [table.name for table in metadata.sorted_tables if table.name in existing]
+    if not tables:
+        return
+    role = quote(server_role)
+    yield f"GRANT SELECT, INSERT ON {', '.join(map(quote, tables))} TO {role}"
+    yield f"GRANT UPDATE (opened_at) ON wallet TO {role}"
+    yield f"GRANT SELECT ON alembic_version TO {role}"
+
+
+async def check_at_head(engine: AsyncEngine) -> None:
+    """Raise SchemaNotAtHead unless the database is at the newest migration that this version knows."""
+
+    def current(connection: Connection) -> str | None:
+        return MigrationContext.configure(connection).get_current_revision()
+
+    async with engine.connect() as connection:
+        revision = await connection.run_sync(current)
+    if revision != head():
+        raise SchemaNotAtHead(
+            f"The database's schema is at {revision or 'nothing'}, this version needs {head()}:"
+            " run `wallet-gql migrate`."
+        )
+
+
+def head() -> str:
+    """Return the newest migration that this version knows."""
+    revision = ScriptDirectory(str(_script_location())).get_current_head()
+    assert revision is not None
+    return revision

@@ -1,0 +1,161 @@
+"""The tables, as the migrations make them; `alembic check` compares the two.
+
+Everything is an append: guard triggers refuse UPDATE, DELETE and TRUNCATE, for everybody. `shard` is part of every key,
+so that the same schema can be distributed. Triggers and their laws are in the migrations.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKeyConstraint,
+    Identity,
+    Index,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+        "ck": "%(table_name)s_%(constraint_name)s_check",
+        "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
+    }
+)
+
+Code = Text(collation="C")
+Timestamp = DateTime(timezone=True)
+
+# One row: what is fixed when the database is made.
+ledger = Table(
+    "ledger",
+    metadata,
+    Column("is_only_row", Boolean, primary_key=True, server_default=text("true")),
+    Column("shard_count", SmallInteger, nullable=False),
+    Column("created_at", Timestamp, nullable=False, server_default=func.now()),
+    CheckConstraint("is_only_row", name="one_row"),
+    CheckConstraint("shard_count BETWEEN 1 AND 4096", name="shard_count"),
+)
+
+asset = Table(
+    "asset",
+    metadata,
+    Column("id", SmallInteger, Identity(always=True), primary_key=True),
+    Column("code", Code, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("scale", SmallInteger, nullable=False),
+    Column("created_at", Timestamp, nullable=False, server_default=func.now()),
+    UniqueConstraint("code"),
+    CheckConstraint("code ~ '^[A-Z][A-Z0-9_]{0,31}$'", name="code"),
+    CheckConstraint("length(name) BETWEEN 1 AND 100", name="name"),
+    CheckConstraint("scale BETWEEN 0 AND 9", name="scale"),
+)
+
+# kind: 1 an owner's, 2 a treasury stripe, whose owner_id is the number of its worker slot.
+wallet = Table(
+    "wallet",
+    metadata,
+    Column("shard", SmallInteger, nullable=False),
+    Column("id", BigInteger, Identity(always=True), nullable=False),
+    Column("kind", SmallInteger, nullable=False),
+    Column("owner_id", Code, nullable=False),
+    Column("opened_at", Timestamp, nullable=False, server_default=func.clock_timestamp()),
+    PrimaryKeyConstraint("shard", "id"),
+    UniqueConstraint("shard", "kind", "owner_id"),
+    # What an account's foreign key refers to, so that its kind is its wallet's.
+    UniqueConstraint("shard", "id", "kind"),
+    CheckConstraint("shard >= 0", name="shard"),
+    CheckConstraint("kind IN (1, 2)", name="kind"),
+    CheckConstraint("length(owner_id) BETWEEN 1 AND 128", name="owner_id"),
+)
+
+account = Table(
+    "account",
+    metadata,
+    Column("shard", SmallInteger, nullable=False),
+    Column("id", BigInteger, Identity(always=True), nullable=False),
+    Column("wallet_id", BigInteger, nullable=False),
+    Column("wallet_kind", SmallInteger, nullable=False),
+    Column("asset_id", SmallInteger, nullable=False),
+    Column("may_go_negative", Boolean, nullable=False),
+    Column("opened_at", Timestamp, nullable=False, server_default=func.clock_timestamp()),
+    PrimaryKeyConstraint("shard", "id"),
+    UniqueConstraint("shard", "wallet_id", "asset_id"),
+    ForeignKeyConstraint(["shard", "wallet_id", "wallet_kind"], ["wallet.shard", "wallet.id", "wallet.kind"]),
+    ForeignKeyConstraint(["asset_id"], ["asset.id"]),
+    # Only the system's accounts may go below zero, and they all may.
+    CheckConstraint("may_go_negative = (wallet_kind <> 1)", name="may_go_negative"),
+)
+
+# A business event of one wallet. What it refers to is checked by the law of the ledger, in one trigger a statement,
+# instead of by a foreign key a row.
+transaction = Table(
+    "transaction",
+    metadata,
+    Column("shard", SmallInteger, nullable=False),
+    Column("id", Uuid, nullable=False),
+    Column("type", SmallInteger, nullable=False),
+    Column("wallet_id", BigInteger, nullable=False),
+    Column("executed_at", Timestamp, nullable=False),
+    Column("idempotency_key", Uuid),
+    Column("description", Text),
+    Column("reference", Code),
+    PrimaryKeyConstraint("shard", "id"),
+    CheckConstraint("type IN (1, 2, 3)", name="type"),
+    CheckConstraint("length(description) <= 500", name="description"),
+    CheckConstraint("length(reference) <= 500", name="reference"),
+)
+
+# One leg of a transaction, and one link of its account's chain.
+entry = Table(
+    "entry",
+    metadata,
+    Column("shard", SmallInteger, nullable=False),
+    Column("account_id", BigInteger, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("transaction_id", Uuid, nullable=False),
+    Column("type", SmallInteger, nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("balance_after", BigInteger, nullable=False),
+    Column("may_go_negative", Boolean, nullable=False),
+    Column("executed_at", Timestamp, nullable=False),
+    PrimaryKeyConstraint("shard", "account_id", "seq"),
+    # An account has one leg of a transaction at most; finds the legs of a transaction.
+    Index("entry_shard_transaction_id_account_id_key", "shard", "transaction_id", "account_id", unique=True),
+    CheckConstraint("seq >= 1", name="seq"),
+    CheckConstraint("amount <> 0", name="amount"),
+    CheckConstraint("may_go_negative OR balance_after >= 0", name="balance_after"),
+)
+
+# What was answered to a key, for ever: a posting (1) or a refusal that depended on the wallet's state (2, 3), with
+# what it was refused on.
+idempotency_key = Table(
+    "idempotency_key",
+    metadata,
+    Column("shard", SmallInteger, nullable=False),
+    Column("wallet_id", BigInteger, nullable=False),
+    Column("key", Uuid, nullable=False),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("outcome", SmallInteger, nullable=False),
+    # Of a refusal: the id that the transaction would have had.
+    Column("transaction_id", Uuid, nullable=False),
+    Column("details", JSONB),
+    Column("created_at", Timestamp, nullable=False, server_default=func.clock_timestamp()),
+    PrimaryKeyConstraint("shard", "wallet_id", "key"),
+    CheckConstraint("octet_length(fingerprint) = 16", name="fingerprint"),
+    CheckConstraint("outcome IN (1, 2, 3)", name="outcome"),
+    CheckConstraint("(outcome = 1) = (details IS NULL)", name="details"),
+)

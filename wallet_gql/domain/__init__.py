@@ -1,0 +1,1 @@
+"""The ledger's vocabulary and rules: pure, no I/O, no clock."""

@@ -1,0 +1,34 @@
+"""Faults: why a request got no outcome. A refusal of the business is no fault, it is an outcome (see `model`).
+
+| fault | anything posted? | what the caller does |
+| --- | --- | --- |
+| BadUserInput | no | mend the request |
+| Overloaded | no | try again after a pause |
+| Unavailable | no | try again |
+| OutcomeUnknown | perhaps | ask again with the same idempotency key |
+"""
+
+
+class Fault(Exception):
+    """A request that got no outcome."""
+
+
+class BadUserInput(Fault):
+    """A request that names something malformed."""
+
+    def __init__(self, field: str, fault: str, remedy: str) -> None:
+        """Name the `field`, the value's `fault` and the `remedy`."""
+        super().__init__(f"{field} {fault}: {remedy}.")
+        self.field = field
+
+
+class Overloaded(Fault):
+    """More requests wait than the service will queue; nothing was posted."""
+
+
+class Unavailable(Fault):
+    """The database cannot be reached in time; nothing was posted."""
+
+
+class OutcomeUnknown(Fault):
+    """The connection was lost at COMMIT: the posting may or may not be in the books."""

@@ -1,0 +1,1 @@
+"""The API: parse, call an operation, answer in the schema's types."""

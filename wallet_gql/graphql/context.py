@@ -1,0 +1,19 @@
+"""What a resolver has at hand: the open ledger, and the request's id."""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from strawberry.types import Info as StrawberryInfo
+
+from wallet_gql.operations.opening import Ledger
+
+
+@dataclass(slots=True)
+class Context:
+    """One a request; it never holds a database connection."""
+
+    ledger: Ledger
+    request_id: str
+
+
+Info: TypeAlias = StrawberryInfo[Context, None]

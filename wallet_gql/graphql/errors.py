@@ -1,0 +1,74 @@
+"""Faults as top-level errors: a fixed table of codes, and nothing of the server's insides.
+
+| code | posted? | the client's remedy |
+| --- | --- | --- |
+| BAD_USER_INPUT | no | mend the request |
+| OVERLOADED | no | again after a pause, same key |
+| UNAVAILABLE | no | again, same key |
+| OUTCOME_UNKNOWN | perhaps | again with the same key: it answers what happened |
+| INTERNAL | perhaps | again with the same key; tell the operator the request id |
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import structlog
+from graphql import GraphQLError
+
+from wallet_gql.domain.errors import BadUserInput, Fault, OutcomeUnknown, Overloaded, Unavailable
+
+ERRORS_MAX: Final = 20
+"""How many errors an answer names; the rest is counted."""
+
+_CODES: Final[dict[type[Fault], str]] = {
+    BadUserInput: "BAD_USER_INPUT",
+    Overloaded: "OVERLOADED",
+    Unavailable: "UNAVAILABLE",
+    OutcomeUnknown: "OUTCOME_UNKNOWN",
+}
+
+_MESSAGES: Final = {
+    "OVERLOADED": "The service is at its limit and posted nothing: try again with the same key after a pause.",
+    "UNAVAILABLE": "The database is away and nothing was posted: try again with the same key.",
+    "OUTCOME_UNKNOWN": "It is not known whether this was posted: ask again with the same key.",
+    "INTERNAL": "Something went wrong here: try again with the same key, and tell the operator the request id.",
+}
+
+_log = structlog.get_logger()
+
+
+def bad_request(message: str, request_id: str) -> dict[str, Any]:
+    """Return the one error of a request that is no GraphQL request."""
+    return {"message": message, "extensions": {"code": "BAD_USER_INPUT", "requestId": request_id}}
+
+
+def format_errors(errors: Sequence[GraphQLError], request_id: str) -> list[dict[str, Any]]:
+    """Return errors as the client sees them; what is a fault of ours is logged with the request's id."""
+    formatted = [_format(error, request_id) for error in errors[:ERRORS_MAX]]
+    if len(errors) > ERRORS_MAX:
+        formatted.append(bad_request(f"{len(errors) - ERRORS_MAX} more errors are not shown.", request_id))
+    return formatted
+
+
+def _format(error: GraphQLError, request_id: str) -> dict[str, Any]:
+    code = _code(error)
+    message = _MESSAGES.get(code, error.message)
+    if code == "INTERNAL":
+        _log.error("fault", request_id=request_id, path=error.path, exc_info=error.original_error)
+    extensions = {"code": code, "requestId": request_id}
+    if isinstance(error.original_error, BadUserInput):
+        extensions["field"] = error.original_error.field
+    formatted: dict[str, Any] = {"message": message, "extensions": extensions}
+    if error.locations:
+        formatted["locations"] = [location.formatted for location in error.locations]
+    if error.path:
+        formatted["path"] = error.path
+    return formatted
+
+
+def _code(error: GraphQLError) -> str:
+    cause = error.original_error
+    # Syntax, validation and coercion errors have no cause, or another GraphQL error for one: they are the client's.
+    if cause is None or isinstance(cause, GraphQLError):
+        return "BAD_USER_INPUT"
+    return _CODES.get(type(cause), "INTERNAL") if isinstance(cause, Fault) else "INTERNAL"

@@ -1,0 +1,77 @@
+"""Global ids and cursors: opaque to callers, permanent, and each finds its shard.
+
+Both are URL-safe base64 of `Kind:part:part…` in canonical form, so one thing has one id.
+"""
+
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from typing import Final, NamedTuple
+
+from wallet_gql.domain.errors import BadUserInput
+from wallet_gql.domain.model import Balance, TransactionView
+
+_PARTS: Final = {"Wallet": 2, "Balance": 3, "Transaction": 3, "Cursor": 4}
+_NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
+_INT64_MAX: Final = 2**63 - 1
+_SMALLINT_MAX: Final = 2**15 - 1
+
+
+class GlobalId(NamedTuple):
+    """A decoded id: the type's name, and its parts, the shard first; an asset's only part is its code."""
+
+    kind: str
+    parts: tuple[int, ...]
+    code: str = ""
+
+
+def _encode(text: str) -> str:
+    return urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def asset_id(code: str) -> str:
+    """Return an asset's global id."""
+    return _encode(f"Asset:{code}")
+
+
+def wallet_id(shard: int, id_: int) -> str:
+    """Return a wallet's global id."""
+    return _encode(f"Wallet:{shard}:{id_}")
+
+
+def balance_id(balance: Balance) -> str:
+    """Return the global id of a wallet's balance in an asset."""
+    return _encode(f"Balance:{balance.wallet.shard}:{balance.wallet.id}:{balance.asset.id}")
+
+
+def transaction_id(view: TransactionView) -> str:
+    """Return the global id of a transaction as one account sees it."""
+    return _encode(f"Transaction:{view.shard}:{view.account_id}:{view.seq}")
+
+
+def cursor(shard: int, wallet: int, asset: int, seq: int) -> str:
+    """Return the cursor of a position in an account's history; 0 stands before its first entry."""
+    return _encode(f"Cursor:{shard}:{wallet}:{asset}:{seq}")
+
+
+def decode(text: str, field: str = "id") -> GlobalId:
+    """Read an id or a cursor; raises `BadUserInput` for anything that this service never made."""
+    fault = BadUserInput(field, "is not one of this service's", "send it exactly as it was received")
+    if not 1 <= len(text) <= 200:
+        raise fault
+    try:
+        decoded = urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode("ascii")
+    except ValueError:
+        raise fault from None
+    kind, *parts = decoded.split(":")
+    if _encode(decoded) != text:
+        raise fault
+    if kind == "Asset" and len(parts) == 1:
+        return GlobalId(kind, (), parts[0])
+    if len(parts) != _PARTS.get(kind) or not all(_NUMBER.fullmatch(part) for part in parts):
+        raise fault
+    numbers = tuple(map(int, parts))
+    # The shard is a smallint in the database, and so is the asset of a balance or a cursor.
+    smallints = numbers[0], *(numbers[2:3] if kind in {"Balance", "Cursor"} else ())
+    if max(numbers) > _INT64_MAX or max(smallints) > _SMALLINT_MAX:
+        raise fault
+    return GlobalId(kind, numbers)

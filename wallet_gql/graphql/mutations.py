@@ -1,0 +1,206 @@
+"""What can be done.
+
+A refusal of the business is a member of the result's union; results are nullable, so that a fault in one field does
+not erase the committed answer of another.
+"""
+
+from decimal import Decimal
+from typing import Annotated, Self, TypeAlias, TypeVar, cast
+from uuid import UUID
+
+import strawberry
+
+from wallet_gql.domain import model
+from wallet_gql.graphql import types
+from wallet_gql.graphql.context import Info
+from wallet_gql.graphql.scalars import Amount
+from wallet_gql.operations import flows, wallets
+
+
+@strawberry.input(description="Whose wallet to open.")
+class OpenWalletInput:
+    """Whose wallet to open."""
+
+    owner_id: str = strawberry.field(
+        description="The caller's own id of the player: 1 to 128 characters, case matters."
+    )
+
+
+@strawberry.input(description="What every posting is asked with.")
+class _PostingInput:
+    owner_id: str = strawberry.field(description="Whose wallet it is.")
+    asset: str = strawberry.field(default=types.DEFAULT_ASSET, description="The code of the asset.")
+    amount: Amount = strawberry.field(description="How much: greater than zero, at most 10^15 smallest units.")
+    idempotency_key: UUID = strawberry.field(
+        description="A fresh UUID for each new request, the same one for each retry of it: it is posted once."
+    )
+    description: str | None = strawberry.field(
+        default=strawberry.UNSET, description="For people to read, at most 500 characters."
+    )
+    reference: str | None = strawberry.field(
+        default=strawberry.UNSET, description="The caller's own reference, at most 500 characters; not unique."
+    )
+
+
+@strawberry.input(description="Credits that a player bought.")
+class TopUpInput(_PostingInput):
+    """Credits that a player bought."""
+
+
+@strawberry.input(description="Credits that the platform gives.")
+class BonusInput(_PostingInput):
+    """Credits that the platform gives."""
+
+
+@strawberry.input(description="Credits that a player pays.")
+class SpendInput(_PostingInput):
+    """Credits that a player pays."""
+
+
+@strawberry.type(description="The owner's wallet is open.")
+class OpenWalletPayload:
+    """The owner's wallet is open."""
+
+    wallet: types.Wallet = strawberry.field(description="The wallet.")
+    already_open: bool = strawberry.field(description="Whether it was open before.")
+
+
+@strawberry.type(description="The posting is in the books.")
+class _Payload:
+    transaction: types.Transaction = strawberry.field(description="What was posted; on replay, what was posted first.")
+    wallet: types.Wallet = strawberry.field(description="The wallet as it is now.")
+    balance: types.Balance = strawberry.field(description="The balance as it is now.")
+    already_processed: bool = strawberry.field(description="Whether the key was posted before: nothing moved again.")
+
+    @classmethod
+    def of(cls, posted: model.Posted) -> Self:
+        """Make it from the ledger's outcome."""
+        return cls(
+            transaction=types.Transaction.of(posted.transaction),
+            wallet=types.Wallet.of(posted.balance.wallet),
+            balance=types.Balance.of(posted.balance),
+            already_processed=posted.already_processed,
+        )
+
+
+@strawberry.type(description="The top-up is in the books.")
+class TopUpPayload(_Payload):
+    """The top-up is in the books."""
+
+
+@strawberry.type(description="The bonus is in the books.")
+class BonusPayload(_Payload):
+    """The bonus is in the books."""
+
+
+@strawberry.type(description="The spend is in the books.")
+class SpendPayload(_Payload):
+    """The spend is in the books."""
+
+
+OpenWalletResult = Annotated[
+    OpenWalletPayload, strawberry.union("OpenWalletResult", description="Unions grow: keep a `... on Error` branch.")
+]
+TopUpResult = Annotated[
+    TopUpPayload
+    | types.WalletNotFound
+    | types.IdempotencyKeyReused
+    | types.AssetNotFound
+    | types.InvalidAmount
+    | types.BalanceLimitExceeded,
+    strawberry.union("TopUpResult", description="Unions grow: keep a `... on Error` branch."),
+]
+BonusResult = Annotated[
+    BonusPayload
+    | types.WalletNotFound
+    | types.IdempotencyKeyReused
+    | types.AssetNotFound
+    | types.InvalidAmount
+    | types.BalanceLimitExceeded,
+    strawberry.union("BonusResult", description="Unions grow: keep a `... on Error` branch."),
+]
+SpendResult = Annotated[
+    SpendPayload
+    | types.WalletNotFound
+    | types.IdempotencyKeyReused
+    | types.AssetNotFound
+    | types.InvalidAmount
+    | types.BalanceLimitExceeded
+    | types.InsufficientBalance,
+    strawberry.union("SpendResult", description="Unions grow: keep a `... on Error` branch."),
+]
+
+PayloadType = TypeVar("PayloadType", bound=_Payload)
+
+Refusal: TypeAlias = (
+    types.WalletNotFound
+    | types.IdempotencyKeyReused
+    | types.AssetNotFound
+    | types.InvalidAmount
+    | types.BalanceLimitExceeded
+)
+
+
+def _flow_request(posting: _PostingInput) -> flows.FlowRequest:
+    return flows.FlowRequest(
+        posting.owner_id,
+        posting.asset,
+        # The scalar reads text and hands on a Decimal; the annotation is what it writes.
+        cast("Decimal", posting.amount),
+        posting.idempotency_key,
+        None if posting.description is strawberry.UNSET else posting.description,
+        None if posting.reference is strawberry.UNSET else posting.reference,
+    )
+
+
+def _result(payload: type[PayloadType], outcome: flows.FlowOutcome) -> PayloadType | Refusal:
+    match outcome:
+        case model.Posted():
+            return payload.of(outcome)
+        case model.Refused():
+            return types.BalanceLimitExceeded.of(outcome)
+        case model.WalletMissing():
+            return types.WalletNotFound.of(outcome)
+        case model.KeyReused():
+            return types.IdempotencyKeyReused.of(outcome)
+        case model.AssetMissing():
+            return types.AssetNotFound.of(outcome)
+        case model.AmountInvalid():
+            return types.InvalidAmount.of(outcome)
+
+
+@strawberry.type(description="What can be done. Each field is one unit of work, done wholly or not at all.")
+class Mutation:
+    """What can be done."""
+
+    @strawberry.mutation(description="Open an owner's wallet; opening it again returns the one there is.")
+    async def open_wallet(
+        self, info: Info, input: Annotated[OpenWalletInput, strawberry.argument(description="Whose wallet to open.")]
+    ) -> OpenWalletResult | None:
+        """Open a wallet."""
+        opened = await wallets.open_wallet(info.context.ledger, input.owner_id)
+        return OpenWalletPayload(wallet=types.Wallet.of(opened.wallet), already_open=opened.already_open)
+
+    @strawberry.mutation(description="Credit what a player bought. Safe to retry with the same key.")
+    async def top_up(
+        self, info: Info, input: Annotated[TopUpInput, strawberry.argument(description="What was bought.")]
+    ) -> TopUpResult | None:
+        """Credit what a player bought."""
+        return _result(TopUpPayload, await flows.top_up(info.context.ledger, _flow_request(input)))
+
+    @strawberry.mutation(description="Credit what the platform gives. Safe to retry with the same key.")
+    async def bonus(
+        self, info: Info, input: Annotated[BonusInput, strawberry.argument(description="What is given.")]
+    ) -> BonusResult | None:
+        """Credit what the platform gives."""
+        return _result(BonusPayload, await flows.bonus(info.context.ledger, _flow_request(input)))
+
+    @strawberry.mutation(description="Debit what a player pays; never below zero. Safe to retry with the same key.")
+    async def spend(
+        self, info: Info, input: Annotated[SpendInput, strawberry.argument(description="What is paid for.")]
+    ) -> SpendResult | None:
+        """Debit what a player pays."""
+        outcome = await flows.spend(info.context.ledger, _flow_request(input))
+        if isinstance(outcome, model.Refused) and outcome.code is model.OutcomeCode.INSUFFICIENT_BALANCE:
+            return types.InsufficientBalance.of(outcome)
+        return _result(SpendPayload, outcome)

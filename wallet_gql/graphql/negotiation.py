@@ -1,0 +1,56 @@
+"""Media types: what a request's body is in, and what its answer may be in.
+
+Headers repeat, so both questions are answered once a text.
+"""
+
+from functools import lru_cache
+from typing import Final
+
+GRAPHQL_RESPONSE: Final = "application/graphql-response+json"
+JSON: Final = "application/json"
+HTML: Final = "text/html"
+
+
+def _parts(value: str) -> tuple[str, dict[str, str]]:
+    media_type, *parameters = value.split(";")
+    pairs = (parameter.partition("=") for parameter in parameters)
+    return media_type.strip().lower(), {name.strip().lower(): text.strip().strip('"') for name, _, text in pairs}
+
+
+@lru_cache(maxsize=256)
+def is_json(content_type: str) -> bool:
+    """Say whether a body is JSON in UTF-8 (RFC 8259 knows no other encoding)."""
+    media_type, parameters = _parts(content_type)
+    return media_type == JSON and parameters.get("charset", "utf-8").lower() in {"utf-8", "utf8"}
+
+
+@lru_cache(maxsize=256)
+def choose(accept: str, offered: tuple[str, ...]) -> str | None:
+    """Return the offered media type that an Accept header likes best, the first offered where it likes several alike.
+
+    None where it takes none of them (RFC 9110, 12.5.1). An empty header takes the first offered.
+    """
+    if not accept.strip():
+        return offered[0]
+    ranges = [_parts(part) for part in accept.split(",")]
+    qualities = {media_type: _quality(media_type, ranges) for media_type in offered}
+    best = max(offered, key=lambda media_type: qualities[media_type])
+    return best if qualities[best] > 0 else None
+
+
+def _quality(media_type: str, ranges: list[tuple[str, dict[str, str]]]) -> float:
+    """Return the quality that the most specific matching range gives."""
+    type_ = media_type.partition("/")[0]
+    for wanted in (media_type, f"{type_}/*", "*/*"):
+        matching = [parameters for name, parameters in ranges if name == wanted]
+        if matching:
+            return max(_number(parameters.get("q", "1")) for parameters in matching)
+    return 0
+
+
+def _number(text: str) -> float:
+    try:
+        quality = float(text)
+    except ValueError:
+        return 0
+    return quality if 0 <= quality <= 1 else 0

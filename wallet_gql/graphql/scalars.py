@@ -1,0 +1,138 @@
+"""The schema's own scalars: strict on input, canonical on output.
+
+What a scalar cannot parse is a `BAD_USER_INPUT` error of the request. Values arrive as JSON (variables) or as literals
+of a document; both are read alike.
+"""
+
+import re
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Final, NewType
+from uuid import UUID
+
+import strawberry
+from graphql import GraphQLError, IntValueNode, StringValueNode, ValueNode
+from strawberry.types.scalar import ScalarDefinition
+
+from wallet_gql.domain.money import parse_decimal
+
+# Amounts leave as text that is formatted already, and arrive as Decimal.
+Amount = NewType("Amount", str)
+
+# JSON numbers without a point or an exponent that pass 64 bits arrive as floats from the decoder.
+_INT64_MAX: Final = 2**63
+
+_UUID: Final = re.compile(
+    r"[0-9a-f]{8}-[0-9a-f]{4}-[47][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII
+)
+
+
+def _bad(message: str) -> GraphQLError:
+    return GraphQLError(message, extensions={"code": "BAD_USER_INPUT"})
+
+
+def parse_amount(value: object) -> Decimal:
+    """Read an amount from a string or an integer; a float or a boolean is refused, for it may not be exact."""
+    if isinstance(value, str):
+        try:
+            return parse_decimal(value)
+        except ValueError:
+            raise _bad(
+                f'Amount cannot be read from {_shorten(value)}: send plain decimal digits, such as "12.50".'
+            ) from None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return Decimal(value)
+    if isinstance(value, float) and value.is_integer() and abs(value) >= _INT64_MAX:
+        return Decimal(int(value))
+    raise _bad(f'Amount cannot be read from {_kind(value)}: send a string such as "12.50", or an integer.')
+
+
+def _parse_amount_literal(node: ValueNode, _variables: Any = None) -> Decimal:
+    if isinstance(node, StringValueNode | IntValueNode):
+        return parse_amount(node.value)
+    raise _bad(f'Amount cannot be read from {_literal(node)}: send a string such as "12.50", or an integer.')
+
+
+def parse_uuid(value: object) -> UUID:
+    """Read a UUID of version 4 or 7 in its usual form, any case; no braces, no `urn:`."""
+    if isinstance(value, str) and _UUID.fullmatch(value):
+        return UUID(value)
+    shown = _shorten(value) if isinstance(value, str) else _kind(value)
+    raise _bad(f"UUID cannot be read from {shown}: send a version 4 or 7 UUID such as crypto.randomUUID() makes.")
+
+
+def _parse_uuid_literal(node: ValueNode, _variables: Any = None) -> UUID:
+    if isinstance(node, StringValueNode):
+        return parse_uuid(node.value)
+    raise _bad(f"UUID cannot be read from {_literal(node)}: send a string.")
+
+
+def format_datetime(value: datetime) -> str:
+    """Write a time as RFC 3339 in UTC with a "Z" and six fraction digits."""
+    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def parse_datetime(value: object) -> datetime:
+    """Read an RFC 3339 time with an offset."""
+    if isinstance(value, str) and re.fullmatch(
+        r"\d{4}-\d\d-\d\dT[\d:.]+(Z|[+-]\d\d:\d\d)", value, re.IGNORECASE | re.ASCII
+    ):
+        try:
+            return datetime.fromisoformat(value)
+        except ValueError:
+            pass  # told below, like every other value that is no time
+    raise _bad("DateTime cannot be read: send RFC 3339 with an offset, such as 2026-01-31T12:00:00Z.")
+
+
+def _parse_datetime_literal(node: ValueNode, _variables: Any = None) -> datetime:
+    return parse_datetime(node.value if isinstance(node, StringValueNode) else None)
+
+
+def _shorten(text: str) -> str:
+    return ascii(text if len(text) <= 40 else text[:40] + "…")
+
+
+def _kind(value: object) -> str:
+    names = {bool: "a boolean", float: "a number with a fraction or an exponent", int: "an integer"}
+    return names.get(type(value), "a list" if isinstance(value, list) else "an object" if value is not None else "null")
+
+
+def _literal(node: ValueNode) -> str:
+    return {
+        "float_value": "a number with a fraction or an exponent",
+        "int_value": "an integer",
+        "boolean_value": "a boolean",
+        "enum_value": "a bare word",
+        "list_value": "a list",
+    }.get(node.kind, "an object")
+
+
+SCALARS: Final[dict[object, ScalarDefinition]] = {
+    Amount: strawberry.scalar(
+        name="Amount",
+        description=(
+            "An exact decimal as a string, on output always with exactly the asset's scale of fraction digits:"
+            ' "800" at scale 0, "12.50" at scale 2. Input is a string or an integer with at most that many; a float'
+            " or a boolean is refused, for JSON numbers lose digits."
+        ),
+        serialize=str,
+        parse_value=parse_amount,
+        parse_literal=_parse_amount_literal,
+    ),
+    UUID: strawberry.scalar(
+        name="UUID",
+        description="A UUID of version 4 (as callers are told to send) or 7. Any case in, lower case out.",
+        specified_by_url="https://www.rfc-editor.org/rfc/rfc9562",
+        serialize=str,
+        parse_value=parse_uuid,
+        parse_literal=_parse_uuid_literal,
+    ),
+    datetime: strawberry.scalar(
+        name="DateTime",
+        description='A time in RFC 3339 with an offset; on output in UTC with a "Z".',
+        specified_by_url="https://www.rfc-editor.org/rfc/rfc3339",
+        serialize=format_datetime,
+        parse_value=parse_datetime,
+        parse_literal=_parse_datetime_literal,
+    ),
+}

@@ -1,0 +1,430 @@
+"""The schema's types, made from the ledger's: what is plain here is ready to be written out."""
+
+from datetime import datetime
+from enum import Enum
+from typing import Annotated, Final, Self, TypeAlias
+from uuid import UUID
+
+import strawberry
+
+from wallet_gql.domain import model
+from wallet_gql.domain.money import BALANCE_MINOR_MAX, AmountFault, format_minor
+from wallet_gql.graphql import ids, paging
+from wallet_gql.graphql.context import Info
+from wallet_gql.graphql.scalars import Amount
+from wallet_gql.ledger.reads import WalletAsset
+from wallet_gql.operations.assets import find_asset, list_assets
+
+
+def _amount(amount_minor: int, asset: model.Asset) -> Amount:
+    return Amount(format_minor(amount_minor, asset.scale))
+
+
+@strawberry.enum(description="What happened. Types are added as the service grows: keep a default branch.")
+class TransactionType(Enum):
+    """What happened."""
+
+    TOP_UP = strawberry.enum_value("TOP_UP", description="A player bought credits.")
+    BONUS = strawberry.enum_value("BONUS", description="The platform gave credits.")
+    SPEND = strawberry.enum_value("SPEND", description="A player spent credits.")
+
+
+@strawberry.enum(description="Which way credits moved, as the account sees it.")
+class Direction(Enum):
+    """Which way credits moved."""
+
+    CREDIT = strawberry.enum_value("CREDIT", description="Raises the account's balance.")
+    DEBIT = strawberry.enum_value("DEBIT", description="Lowers the account's balance.")
+
+
+@strawberry.enum(description="Whose account an entry is in. Kinds are added as the service grows.")
+class AccountKind(Enum):
+    """Whose account an entry is in."""
+
+    USER = strawberry.enum_value("USER", description="The owner's.")
+    TREASURY = strawberry.enum_value("TREASURY", description="The platform's, the other side of every posting.")
+
+
+@strawberry.enum(description="Why a request was refused. Codes are added as the service grows: keep a default branch.")
+class ErrorCode(Enum):
+    """Why a request was refused."""
+
+    WALLET_NOT_FOUND = strawberry.enum_value("WALLET_NOT_FOUND", description="No wallet has this owner id.")
+    ASSET_NOT_FOUND = strawberry.enum_value("ASSET_NOT_FOUND", description="No asset has this code.")
+    INVALID_AMOUNT = strawberry.enum_value("INVALID_AMOUNT", description="The amount cannot be posted in this asset.")
+    IDEMPOTENCY_KEY_REUSED = strawberry.enum_value(
+        "IDEMPOTENCY_KEY_REUSED", description="The key was used for another request of this wallet."
+    )
+    BALANCE_LIMIT_EXCEEDED = strawberry.enum_value(
+        "BALANCE_LIMIT_EXCEEDED", description="The balance would pass the most that a wallet may hold."
+    )
+    INSUFFICIENT_BALANCE = strawberry.enum_value(
+        "INSUFFICIENT_BALANCE", description="The wallet holds less than the spend needs."
+    )
+
+
+@strawberry.enum(description="What is wrong with an amount.")
+class InvalidAmountReason(Enum):
+    """What is wrong with an amount."""
+
+    NOT_POSITIVE = strawberry.enum_value("NOT_POSITIVE", description="It is zero or negative.")
+    TOO_PRECISE = strawberry.enum_value(
+        "TOO_PRECISE", description="It has more fraction digits than the asset's scale."
+    )
+    TOO_LARGE = strawberry.enum_value("TOO_LARGE", description="It is above 10^15 of the asset's smallest units.")
+
+
+@strawberry.interface(description="Anything with an identity.")
+class Node:
+    """Anything with an identity."""
+
+    id: strawberry.ID = strawberry.field(description="A global id: opaque, permanent, unique across types.")
+
+
+@strawberry.interface(description="A refusal of the business: nothing moved. New refusals implement this interface.")
+class Error:
+    """A refusal of the business."""
+
+    code: ErrorCode = strawberry.field(description="Tells refusals apart.")
+    message: str = strawberry.field(description="An explanation for people; may change.")
+    retryable: bool = strawberry.field(
+        description="Whether sending the same request again, with the same key, can end otherwise."
+    )
+
+
+@strawberry.type(description="A kind of credit. Assets are added, never changed.")
+class Asset(Node):
+    """A kind of credit."""
+
+    code: str = strawberry.field(description='What callers name it by, such as "GOLD".')
+    name: str = strawberry.field(description='What people call it, such as "Gold Coins".')
+    scale: int = strawberry.field(description="The number of its fraction digits.")
+
+    @classmethod
+    def of(cls, asset: model.Asset) -> Self:
+        """Make it from the ledger's asset."""
+        return cls(id=strawberry.ID(ids.asset_id(asset.code)), code=asset.code, name=asset.name, scale=asset.scale)
+
+
+@strawberry.type(description="What a wallet holds in an asset.")
+class Balance(Node):
+    """What a wallet holds in an asset."""
+
+    owner_id: str = strawberry.field(description="Whose balance it is.")
+    asset: Asset = strawberry.field(description="What is held.")
+    amount: Amount = strawberry.field(description="How much is held; never negative.")
+    cursor: str = strawberry.field(
+        description="The account's present position, also of an empty account:"
+        " `transactions(before: cursor)` is what happened since."
+    )
+
+    @classmethod
+    def of(cls, balance: model.Balance) -> Self:
+        """Make it from the ledger's balance."""
+        wallet, asset = balance.wallet, balance.asset
+        return cls(
+            id=strawberry.ID(ids.balance_id(balance)),
+            owner_id=wallet.owner_id,
+            asset=Asset.of(asset),
+            amount=_amount(balance.amount_minor, asset),
+            cursor=ids.cursor(wallet.shard, wallet.id, asset.id, balance.seq),
+        )
+
+
+@strawberry.type(description="One leg of a transaction. Another owner's balance is never shown.")
+class Entry:
+    """One leg of a transaction."""
+
+    account: AccountKind = strawberry.field(description="Whose account it is in.")
+    direction: Direction = strawberry.field(description="Which way it moves that account's balance.")
+    amount: Amount = strawberry.field(description="How much it moves; always positive.")
+
+
+@strawberry.type(description="One ledger transaction as one wallet sees it in one asset. It never changes.")
+class Transaction(Node):
+    """One ledger transaction as one wallet sees it in one asset."""
+
+    view: strawberry.Private[model.TransactionView]
+    transaction_id: UUID = strawberry.field(description="The ledger's own id of the transaction.")
+    type: TransactionType = strawberry.field(description="What happened.")
+    direction: Direction = strawberry.field(description="Which way it moved the owner's balance.")
+    amount: Amount = strawberry.field(description="How much it moved; always positive.")
+    balance_after: Amount = strawberry.field(description="The owner's balance just after it.")
+    asset: Asset = strawberry.field(description="What was moved.")
+    description: str | None = strawberry.field(description="What the caller wrote for people to read.")
+    reference: str | None = strawberry.field(description="The caller's own reference, such as an order number.")
+    executed_at: datetime = strawberry.field(description="When it was posted; never runs backwards within an account.")
+    idempotency_key: UUID | None = strawberry.field(description="The key it was asked for under.")
+
+    @strawberry.field(description="Its legs in this asset: the double entry.")
+    async def entries(self, info: Info) -> list[Entry] | None:
+        """Read the legs."""
+        return [
+            Entry(
+                account=AccountKind[entry.kind.name],
+                direction=_direction(entry.amount_minor),
+                amount=_amount(abs(entry.amount_minor), self.view.asset),
+            )
+            for entry in await info.context.ledger.reads.entries.load(self.view)
+        ]
+
+    @classmethod
+    def of(cls, view: model.TransactionView) -> Self:
+        """Make it from the ledger's transaction."""
+        return cls(
+            id=strawberry.ID(ids.transaction_id(view)),
+            view=view,
+            transaction_id=view.id,
+            type=TransactionType[view.type.name],
+            direction=_direction(view.amount_minor),
+            amount=_amount(abs(view.amount_minor), view.asset),
+            balance_after=_amount(view.balance_after_minor, view.asset),
+            asset=Asset.of(view.asset),
+            description=view.description,
+            reference=view.reference,
+            executed_at=view.executed_at,
+            idempotency_key=view.idempotency_key,
+        )
+
+
+def _direction(amount_minor: int) -> Direction:
+    return Direction.CREDIT if amount_minor > 0 else Direction.DEBIT
+
+
+@strawberry.type(description="Where a page stands in its list.")
+class PageInfo:
+    """Where a page stands in its list."""
+
+    has_next_page: bool = strawberry.field(description="Whether older transactions follow.")
+    has_previous_page: bool = strawberry.field(description="Whether newer transactions precede.")
+    start_cursor: str | None = strawberry.field(description="The cursor of the page's newest transaction.")
+    end_cursor: str | None = strawberry.field(description="The cursor of the page's oldest transaction.")
+
+
+@strawberry.type(description="A transaction and its place in the list.")
+class TransactionEdge:
+    """A transaction and its place in the list."""
+
+    cursor: str = strawberry.field(description="Its place, to page from.")
+    node: Transaction = strawberry.field(description="The transaction.")
+
+
+@strawberry.type(description="A page of an account's history, newest first. Rows that arrive never shift a page.")
+class TransactionConnection:
+    """A page of an account's history."""
+
+    edges: list[TransactionEdge] = strawberry.field(description="The page, with a cursor for each transaction.")
+    nodes: list[Transaction] = strawberry.field(description="The page, transactions only.")
+    page_info: PageInfo = strawberry.field(description="What lies around the page.")
+    total_count: int | None = strawberry.field(
+        description="How many transactions the account has; null where a filter is set."
+    )
+
+
+AssetArgument: TypeAlias = Annotated[
+    str, strawberry.argument(description='The code of the asset, "GOLD" if not given.')
+]
+First: TypeAlias = Annotated[
+    int | None, strawberry.argument(description="How many from the newest end of the span, 1 to 100; 10 if neither.")
+]
+After: TypeAlias = Annotated[str | None, strawberry.argument(description="Only what is older than this cursor.")]
+Last: TypeAlias = Annotated[
+    int | None, strawberry.argument(description="How many from the oldest end of the span, 1 to 100.")
+]
+Before: TypeAlias = Annotated[str | None, strawberry.argument(description="Only what is newer than this cursor.")]
+Offset: TypeAlias = Annotated[
+    int | None,
+    strawberry.argument(description="How many of the newest to pass over; not together with after, before or last."),
+]
+
+DEFAULT_ASSET: Final = "GOLD"
+
+
+@strawberry.type(description="An owner's wallet.")
+class Wallet(Node):
+    """An owner's wallet."""
+
+    wallet: strawberry.Private[model.Wallet]
+    owner_id: str = strawberry.field(description="Whose it is: the caller's own id of the player.")
+    opened_at: datetime = strawberry.field(description="When it was opened.")
+
+    @strawberry.field(description="What it holds in an asset: zero where it was never used, null for an unknown asset.")
+    async def balance(self, info: Info, asset: AssetArgument = DEFAULT_ASSET) -> Balance | None:
+        """Read one balance."""
+        found = await find_asset(info.context.ledger, asset)
+        if found is None:
+            return None
+        return Balance.of(await info.context.ledger.reads.balances.load(WalletAsset(self.wallet, found)))
+
+    @strawberry.field(description="What it holds in every asset, in the order in which the assets were added.")
+    async def balances(self, info: Info) -> list[Balance] | None:
+        """Read all balances."""
+        reads = info.context.ledger.reads
+        assets = await list_assets(info.context.ledger)
+        loads = [reads.balances.load(WalletAsset(self.wallet, asset)) for asset in assets]
+        return [Balance.of(await load) for load in loads]
+
+    @strawberry.field(description="Its history in an asset, newest first; null for an unknown asset.")
+    async def transactions(
+        self,
+        info: Info,
+        asset: AssetArgument = DEFAULT_ASSET,
+        first: First = strawberry.UNSET,
+        after: After = strawberry.UNSET,
+        last: Last = strawberry.UNSET,
+        before: Before = strawberry.UNSET,
+        offset: Offset = strawberry.UNSET,
+    ) -> TransactionConnection | None:
+        """Read a page."""
+        arguments = paging.PageArguments(first, after, last, before, offset)
+        paging.check(arguments)
+        found = await find_asset(info.context.ledger, asset)
+        if found is None:
+            return None
+        return await read_page(info, WalletAsset(self.wallet, found), arguments)
+
+    @classmethod
+    def of(cls, wallet: model.Wallet) -> Self:
+        """Make it from the ledger's wallet."""
+        return cls(
+            id=strawberry.ID(ids.wallet_id(wallet.shard, wallet.id)),
+            wallet=wallet,
+            owner_id=wallet.owner_id,
+            opened_at=wallet.opened_at,
+        )
+
+
+async def read_page(info: Info, account: WalletAsset, arguments: paging.PageArguments) -> TransactionConnection:
+    """Read a page of an account's history; raises `BadUserInput` for arguments that name none."""
+    page = await info.context.ledger.reads.pages.load(paging.page_request(account, arguments))
+    nodes = [Transaction.of(view) for view in page.transactions]
+    cursors = [
+        ids.cursor(account.wallet.shard, account.wallet.id, account.asset.id, view.seq) for view in page.transactions
+    ]
+    return TransactionConnection(
+        edges=[TransactionEdge(cursor=cursor, node=node) for cursor, node in zip(cursors, nodes, strict=True)],
+        nodes=nodes,
+        page_info=PageInfo(
+            has_next_page=page.has_next_page,
+            has_previous_page=page.has_previous_page,
+            start_cursor=cursors[0] if cursors else None,
+            end_cursor=cursors[-1] if cursors else None,
+        ),
+        total_count=page.total_count,
+    )
+
+
+@strawberry.type(description="No wallet has this owner id. Open one, then send the request again.")
+class WalletNotFound(Error):
+    """No wallet has this owner id."""
+
+    owner_id: str = strawberry.field(description="The owner id that was asked for.")
+
+    @classmethod
+    def of(cls, refusal: model.WalletMissing) -> Self:
+        """Make it from the ledger's refusal."""
+        return cls(
+            code=ErrorCode.WALLET_NOT_FOUND, message="Wallet not found", retryable=False, owner_id=refusal.owner_id
+        )
+
+
+@strawberry.type(description="No asset has this code.")
+class AssetNotFound(Error):
+    """No asset has this code."""
+
+    asset_code: str = strawberry.field(description="The code that was asked for.")
+
+    @classmethod
+    def of(cls, refusal: model.AssetMissing) -> Self:
+        """Make it from the ledger's refusal."""
+        return cls(code=ErrorCode.ASSET_NOT_FOUND, message="Asset not found", retryable=False, asset_code=refusal.code)
+
+
+_AMOUNT_MESSAGES: Final = {
+    AmountFault.NOT_POSITIVE: "Amount must be greater than zero",
+    AmountFault.TOO_PRECISE: "Amount has more fraction digits than the asset",
+    AmountFault.TOO_LARGE: "Amount is larger than one posting may move",
+}
+
+
+@strawberry.type(description="The amount can be read, but cannot be posted in this asset.")
+class InvalidAmount(Error):
+    """The amount cannot be posted in this asset."""
+
+    reason: InvalidAmountReason = strawberry.field(description="What is wrong with it.")
+    scale: int | None = strawberry.field(description="The number of the asset's fraction digits.")
+
+    @classmethod
+    def of(cls, refusal: model.AmountInvalid) -> Self:
+        """Make it from the ledger's refusal."""
+        return cls(
+            code=ErrorCode.INVALID_AMOUNT,
+            message=_AMOUNT_MESSAGES[refusal.fault],
+            retryable=False,
+            reason=InvalidAmountReason[refusal.fault.name],
+            scale=refusal.asset.scale,
+        )
+
+
+@strawberry.type(description="The key was used for another request of this wallet. A new request needs a new key.")
+class IdempotencyKeyReused(Error):
+    """The key was used for another request of this wallet."""
+
+    idempotency_key: UUID = strawberry.field(description="The key that was sent.")
+
+    @classmethod
+    def of(cls, refusal: model.KeyReused) -> Self:
+        """Make it from the ledger's refusal."""
+        return cls(
+            code=ErrorCode.IDEMPOTENCY_KEY_REUSED,
+            message="Idempotency key was used for another request",
+            retryable=False,
+            idempotency_key=refusal.idempotency_key,
+        )
+
+
+@strawberry.type(description="The balance would pass the most that a wallet may hold. Kept under the key.")
+class BalanceLimitExceeded(Error):
+    """The balance would pass the most that a wallet may hold."""
+
+    limit: Amount = strawberry.field(description="The most that a wallet may hold in this asset.")
+    balance: Balance = strawberry.field(description="What the wallet holds now.")
+    already_processed: bool = strawberry.field(description="Whether this is the first answer to the key, told again.")
+
+    @classmethod
+    def of(cls, refusal: model.Refused) -> Self:
+        """Make it from the ledger's refusal."""
+        return cls(
+            code=ErrorCode.BALANCE_LIMIT_EXCEEDED,
+            message="Balance limit exceeded",
+            retryable=False,
+            limit=_amount(BALANCE_MINOR_MAX, refusal.balance.asset),
+            balance=Balance.of(refusal.balance),
+            already_processed=refusal.already_processed,
+        )
+
+
+@strawberry.type(
+    description="The wallet holds less than the spend needs. Kept under the key: a late retry is refused too."
+)
+class InsufficientBalance(Error):
+    """The wallet holds less than the spend needs."""
+
+    available: Amount = strawberry.field(description="What the wallet held when the spend was refused.")
+    required: Amount = strawberry.field(description="What the spend needed.")
+    balance: Balance = strawberry.field(description="What the wallet holds now.")
+    already_processed: bool = strawberry.field(description="Whether this is the first answer to the key, told again.")
+
+    @classmethod
+    def of(cls, refusal: model.Refused) -> Self:
+        """Make it from the ledger's refusal."""
+        asset = refusal.balance.asset
+        return cls(
+            code=ErrorCode.INSUFFICIENT_BALANCE,
+            message="Insufficient balance",
+            retryable=False,
+            available=_amount(refusal.balance_before_minor, asset),
+            required=_amount(refusal.amount_minor, asset),
+            balance=Balance.of(refusal.balance),
+            already_processed=refusal.already_processed,
+        )

@@ -1,0 +1,340 @@
+"""The only writer of transactions, entries and idempotency keys.
+
+What a batch of postings costs between BEGIN and COMMIT, whatever its size:
+
+| statement | what it does |
+| --- | --- |
+| 1 lock | the wallets of all requests and their treasury stripes, in the fixed order |
+| 2 heads | the clock, and the last entry of every account concerned, read after the lock |
+| 3 keys | every key that was answered before, with its transaction |
+| (4 open) | accounts for the first posting in an asset |
+| 5 insert | transactions, entries and keys, by one statement over arrays |
+
+Before the insert the batch is decided in memory, in arrival order, on the heads as they move.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+import orjson
+from asyncpg import Connection
+
+from wallet_gql.domain.model import (
+    Asset,
+    Balance,
+    KeyReused,
+    Outcome,
+    OutcomeCode,
+    Posted,
+    PostingRequest,
+    Refused,
+    TransactionView,
+    Wallet,
+    WalletKind,
+    WalletMissing,
+)
+from wallet_gql.domain.money import BALANCE_MINOR_MAX, TREASURY_MINOR_MAX
+from wallet_gql.ledger.locks import WalletName, lock_wallets
+
+_HEADS: Final = """
+SELECT wanted.shard, wanted.wallet_id, wanted.asset_id, a.id, head.seq, head.balance_after, head.executed_at,
+       clock_timestamp()
+  FROM unnest($1::smallint[], $2::bigint[], $3::smallint[]) AS wanted(shard, wallet_id, asset_id)
+  LEFT JOIN account a
+    ON (a.shard, a.wallet_id, a.asset_id) = (wanted.shard, wanted.wallet_id, wanted.asset_id)
+  LEFT JOIN LATERAL (
+       SELECT e.seq, e.balance_after, e.executed_at
+         FROM entry e
+        WHERE e.shard = a.shard AND e.account_id = a.id
+        ORDER BY e.seq DESC
+        LIMIT 1) AS head ON true
+"""
+
+_KEYS: Final = """
+SELECT k.shard, k.wallet_id, k.key, k.fingerprint, k.outcome, k.transaction_id, k.details,
+       e.account_id, e.seq, e.amount, e.balance_after, e.executed_at
+  FROM unnest($1::smallint[], $2::bigint[], $3::uuid[], $4::smallint[]) AS wanted(shard, wallet_id, key, asset_id)
+  JOIN idempotency_key k ON (k.shard, k.wallet_id, k.key) = (wanted.shard, wanted.wallet_id, wanted.key)
+  LEFT JOIN account a ON (a.shard, a.wallet_id, a.asset_id) = (k.shard, k.wallet_id, wanted.asset_id)
+  LEFT JOIN entry e ON (e.shard, e.transaction_id, e.account_id) = (k.shard, k.transaction_id, a.id)
+"""
+
+_OPEN_ACCOUNTS: Final = """
+INSERT INTO account (shard, wallet_id, wallet_kind, asset_id, may_go_negative)
+SELECT shard, wallet_id, kind, asset_id, kind <> 1
+  FROM unnest($1::smallint[], $2::bigint[], $3::smallint[], $4::smallint[]) AS new(shard, wallet_id, kind, asset_id)
+RETURNING shard, wallet_id, asset_id, id
+"""
+
+_INSERT: Final = """
+WITH new_transaction AS (
+  INSERT INTO transaction (shard, id, type, wallet_id, executed_at, idempotency_key, description, reference)
+  SELECT * FROM unnest($1::smallint[], $2::uuid[], $3::smallint[], $4::bigint[], $5::timestamptz[], $6::uuid[],
+                       $7::text[], $8::text[])
+), new_entry AS (
+  INSERT INTO entry (shard, account_id, seq, transaction_id, type, amount, balance_after, may_go_negative, executed_at)
+  SELECT * FROM unnest($9::smallint[], $10::bigint[], $11::bigint[], $12::uuid[], $13::smallint[], $14::bigint[],
+                       $15::bigint[], $16::boolean[], $17::timestamptz[])
+)
+INSERT INTO idempotency_key (shard, wallet_id, key, fingerprint, outcome, transaction_id, details)
+SELECT * FROM unnest($18::smallint[], $19::bigint[], $20::uuid[], $21::bytea[], $22::smallint[], $23::uuid[],
+                     $24::jsonb[])
+"""
+
+
+class _AccountName(NamedTuple):
+    shard: int
+    wallet_id: int
+    asset_id: int
+
+
+class _KeyName(NamedTuple):
+    shard: int
+    wallet_id: int
+    key: UUID
+
+
+@dataclass(slots=True)
+class _Account:
+    """An account under its wallet's lock, and where its chain stands now; without an id until it is opened."""
+
+    wallet: Wallet
+    kind: WalletKind
+    asset: Asset
+    id: int = 0
+    seq: int = 0
+    balance_minor: int = 0
+    executed_at: datetime | None = None
+
+    @property
+    def name(self) -> _AccountName:
+        return _AccountName(self.wallet.shard, self.wallet.id, self.asset.id)
+
+    def position(self) -> Balance:
+        return Balance(self.wallet, self.asset, self.balance_minor, self.seq)
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """A request with the accounts it moves credits between."""
+
+    request: PostingRequest
+    user: _Account
+    treasury: _Account
+
+    @property
+    def key_name(self) -> _KeyName:
+        return _KeyName(self.request.shard, self.user.wallet.id, self.request.idempotency_key)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """What a key was answered with. `outcome` is None where the key was used for another asset."""
+
+    fingerprint: bytes
+    transaction_id: UUID
+    outcome: Posted | Refused | None
+
+
+@dataclass(slots=True)
+class _Batch:
+    """The clock, the keys answered so far, and the rows to insert: tuples in their columns' order."""
+
+    now: datetime
+    answered: dict[_KeyName, _Answered]
+    transactions: list[tuple[Any, ...]] = field(default_factory=list)
+    entries: list[tuple[Any, ...]] = field(default_factory=list)
+    keys: list[tuple[Any, ...]] = field(default_factory=list)
+
+
+async def post_batch(connection: Connection, requests: Sequence[PostingRequest], slot: int) -> list[Outcome]:
+    """Post a batch under its wallets' locks against the treasury stripes of `slot`; one outcome a request, in order.
+
+    Four statements, five when accounts are opened, whatever the batch's size. Raises nothing for a refusal: it is an
+    outcome. Refusals win in this order: no wallet; replay or key reused; balance limit, insufficient balance. The
+    last two are kept under their key.
+    """
+    items = await _lock(connection, requests, slot)
+    found = [item for item in items if item is not None]
+    if not found:
+        return [WalletMissing(request.owner_id) for request in requests]
+    accounts = {account.name: account for item in found for account in (item.user, item.treasury)}
+    now = await _read_heads(connection, accounts)
+    batch = _Batch(now, await _read_keys(connection, found))
+    await _open_accounts(connection, accounts, found, batch.answered)
+    outcomes = [
+        WalletMissing(request.owner_id) if item is None else _decide(batch, item)
+        for request, item in zip(requests, items, strict=True)
+    ]
+    if batch.keys:
+        await connection.execute(
+            _INSERT, *_columns(batch.transactions, 8), *_columns(batch.entries, 9), *_columns(batch.keys, 7)
+        )
+    return outcomes
+
+
+async def _lock(connection: Connection, requests: Sequence[PostingRequest], slot: int) -> list[_Item | None]:
+    """Lock every wallet concerned; None stands for a request whose owner has none."""
+    treasuries = {request.shard: WalletName(request.shard, WalletKind.TREASURY, str(slot)) for request in requests}
+    owners = [WalletName(request.shard, WalletKind.USER, request.owner_id) for request in requests]
+    wallets = await lock_wallets(connection, [*owners, *treasuries.values()])
+    accounts: dict[tuple[WalletName, int], _Account] = {}
+
+    def account(name: WalletName, asset: Asset) -> _Account:
+        return accounts.setdefault((name, asset.id), _Account(wallets[name], name.kind, asset))
+
+    return [
+        _Item(request, account(owner, request.asset), account(treasuries[request.shard], request.asset))
+        if owner in wallets
+        else None
+        for request, owner in zip(requests, owners, strict=True)
+    ]
+
+
+async def _read_heads(connection: Connection, accounts: dict[_AccountName, _Account]) -> datetime:
+    """Bring every account to the end of its chain; returns the clock, read after the locks."""
+    rows = await connection.fetch(_HEADS, *_columns(accounts, 3))
+    for shard, wallet_id, asset_id, id_, seq, balance_after, executed_at, _ in rows:
+        if id_ is None:
+            continue
+        account = accounts[_AccountName(shard, wallet_id, asset_id)]
+        account.id = id_
+        if seq is not None:
+            account.seq, account.balance_minor, account.executed_at = seq, balance_after, executed_at
+    now: datetime = rows[0][-1]
+    return now
+
+
+async def _read_keys(connection: Connection, items: Sequence[_Item]) -> dict[_KeyName, _Answered]:
+    """Look up all keys at once, under the locks: an answer from an unlocked read could still be lost."""
+    by_name = {item.key_name: item for item in items}
+    rows = await connection.fetch(_KEYS, *_columns([(*name, item.user.asset.id) for name, item in by_name.items()], 4))
+    answered = {}
+    for shard, wallet_id, key, fingerprint, code, transaction_id, details, *leg in rows:
+        name = _KeyName(shard, wallet_id, key)
+        item = by_name[name]
+        outcome: Posted | Refused | None = None
+        if code != OutcomeCode.POSTED:
+            before = orjson.loads(details)["balance_before_minor"]
+            outcome = Refused(
+                OutcomeCode(code), before, item.request.amount_minor, item.user.position(), already_processed=True
+            )
+        elif leg[0] is not None:
+            transaction = _view(item, transaction_id, *leg)
+            outcome = Posted(transaction, item.user.position(), already_processed=True)
+        answered[name] = _Answered(fingerprint, transaction_id, outcome)
+    return answered
+
+
+async def _open_accounts(
+    connection: Connection,
+    accounts: dict[_AccountName, _Account],
+    items: Iterable[_Item],
+    answered: Collection[_KeyName],
+) -> None:
+    """Open the accounts that new credits need; a spend from an account that was never used is refused without one."""
+    new = {
+        account.name: account
+        for item in items
+        if item.request.type.sign > 0 and item.key_name not in answered
+        for account in (item.user, item.treasury)
+        if not account.id
+    }
+    if not new:
+        return
+    rows = [(name.shard, name.wallet_id, account.kind, name.asset_id) for name, account in sorted(new.items())]
+    for shard, wallet_id, asset_id, id_ in await connection.fetch(_OPEN_ACCOUNTS, *_columns(rows, 4)):
+        accounts[_AccountName(shard, wallet_id, asset_id)].id = id_
+
+
+def _decide(batch: _Batch, item: _Item) -> Outcome:
+    """Answer one request on the heads as the requests before it left them."""
+    request, user = item.request, item.user
+    first = batch.answered.get(item.key_name)
+    if first is not None:
+        if first.outcome is None or first.fingerprint != request.fingerprint:
+            return KeyReused(request.idempotency_key)
+        # A batch that is replayed after an unknown COMMIT finds its own work: that is no second request.
+        return replace(
+            first.outcome,
+            balance=user.position(),
+            already_processed=first.transaction_id != request.transaction_id,
+        )
+    code = _judge(item)
+    outcome = _post(batch, item) if code is OutcomeCode.POSTED else _refuse(code, item)
+    details = None
+    if isinstance(outcome, Refused):
+        details = orjson.dumps({"balance_before_minor": outcome.balance_before_minor}).decode()
+    batch.answered[item.key_name] = _Answered(request.fingerprint, request.transaction_id, outcome)
+    batch.keys.append((*item.key_name, request.fingerprint, code, request.transaction_id, details))
+    return outcome
+
+
+def _judge(item: _Item) -> OutcomeCode:
+    amount_minor = item.request.type.sign * item.request.amount_minor
+    balance_minor = item.user.balance_minor + amount_minor
+    if balance_minor > BALANCE_MINOR_MAX or abs(item.treasury.balance_minor - amount_minor) > TREASURY_MINOR_MAX:
+        return OutcomeCode.BALANCE_LIMIT_EXCEEDED
+    return OutcomeCode.POSTED if balance_minor >= 0 else OutcomeCode.INSUFFICIENT_BALANCE
+
+
+def _refuse(code: OutcomeCode, item: _Item) -> Refused:
+    user = item.user
+    return Refused(code, user.balance_minor, item.request.amount_minor, user.position(), already_processed=False)
+
+
+def _post(batch: _Batch, item: _Item) -> Posted:
+    """Append one transaction with its two legs to the rows to insert, and move the heads."""
+    request, user, treasury = item.request, item.user, item.treasury
+    # An account's times never run backwards, whatever the clock does.
+    executed_at = max(batch.now, user.executed_at or batch.now, treasury.executed_at or batch.now)
+    amount_minor = request.type.sign * request.amount_minor
+    for account, leg_minor in ((user, amount_minor), (treasury, -amount_minor)):
+        account.seq += 1
+        account.balance_minor += leg_minor
+        account.executed_at = executed_at
+        batch.entries.append((
+            request.shard, account.id, account.seq, request.transaction_id, request.type, leg_minor,
+            account.balance_minor, account.kind is not WalletKind.USER, executed_at,
+        ))  # fmt: skip
+    batch.transactions.append((
+        request.shard, request.transaction_id, request.type, user.wallet.id, executed_at, request.idempotency_key,
+        request.description, request.reference,
+    ))  # fmt: skip
+    transaction = _view(item, request.transaction_id, user.id, user.seq, amount_minor, user.balance_minor, executed_at)
+    return Posted(transaction, user.position(), already_processed=False)
+
+
+def _view(
+    item: _Item,
+    transaction_id: UUID,
+    account_id: int,
+    seq: int,
+    amount_minor: int,
+    balance_after_minor: int,
+    executed_at: datetime,
+) -> TransactionView:
+    request = item.request
+    return TransactionView(
+        shard=request.shard,
+        account_id=account_id,
+        seq=seq,
+        wallet_id=item.user.wallet.id,
+        asset=request.asset,
+        id=transaction_id,
+        type=request.type,
+        amount_minor=amount_minor,
+        balance_after_minor=balance_after_minor,
+        executed_at=executed_at,
+        description=request.description,
+        reference=request.reference,
+        idempotency_key=request.idempotency_key,
+    )
+
+
+def _columns(rows: Collection[tuple[Any, ...]], width: int) -> list[tuple[Any, ...]]:
+    """Turn rows into one array a column, in the order of their keys: sorted inserts keep the indexes' pages dense."""
+    return list(zip(*sorted(rows), strict=True)) or [()] * width

@@ -1,0 +1,1 @@
+"""Units of work: begin, commit, retry. One public function is one unit of work."""

@@ -1,0 +1,58 @@
+"""Assets: finding them, listing them, adding one. An asset is never changed: its scale is part of every amount."""
+
+from wallet_gql.db.engine import connect
+from wallet_gql.domain.errors import BadUserInput
+from wallet_gql.domain.model import Asset
+from wallet_gql.domain.text import is_asset_code
+from wallet_gql.ledger.reads import read_assets
+from wallet_gql.operations.opening import Ledger
+from wallet_gql.operations.unit_of_work import retrying
+
+
+async def find_asset(ledger: Ledger, code: str) -> Asset | None:
+    """Return the asset with this code, also one that was added a moment ago; None where there is none."""
+    asset = ledger.assets.get(code)
+    if asset is None and is_asset_code(code):
+        await list_assets(ledger)
+        asset = ledger.assets.get(code)
+    return asset
+
+
+async def list_assets(ledger: Ledger) -> list[Asset]:
+    """Return all assets, in the order in which they were added."""
+
+    async def work() -> list[Asset]:
+        async with connect(ledger.engine) as connection:
+            return await read_assets(connection)
+
+    assets = await retrying(work, deadline_seconds=ledger.settings.request_deadline_seconds)
+    ledger.assets.update((asset.code, asset) for asset in assets)
+    return assets
+
+
+async def add_asset(ledger: Ledger, code: str, name: str, scale: int) -> Asset:
+    """Add an asset, or return it when it is there with the same name and scale.
+
+    Raises `BadUserInput` for a malformed code, name or scale, and for a code that names another asset already.
+    """
+    if not is_asset_code(code):
+        raise BadUserInput(
+            "code", f"{code!r} is malformed", "use a capital letter, then capitals, digits and _, 32 at most"
+        )
+    if not 1 <= len(name) <= 100 or not name.isprintable() or name != name.strip():
+        raise BadUserInput("name", f"{name!r} is malformed", "use 1 to 100 printable characters")
+    if not 0 <= scale <= 9:
+        raise BadUserInput("scale", f"{scale} is out of range", "use 0 to 9 fraction digits")
+    async with connect(ledger.engine) as connection:
+        await connection.execute(
+            "INSERT INTO asset (code, name, scale) VALUES ($1, $2, $3) ON CONFLICT (code) DO NOTHING", code, name, scale
+        )
+    await list_assets(ledger)
+    asset = ledger.assets[code]
+    if (asset.name, asset.scale) != (name, scale):
+        raise BadUserInput(
+            "code",
+            f"{code} is {asset.name!r} with scale {asset.scale} already",
+            "choose another code; an asset never changes",
+        )
+    return asset

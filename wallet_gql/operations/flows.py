@@ -1,0 +1,70 @@
+"""The three flows that matter most: top-up, bonus, spend. Each is one posting, decided once for its key.
+
+Refusals win in this order: asset missing, amount invalid, wallet missing (none of them kept); replay or key reused;
+balance limit, insufficient balance (kept under the key).
+"""
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TypeAlias
+from uuid import UUID
+
+from wallet_gql.domain.model import AmountInvalid, AssetMissing, Outcome, PostingRequest, TransactionType
+from wallet_gql.domain.money import AmountFault, to_minor
+from wallet_gql.domain.shards import shard_of
+from wallet_gql.domain.text import check_owner_id, check_text
+from wallet_gql.operations.assets import find_asset
+from wallet_gql.operations.opening import Ledger
+
+FlowOutcome: TypeAlias = Outcome | AssetMissing | AmountInvalid
+
+
+@dataclass(frozen=True, slots=True)
+class FlowRequest:
+    """What a caller asks for; `amount` is in the asset's own unit, as it was written."""
+
+    owner_id: str
+    asset_code: str
+    amount: Decimal
+    idempotency_key: UUID
+    description: str | None = None
+    reference: str | None = None
+
+
+async def top_up(ledger: Ledger, request: FlowRequest) -> FlowOutcome:
+    """Credit what a player bought. Raises `BadUserInput` for malformed texts."""
+    return await _flow(ledger, TransactionType.TOP_UP, request)
+
+
+async def bonus(ledger: Ledger, request: FlowRequest) -> FlowOutcome:
+    """Credit what the platform gives. Raises `BadUserInput` for malformed texts."""
+    return await _flow(ledger, TransactionType.BONUS, request)
+
+
+async def spend(ledger: Ledger, request: FlowRequest) -> FlowOutcome:
+    """Debit what a player pays, never below zero. Raises `BadUserInput` for malformed texts."""
+    return await _flow(ledger, TransactionType.SPEND, request)
+
+
+async def _flow(ledger: Ledger, type_: TransactionType, request: FlowRequest) -> FlowOutcome:
+    owner_id = check_owner_id(request.owner_id)
+    description = check_text(request.description, "description")
+    reference = check_text(request.reference, "reference")
+    asset = await find_asset(ledger, request.asset_code)
+    if asset is None:
+        return AssetMissing(request.asset_code)
+    amount_minor = to_minor(request.amount, asset.scale)
+    if isinstance(amount_minor, AmountFault):
+        return AmountInvalid(amount_minor, asset)
+    return await ledger.post(
+        PostingRequest(
+            shard_of(owner_id, ledger.shard_count),
+            owner_id,
+            type_,
+            asset,
+            amount_minor,
+            request.idempotency_key,
+            description,
+            reference,
+        )
+    )

@@ -1,0 +1,109 @@
+"""Opens the ledger for a worker: connections, its own treasury stripes, and what never changes."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeAlias
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from wallet_gql.db.engine import connect, create_engine
+from wallet_gql.db.migrations import check_at_head
+from wallet_gql.domain.model import Asset, Balance, Entry, Outcome, PostingRequest, TransactionView, Wallet
+from wallet_gql.ledger import reads
+from wallet_gql.ledger.posting import post_batch
+from wallet_gql.ledger.treasury import claim_slot, open_stripes
+from wallet_gql.operations.read_batches import ReadBatch
+from wallet_gql.operations.unit_of_work import retrying, unit_of_work
+from wallet_gql.settings import Settings
+
+Post: TypeAlias = Callable[[PostingRequest], Awaitable[Outcome]]
+
+
+@dataclass(frozen=True, slots=True)
+class Reads:
+    """The batched reads, one a kind of question."""
+
+    wallets: ReadBatch[reads.OwnerName, Wallet | None]
+    wallets_by_id: ReadBatch[tuple[int, int], Wallet | None]
+    balances: ReadBatch[reads.WalletAsset, Balance]
+    owners_balances: ReadBatch[tuple[reads.OwnerName, Asset], Balance | None]
+    pages: ReadBatch[reads.PageRequest, reads.Page]
+    entries: ReadBatch[TransactionView, list[Entry]]
+    transactions: ReadBatch[reads.TransactionName, TransactionView | None]
+    transactions_by_key: ReadBatch[tuple[reads.OwnerName, UUID], TransactionView | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """An open ledger. `assets` is a cache by code: assets are only ever added, so what is in it stays true."""
+
+    engine: AsyncEngine
+    settings: Settings
+    shard_count: int
+    slot: int
+    assets: dict[str, Asset]
+    reads: Reads
+    post: Post
+
+
+class ShardCountDiffers(Exception):
+    """The settings name another number of shards than the database was made with."""
+
+
+@asynccontextmanager
+async def open_ledger(settings: Settings) -> AsyncIterator[Ledger]:
+    """Open the ledger of the configured database until the block ends.
+
+    Raises `SchemaNotAtHead` or `ShardCountDiffers` for a database that this version must not write to.
+    """
+    async with AsyncExitStack() as stack:
+        engine = create_engine(settings)
+        stack.push_async_callback(engine.dispose)
+        await check_at_head(engine)
+        async with connect(engine) as connection:
+            shard_count = await reads.read_shard_count(connection)
+            if shard_count != settings.shard_count:
+                raise ShardCountDiffers(
+                    f"The database was made with {shard_count} shards, which is fixed for ever, but WALLET_SHARD_COUNT"
+                    f" says {settings.shard_count}: set it to {shard_count}."
+                )
+            assets = {asset.code: asset for asset in await reads.read_assets(connection)}
+        # Held open, outside the pool's turn-over: the slot is ours for as long as this connection lives.
+        slot_connection = await stack.enter_async_context(connect(engine))
+        slot = await claim_slot(slot_connection)
+        await open_stripes(slot_connection, slot, shard_count)
+        yield Ledger(
+            engine=engine,
+            settings=settings,
+            shard_count=shard_count,
+            slot=slot,
+            assets=assets,
+            reads=_batched_reads(engine, settings.request_deadline_seconds),
+            post=_poster(engine, slot, settings.request_deadline_seconds),
+        )
+
+
+def _batched_reads(engine: AsyncEngine, deadline_seconds: float) -> Reads:
+    return Reads(
+        wallets=ReadBatch(engine, reads.read_wallets, deadline_seconds),
+        wallets_by_id=ReadBatch(engine, reads.read_wallets_by_id, deadline_seconds),
+        balances=ReadBatch(engine, reads.read_balances, deadline_seconds),
+        owners_balances=ReadBatch(engine, reads.read_owners_balances, deadline_seconds),
+        pages=ReadBatch(engine, reads.read_pages, deadline_seconds),
+        entries=ReadBatch(engine, reads.read_entries, deadline_seconds),
+        transactions=ReadBatch(engine, reads.read_transactions, deadline_seconds),
+        transactions_by_key=ReadBatch(engine, reads.read_transactions_by_key, deadline_seconds),
+    )
+
+
+def _poster(engine: AsyncEngine, slot: int, deadline_seconds: float) -> Post:
+    async def post(request: PostingRequest) -> Outcome:
+        async def work() -> Outcome:
+            async with unit_of_work(engine) as connection:
+                return (await post_batch(connection, [request], slot))[0]
+
+        return await retrying(work, deadline_seconds=deadline_seconds)
+
+    return post

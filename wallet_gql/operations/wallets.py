@@ -1,0 +1,40 @@
+"""Opening a wallet: idempotent by nature, for an owner has one wallet."""
+
+from typing import Final, NamedTuple
+
+from wallet_gql.db.engine import connect
+from wallet_gql.domain.model import Wallet, WalletKind
+from wallet_gql.domain.shards import shard_of
+from wallet_gql.domain.text import check_owner_id
+from wallet_gql.operations.opening import Ledger
+from wallet_gql.operations.unit_of_work import retrying
+
+_OPEN: Final = """
+INSERT INTO wallet (shard, kind, owner_id) VALUES ($1, $2, $3)
+ON CONFLICT (shard, kind, owner_id) DO NOTHING
+RETURNING shard, id, owner_id, opened_at
+"""
+
+# A statement of its own: the row that stood in the way may be newer than the snapshot of the insert.
+_FIND: Final = "SELECT shard, id, owner_id, opened_at FROM wallet WHERE (shard, kind, owner_id) = ($1, $2, $3)"
+
+
+class Opened(NamedTuple):
+    """The owner's wallet, and whether it was open before."""
+
+    wallet: Wallet
+    already_open: bool
+
+
+async def open_wallet(ledger: Ledger, owner_id: str) -> Opened:
+    """Open an owner's wallet, or return the one there is. Raises `BadUserInput` for a malformed owner id."""
+    name = (shard_of(check_owner_id(owner_id), ledger.shard_count), WalletKind.USER, owner_id)
+
+    async def work() -> Opened:
+        async with connect(ledger.engine) as connection:
+            row = await connection.fetchrow(_OPEN, *name)
+            if row is not None:
+                return Opened(Wallet(*row), already_open=False)
+            return Opened(Wallet(*await connection.fetchrow(_FIND, *name)), already_open=True)
+
+    return await retrying(work, deadline_seconds=ledger.settings.request_deadline_seconds)

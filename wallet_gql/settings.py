@@ -1,0 +1,79 @@
+"""Every setting, read once from the environment or `.env`, frozen, and handed on as arguments."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy import make_url
+from sqlalchemy.engine import URL
+
+from wallet_gql.domain.shards import SHARD_COUNT_DEFAULT
+
+
+class Settings(BaseSettings):
+    """The service's configuration; `.env.example` says what each setting is for."""
+
+    model_config = SettingsConfigDict(env_prefix="WALLET_", env_file=".env", frozen=True, extra="ignore")
+
+    database_url: SecretStr | None = Field(None, validation_alias="DATABASE_URL")
+    migration_database_url: SecretStr | None = None
+    data_dir: Path | None = None
+    postgres_version: Literal[16, 18] = 18
+    shard_count: int = Field(SHARD_COUNT_DEFAULT, ge=1, le=4096)
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535)
+    workers: int = Field(1, ge=1, le=64)
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "console", "json"] = "auto"
+    graphiql: bool = True
+    introspection: bool = True
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    body_bytes_max: int = Field(1024 * 1024, ge=1024)
+
+    pool_size: int = Field(10, ge=1, le=1000)
+    statement_timeout_seconds: float = Field(10, gt=0)
+    lock_timeout_seconds: float = Field(5, gt=0)
+    idle_in_transaction_timeout_seconds: float = Field(15, gt=0)
+    connect_timeout_seconds: float = Field(5, gt=0)
+    request_deadline_seconds: float = Field(15, gt=0)
+    shutdown_timeout_seconds: int = Field(20, ge=1)
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split_origins(cls, value: object) -> object:
+        return tuple(filter(None, (part.strip() for part in value.split(",")))) if isinstance(value, str) else value
+
+    @field_validator("database_url", "migration_database_url", mode="after")
+    @classmethod
+    def _check_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and value.get_secret_value():
+            _to_url(value)
+            return value
+        return None
+
+    def server_url(self) -> URL:
+        """Return the address that the service connects to; raises LookupError where none is configured."""
+        if self.database_url is None:
+            raise LookupError("DATABASE_URL is not set")
+        return _to_url(self.database_url)
+
+    def owner_url(self) -> URL:
+        """Return the address that migrations connect to: the tables' owner's."""
+        return self.server_url() if self.migration_database_url is None else _to_url(self.migration_database_url)
+
+    def server_role(self) -> str | None:
+        """Return the role that the service connects as, where its address names one."""
+        return self.server_url().username
+
+
+def _to_url(value: SecretStr) -> URL:
+    """Read an address in any of PostgreSQL's usual spellings; the driver is always asyncpg."""
+    try:
+        url = make_url(value.get_secret_value())
+    except Exception as error:
+        raise ValueError("is no database address: use postgresql://user:password@host:5432/database") from error
+    if url.drivername not in {"postgres", "postgresql", "postgresql+asyncpg"}:
+        raise ValueError(f"names {url.drivername}: only postgresql://… is supported")
+    return url.set(drivername="postgresql+asyncpg")
