@@ -4,6 +4,7 @@ PORT ?= 8000
 PG ?= 18
 VENV := .venv
 BIN := $(VENV)/bin
+LOCK := --universal --python-version 3.11 --generate-hashes --no-header
 STAMP := $(VENV)/.installed
 
 .PHONY: run test install check format lint types imports schema lock clean
@@ -42,9 +43,9 @@ imports: install
 schema: install ## Compare schema.graphql with the code's schema
 	$(BIN)/wallet-gql export-schema | diff -u schema.graphql -
 
-lock: install ## Renew requirements.lock (needs uv, once: pip install uv)
-	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --extra embedded --group dev \
-	    pyproject.toml -o requirements.lock
+lock: ## Renew the lock files (needs uv on the PATH): everything, and what the image needs
+	uv pip compile $(LOCK) --extra embedded --group dev pyproject.toml -o requirements.lock
+	uv pip compile $(LOCK) --constraint requirements.lock pyproject.toml -o requirements-server.lock
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

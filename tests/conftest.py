@@ -69,7 +69,8 @@ async def add_assets(settings: Settings) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
-        config.stash[SERVER] = EmbeddedPostgres(**config.workerinput["server"])
+        server = config.workerinput["server"]
+        config.stash[SERVER] = EmbeddedPostgres(**{**server, "data_dir": Path(server["data_dir"])})
         return
     if config.option.collectonly:
         return
@@ -103,9 +104,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_configure_node(node: object) -> None:
     """Tell a worker of pytest-xdist where the server is."""
     server = node.config.stash[SERVER]  # type: ignore[attr-defined]
-    node.workerinput["server"] = {  # type: ignore[attr-defined]
-        name: getattr(server, name) for name in EmbeddedPostgres.__dataclass_fields__
-    }
+    fields = {name: getattr(server, name) for name in EmbeddedPostgres.__dataclass_fields__}
+    node.workerinput["server"] = {**fields, "data_dir": str(server.data_dir)}  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="session")

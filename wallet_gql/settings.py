@@ -32,7 +32,8 @@ class Settings(BaseSettings):
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     body_bytes_max: int = Field(1024 * 1024, ge=1024)
 
-    pool_size: int = Field(10, ge=1, le=1000)
+    pool_size: int = Field(25, ge=10, le=1000)
+    queue_size_max: int = Field(4096, ge=1, le=1_000_000)
     statement_timeout_seconds: float = Field(10, gt=0)
     lock_timeout_seconds: float = Field(5, gt=0)
     idle_in_transaction_timeout_seconds: float = Field(15, gt=0)

@@ -21,6 +21,33 @@ SELECT w.shard, w.kind, w.id, w.owner_id, w.opened_at
 """
 
 
+# Takes what is free among the owners' wallets and waits for the treasury stripes only. Whoever waits for an owner (the
+# statement above) holds no stripe yet, so the two statements together cannot deadlock.
+_LOCK_FREE: Final = """
+WITH wanted AS MATERIALIZED (
+     SELECT * FROM unnest($1::smallint[], $2::smallint[], $3::text[]) AS wanted(shard, kind, owner_id)
+), owners AS MATERIALIZED (
+     SELECT w.shard, w.id
+       FROM wanted
+       JOIN wallet w ON (w.shard, w.kind, w.owner_id) = (wanted.shard, wanted.kind, wanted.owner_id)
+      WHERE wanted.kind = 1
+      ORDER BY w.shard, w.id
+        FOR NO KEY UPDATE OF w SKIP LOCKED
+), stripes AS MATERIALIZED (
+     SELECT w.shard, w.id
+       FROM wanted
+       JOIN wallet w ON (w.shard, w.kind, w.owner_id) = (wanted.shard, wanted.kind, wanted.owner_id)
+      WHERE wanted.kind <> 1
+      ORDER BY w.shard, w.kind, w.id
+        FOR NO KEY UPDATE OF w
+)
+SELECT w.shard, w.kind, w.id, w.owner_id, w.opened_at, locked.id IS NULL
+  FROM wanted
+  JOIN wallet w ON (w.shard, w.kind, w.owner_id) = (wanted.shard, wanted.kind, wanted.owner_id)
+  LEFT JOIN (TABLE owners UNION ALL TABLE stripes) AS locked ON (locked.shard, locked.id) = (w.shard, w.id)
+"""
+
+
 class WalletName(NamedTuple):
     """What names a wallet: a treasury's owner id is the number of its worker slot."""
 
@@ -29,13 +56,29 @@ class WalletName(NamedTuple):
     owner_id: str
 
 
-async def lock_wallets(connection: Connection, names: Iterable[WalletName]) -> dict[WalletName, Wallet]:
-    """Lock the wallets that exist among `names` until the unit of work ends; one statement."""
+def _arrays(names: Iterable[WalletName]) -> tuple[list[int], list[int], list[str]]:
     wanted = set(names)
-    rows = await connection.fetch(
-        _LOCK, [name.shard for name in wanted], [name.kind for name in wanted], [name.owner_id for name in wanted]
-    )
+    return [name.shard for name in wanted], [name.kind for name in wanted], [name.owner_id for name in wanted]
+
+
+async def lock_wallets(connection: Connection, names: Iterable[WalletName]) -> dict[WalletName, Wallet]:
+    """Lock the wallets that exist among `names` until the unit of work ends; waits for all of them. One statement."""
+    rows = await connection.fetch(_LOCK, *_arrays(names))
     return {
         WalletName(shard, WalletKind(kind), owner_id): Wallet(shard, id_, owner_id, opened_at)
         for shard, kind, id_, owner_id, opened_at in rows
     }
+
+
+async def lock_free_wallets(
+    connection: Connection, names: Iterable[WalletName]
+) -> tuple[dict[WalletName, Wallet], set[WalletName]]:
+    """Lock the free ones of the wallets that exist, waiting for the system's only; returns them and the busy ones."""
+    wallets, busy = {}, set()
+    for shard, kind, id_, owner_id, opened_at, is_busy in await connection.fetch(_LOCK_FREE, *_arrays(names)):
+        name = WalletName(shard, WalletKind(kind), owner_id)
+        if is_busy:
+            busy.add(name)
+        else:
+            wallets[name] = Wallet(shard, id_, owner_id, opened_at)
+    return wallets, busy

@@ -37,7 +37,7 @@ from wallet_gql.domain.model import (
     WalletMissing,
 )
 from wallet_gql.domain.money import BALANCE_MINOR_MAX, TREASURY_MINOR_MAX
-from wallet_gql.ledger.locks import WalletName, lock_wallets
+from wallet_gql.ledger.locks import WalletName, lock_free_wallets, lock_wallets
 
 _HEADS: Final = """
 SELECT wanted.shard, wanted.wallet_id, wanted.asset_id, a.id, head.seq, head.balance_after, head.executed_at,
@@ -83,6 +83,11 @@ INSERT INTO idempotency_key (shard, wallet_id, key, fingerprint, outcome, transa
 SELECT * FROM unnest($18::smallint[], $19::bigint[], $20::uuid[], $21::bytea[], $22::smallint[], $23::uuid[],
                      $24::jsonb[])
 """
+
+
+@dataclass(frozen=True, slots=True)
+class WalletBusy:
+    """Somebody else holds the wallet's lock; nothing was decided. Only a batch that does not wait answers so."""
 
 
 class _AccountName(NamedTuple):
@@ -150,25 +155,25 @@ class _Batch:
     keys: list[tuple[Any, ...]] = field(default_factory=list)
 
 
-async def post_batch(connection: Connection, requests: Sequence[PostingRequest], slot: int) -> list[Outcome]:
+async def post_batch(
+    connection: Connection, requests: Sequence[PostingRequest], slot: int, *, wait: bool = True
+) -> list[Outcome | WalletBusy]:
     """Post a batch under its wallets' locks against the treasury stripes of `slot`; one outcome a request, in order.
 
-    Four statements, five when accounts are opened, whatever the batch's size. Raises nothing for a refusal: it is an
-    outcome. Refusals win in this order: no wallet; replay or key reused; balance limit, insufficient balance. The
-    last two are kept under their key.
+    Four statements, five when accounts are opened, whatever the batch's size. Without `wait`, requests whose wallet
+    somebody else has locked are answered `WalletBusy`. Raises nothing for a refusal: it is an outcome. Refusals win in
+    this order: no wallet; replay or key reused; balance limit, insufficient balance. The last two are kept under their
+    key.
     """
-    items = await _lock(connection, requests, slot)
-    found = [item for item in items if item is not None]
+    items = await _lock(connection, requests, slot, wait=wait)
+    found = [item for item in items if isinstance(item, _Item)]
     if not found:
-        return [WalletMissing(request.owner_id) for request in requests]
+        return [item for item in items if not isinstance(item, _Item)]
     accounts = {account.name: account for item in found for account in (item.user, item.treasury)}
     now = await _read_heads(connection, accounts)
     batch = _Batch(now, await _read_keys(connection, found))
     await _open_accounts(connection, accounts, found, batch.answered)
-    outcomes = [
-        WalletMissing(request.owner_id) if item is None else _decide(batch, item)
-        for request, item in zip(requests, items, strict=True)
-    ]
+    outcomes: list[Outcome | WalletBusy] = [_decide(batch, item) if isinstance(item, _Item) else item for item in items]
     if batch.keys:
         await connection.execute(
             _INSERT, *_columns(batch.transactions, 8), *_columns(batch.entries, 9), *_columns(batch.keys, 7)
@@ -176,22 +181,25 @@ async def post_batch(connection: Connection, requests: Sequence[PostingRequest],
     return outcomes
 
 
-async def _lock(connection: Connection, requests: Sequence[PostingRequest], slot: int) -> list[_Item | None]:
-    """Lock every wallet concerned; None stands for a request whose owner has none."""
-    treasuries = {request.shard: WalletName(request.shard, WalletKind.TREASURY, str(slot)) for request in requests}
+async def _lock(
+    connection: Connection, requests: Sequence[PostingRequest], slot: int, *, wait: bool
+) -> list[_Item | WalletMissing | WalletBusy]:
+    """Lock every wallet concerned, and join each request with the accounts it moves credits between."""
+    stripes = {request.shard: WalletName(request.shard, WalletKind.TREASURY, str(slot)) for request in requests}
     owners = [WalletName(request.shard, WalletKind.USER, request.owner_id) for request in requests]
-    wallets = await lock_wallets(connection, [*owners, *treasuries.values()])
+    names = {*owners, *stripes.values()}
+    wallets, busy = (await lock_wallets(connection, names), ()) if wait else await lock_free_wallets(connection, names)
     accounts: dict[tuple[WalletName, int], _Account] = {}
 
     def account(name: WalletName, asset: Asset) -> _Account:
         return accounts.setdefault((name, asset.id), _Account(wallets[name], name.kind, asset))
 
-    return [
-        _Item(request, account(owner, request.asset), account(treasuries[request.shard], request.asset))
-        if owner in wallets
-        else None
-        for request, owner in zip(requests, owners, strict=True)
-    ]
+    def item(request: PostingRequest, owner: WalletName) -> _Item | WalletMissing | WalletBusy:
+        if owner in wallets:
+            return _Item(request, account(owner, request.asset), account(stripes[request.shard], request.asset))
+        return WalletBusy() if owner in busy else WalletMissing(request.owner_id)
+
+    return [item(request, owner) for request, owner in zip(requests, owners, strict=True)]
 
 
 async def _read_heads(connection: Connection, accounts: dict[_AccountName, _Account]) -> datetime:

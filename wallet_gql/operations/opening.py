@@ -12,10 +12,9 @@ from wallet_gql.db.engine import connect, create_engine
 from wallet_gql.db.migrations import check_at_head
 from wallet_gql.domain.model import Asset, Balance, Entry, Outcome, PostingRequest, TransactionView, Wallet
 from wallet_gql.ledger import reads
-from wallet_gql.ledger.posting import post_batch
 from wallet_gql.ledger.treasury import claim_slot, open_stripes
+from wallet_gql.operations.group_commit import GroupCommit
 from wallet_gql.operations.read_batches import ReadBatch
-from wallet_gql.operations.unit_of_work import retrying, unit_of_work
 from wallet_gql.settings import Settings
 
 Post: TypeAlias = Callable[[PostingRequest], Awaitable[Outcome]]
@@ -45,6 +44,7 @@ class Ledger:
     slot: int
     assets: dict[str, Asset]
     reads: Reads
+    commits: GroupCommit
     post: Post
 
 
@@ -74,6 +74,13 @@ async def open_ledger(settings: Settings) -> AsyncIterator[Ledger]:
         slot_connection = await stack.enter_async_context(connect(engine))
         slot = await claim_slot(slot_connection)
         await open_stripes(slot_connection, slot, shard_count)
+        commits = GroupCommit(
+            engine,
+            slot,
+            deadline_seconds=settings.request_deadline_seconds,
+            queue_size_max=settings.queue_size_max,
+        )
+        stack.push_async_callback(commits.close)
         yield Ledger(
             engine=engine,
             settings=settings,
@@ -81,7 +88,8 @@ async def open_ledger(settings: Settings) -> AsyncIterator[Ledger]:
             slot=slot,
             assets=assets,
             reads=_batched_reads(engine, settings.request_deadline_seconds),
-            post=_poster(engine, slot, settings.request_deadline_seconds),
+            post=commits.post,
+            commits=commits,
         )
 
 
@@ -96,14 +104,3 @@ def _batched_reads(engine: AsyncEngine, deadline_seconds: float) -> Reads:
         transactions=ReadBatch(engine, reads.read_transactions, deadline_seconds),
         transactions_by_key=ReadBatch(engine, reads.read_transactions_by_key, deadline_seconds),
     )
-
-
-def _poster(engine: AsyncEngine, slot: int, deadline_seconds: float) -> Post:
-    async def post(request: PostingRequest) -> Outcome:
-        async def work() -> Outcome:
-            async with unit_of_work(engine) as connection:
-                return (await post_batch(connection, [request], slot))[0]
-
-        return await retrying(work, deadline_seconds=deadline_seconds)
-
-    return post
