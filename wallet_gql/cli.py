@@ -180,6 +180,7 @@ def _serve(settings: Settings, listener: socket.socket) -> None:
         "log_config": None,
         "server_header": False,
         "date_header": False,
+        "proxy_headers": False,
         "ws": "none",
         "lifespan": "on",
         "timeout_graceful_shutdown": settings.shutdown_timeout_seconds,

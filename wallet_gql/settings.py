@@ -30,7 +30,18 @@ class Settings(BaseSettings):
     graphiql: bool = True
     introspection: bool = True
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+
     body_bytes_max: int = Field(1024 * 1024, ge=1024)
+    document_characters_max: int = Field(64 * 1024, ge=1024)
+    document_tokens_max: int = Field(2000, ge=100)
+    document_depth_max: int = Field(15, ge=1, le=100)
+    document_aliases_max: int = Field(30, ge=0)
+    document_root_mutations_max: int = Field(10, ge=1)
+    document_root_queries_max: int = Field(20, ge=1)
+    document_directives_max: int = Field(50, ge=0)
+    document_fragments_max: int = Field(50, ge=0)
+    document_fields_max: int = Field(1500, ge=1)
+    document_cost_max: int = Field(10_000, ge=1)
 
     pool_size: int = Field(25, ge=10, le=1000)
     queue_size_max: int = Field(4096, ge=1, le=1_000_000)

@@ -30,11 +30,17 @@ $$
 """
 
 # Plans of a trigger are made once a session, perhaps while the tables are still empty: they must be the plans of full
-# tables, index lookups, from the first call on.
-INDEX_LOOKUPS_ONLY = "SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off"
+# tables, index lookups, from the first call on. The search path is the one that OWN_TABLES_FIRST has set.
+LAW_SETTINGS = (
+    "SET search_path FROM CURRENT "
+    "SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off"
+)
+
+# Temporary tables come last: one that is named "account" would else hide the ledger's own from the laws.
+OWN_TABLES_FIRST = "SELECT set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true)"
 
 ENTRY_LAW = f"""
-CREATE FUNCTION entry_law() RETURNS trigger LANGUAGE plpgsql {INDEX_LOOKUPS_ONLY} AS $$
+CREATE FUNCTION entry_law() RETURNS trigger LANGUAGE plpgsql {LAW_SETTINGS} AS $$
 DECLARE
     broken record;
 BEGIN
@@ -99,7 +105,7 @@ $$
 """
 
 TRANSACTION_LAW = f"""
-CREATE FUNCTION transaction_law() RETURNS trigger LANGUAGE plpgsql {INDEX_LOOKUPS_ONLY} AS $$
+CREATE FUNCTION transaction_law() RETURNS trigger LANGUAGE plpgsql {LAW_SETTINGS} AS $$
 DECLARE
     broken record;
 BEGIN
@@ -127,6 +133,7 @@ def upgrade() -> None:
             f"CREATE TRIGGER refuse_change BEFORE UPDATE OR DELETE OR TRUNCATE ON {table} "
             "FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()"
         )
+    op.execute(OWN_TABLES_FIRST)
     op.execute(ENTRY_LAW)
     op.execute(TRANSACTION_LAW)
     for table in ("entry", "transaction"):

@@ -20,6 +20,8 @@ from wallet_gql.domain.errors import BadUserInput, Fault, OutcomeUnknown, Overlo
 ERRORS_MAX: Final = 20
 """How many errors an answer names; the rest is counted."""
 
+MESSAGE_LENGTH_MAX: Final = 500
+
 _CODES: Final[dict[type[Fault], str]] = {
     BadUserInput: "BAD_USER_INPUT",
     Overloaded: "OVERLOADED",
@@ -53,6 +55,9 @@ def format_errors(errors: Sequence[GraphQLError], request_id: str) -> list[dict[
 def _format(error: GraphQLError, request_id: str) -> dict[str, Any]:
     code = _code(error)
     message = _MESSAGES.get(code, error.message)
+    if len(message) > MESSAGE_LENGTH_MAX:
+        # graphql-core quotes the value that it refuses, however long it is.
+        message = message[:MESSAGE_LENGTH_MAX] + "…"
     if code == "INTERNAL":
         _log.error("fault", request_id=request_id, path=error.path, exc_info=error.original_error)
     extensions = {"code": code, "requestId": request_id}

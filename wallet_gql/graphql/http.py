@@ -11,19 +11,28 @@ from urllib.parse import parse_qsl
 
 import orjson
 from graphql import ExecutionResult, GraphQLError, execute
-from graphql.pyutils import is_awaitable
+from graphql.execution import Executor
 from starlette.types import Receive, Scope, Send
 
 from wallet_gql.graphql import playground
 from wallet_gql.graphql.context import Context
-from wallet_gql.graphql.documents import Documents, InvalidDocument, is_mutation
+from wallet_gql.graphql.documents import Documents, InvalidDocument
 from wallet_gql.graphql.errors import bad_request, format_errors
+from wallet_gql.graphql.limits import Limits
 from wallet_gql.graphql.negotiation import GRAPHQL_RESPONSE, HTML, JSON, choose, is_json
+from wallet_gql.graphql.resolvers import is_coroutine, is_stream
 from wallet_gql.graphql.schema import executable_schema
 from wallet_gql.settings import Settings
 
 _ANSWERS: Final = (JSON, GRAPHQL_RESPONSE)
 _RETRY_AFTER_SECONDS: Final = {"OVERLOADED": b"1", "UNAVAILABLE": b"2"}
+
+
+VALUES_MAX: Final = 5000
+"""The most values that variables may have, nested ones included."""
+
+_SMALL_BODY_BYTES: Final = 8 * 1024
+"""A body that cannot hold more values than that is not counted."""
 
 
 class BadRequest(Exception):
@@ -43,7 +52,7 @@ class GraphQLEndpoint:
         """Take the settings; the ledger comes with each request's state."""
         self._settings = settings
         self._schema = executable_schema()
-        self.documents = Documents(self._schema, introspection=settings.introspection)
+        self.documents = Documents(self._schema, _limits(settings), introspection=settings.introspection)
         self._page = playground.page if settings.graphiql else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -57,10 +66,15 @@ class GraphQLEndpoint:
         media_type = choose(accept, _ANSWERS)
         try:
             request = await self._read(scope, receive, headers, media_type)
-            status, body = await self._answer(scope, request, media_type or JSON, request_id)
+            status, body = await self._answer(
+                scope, request, media_type or JSON, request_id, show_cost=b"x-graphql-cost" in headers
+            )
             extra = _retry_after(body)
         except BadRequest as error:
             status, body, extra = error.status, {"errors": [bad_request(str(error), request_id)]}, error.headers
+        except Exception as error:  # noqa: BLE001 - whatever went wrong, the client gets a JSON answer
+            errors = format_errors([GraphQLError("", original_error=error)], request_id)
+            status, body, extra = HTTPStatus.INTERNAL_SERVER_ERROR, {"errors": errors}, ()
         scope["state"]["error_codes"] = [error["extensions"]["code"] for error in body.get("errors", ())]
         content = orjson.dumps(body)
         await send({
@@ -99,10 +113,14 @@ class GraphQLEndpoint:
             raise BadRequest(
                 HTTPStatus.BAD_REQUEST, 'The body must be a JSON object such as {"query": "{ assets { code } }"}.'
             )
+        if len(body) > _SMALL_BODY_BYTES and _count_values(parameters.get("variables")) > VALUES_MAX:
+            raise BadRequest(
+                HTTPStatus.BAD_REQUEST, f"variables have more than {VALUES_MAX} values: split the request."
+            )
         return parameters
 
     async def _answer(
-        self, scope: Scope, parameters: dict[str, Any], media_type: str, request_id: str
+        self, scope: Scope, parameters: dict[str, Any], media_type: str, request_id: str, *, show_cost: bool
     ) -> tuple[HTTPStatus, dict[str, Any]]:
         """Execute a request; returns the status and the answer."""
         query, variables, operation_name = _check_parameters(parameters)
@@ -113,7 +131,7 @@ class GraphQLEndpoint:
             return _request_error(error.errors, media_type, request_id)
         except GraphQLError as error:
             return _request_error([error], media_type, request_id)
-        if scope["method"] == "GET" and is_mutation(operation):
+        if scope["method"] == "GET" and operation.is_mutation:
             raise BadRequest(HTTPStatus.METHOD_NOT_ALLOWED, "Send mutations by POST.", ((b"allow", b"POST"),))
         result = execute(
             self._schema,
@@ -121,9 +139,12 @@ class GraphQLEndpoint:
             variable_values=variables,
             operation_name=operation_name,
             context_value=Context(scope["state"]["ledger"], request_id),
+            executor_class=Executor,
+            is_awaitable=is_coroutine,
+            is_async_iterable=is_stream,
             hide_suggestions=not self._settings.introspection,
         )
-        if is_awaitable(result):
+        if is_coroutine(result):
             result = await result
         assert isinstance(result, ExecutionResult)
         if result.data is None and result.errors and all(error.path is None for error in result.errors):
@@ -131,7 +152,13 @@ class GraphQLEndpoint:
         answer: dict[str, Any] = {"data": result.data}
         if result.errors:
             answer["errors"] = format_errors(result.errors, request_id)
+        if show_cost:
+            answer["extensions"] = {"cost": {"requested": operation.cost, "max": self._settings.document_cost_max}}
         return HTTPStatus.OK, answer
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(**{name: getattr(settings, f"document_{name}_max") for name in Limits.__slots__})
 
 
 def _wants_page(scope: Scope, accept: str) -> bool:
@@ -154,6 +181,18 @@ async def _read_body(receive: Receive, content_length: bytes | None, bytes_max: 
     if len(body) > bytes_max:
         raise too_large
     return body
+
+
+def _count_values(value: Any) -> int:
+    """Count the values in a JSON value, not much further than the limit: each costs time to coerce."""
+    count = 0
+    waiting = [value]
+    while waiting and count <= VALUES_MAX:
+        value = waiting.pop()
+        if isinstance(value, dict | list):
+            count += len(value)
+            waiting.extend(value.values() if isinstance(value, dict) else value)
+    return count
 
 
 def _from_query_string(query_string: bytes) -> dict[str, Any]:

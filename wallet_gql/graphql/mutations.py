@@ -67,20 +67,28 @@ class OpenWalletPayload:
 
 @strawberry.type(description="The posting is in the books.")
 class _Payload:
-    transaction: types.Transaction = strawberry.field(description="What was posted; on replay, what was posted first.")
-    wallet: types.Wallet = strawberry.field(description="The wallet as it is now.")
-    balance: types.Balance = strawberry.field(description="The balance as it is now.")
+    posted: strawberry.Private[model.Posted]
     already_processed: bool = strawberry.field(description="Whether the key was posted before: nothing moved again.")
+
+    @strawberry.field(description="What was posted; on replay, what was posted first.")
+    def transaction(self) -> types.Transaction:
+        """Make it when it is asked for."""
+        return types.Transaction.of(self.posted.transaction)
+
+    @strawberry.field(description="The wallet as it is now.")
+    def wallet(self) -> types.Wallet:
+        """Make it when it is asked for."""
+        return types.Wallet.of(self.posted.balance.wallet)
+
+    @strawberry.field(description="The balance as it is now.")
+    def balance(self) -> types.Balance:
+        """Make it when it is asked for."""
+        return types.Balance.of(self.posted.balance)
 
     @classmethod
     def of(cls, posted: model.Posted) -> Self:
         """Make it from the ledger's outcome."""
-        return cls(
-            transaction=types.Transaction.of(posted.transaction),
-            wallet=types.Wallet.of(posted.balance.wallet),
-            balance=types.Balance.of(posted.balance),
-            already_processed=posted.already_processed,
-        )
+        return cls(posted=posted, already_processed=posted.already_processed)
 
 
 @strawberry.type(description="The top-up is in the books.")

@@ -9,6 +9,7 @@ from strawberry.schema.config import StrawberryConfig
 from wallet_gql.graphql import types
 from wallet_gql.graphql.mutations import Mutation
 from wallet_gql.graphql.queries import Query
+from wallet_gql.graphql.resolvers import tune
 from wallet_gql.graphql.scalars import SCALARS
 
 
@@ -23,13 +24,15 @@ def strawberry_schema() -> strawberry.Schema:
     )
 
 
+@cache
 def executable_schema() -> GraphQLSchema:
-    """Return graphql-core's schema, which documents are validated against and executed on.
+    """Return graphql-core's schema with straight resolvers: documents are validated against it and executed on it.
 
     Strawberry keeps it under a private name; its own views take it from there too (docs/decisions/0004).
     """
     schema = strawberry_schema()._schema
     assert isinstance(schema, GraphQLSchema)
+    tune(schema)
     return schema
 
 

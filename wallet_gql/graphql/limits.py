@@ -1,0 +1,187 @@
+"""What a document may ask for, checked once a document, before it is validated: validation is what hostile ones bomb.
+
+A document is measured as it would be executed: fragments expanded, fields with one response name merged. How large the
+expansion is follows from each fragment's own size by arithmetic, so a bomb of nested spreads is refused without
+being expanded; the walk afterwards is linear in what is left.
+
+The cost of an operation is the number of fields it can answer with: a page (`first`, `last`) and a list of ids
+multiply what is selected below them. A variable counts as 100, the most that it may say.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from graphql import (
+    ArgumentNode,
+    DocumentNode,
+    FieldNode,
+    FragmentDefinitionNode,
+    FragmentSpreadNode,
+    GraphQLError,
+    InlineFragmentNode,
+    IntValueNode,
+    ListValueNode,
+    OperationDefinitionNode,
+    OperationType,
+    SelectionSetNode,
+    VariableNode,
+)
+
+PAGE_SIZE_DEFAULT: Final = 10
+PAGE_SIZE_MAX: Final = 100
+
+# The fields that answer with a page although no argument says so.
+_PAGES: Final = frozenset({"transactions"})
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The most of each thing that a document may have; the settings say what they are for."""
+
+    characters: int
+    tokens: int
+    depth: int
+    aliases: int
+    root_mutations: int
+    root_queries: int
+    directives: int
+    fragments: int
+    fields: int
+    cost: int
+
+
+def check(document: DocumentNode, limits: Limits) -> dict[str | None, int]:
+    """Return the cost of each operation by its name; raises GraphQLError where the document goes past a limit."""
+    fragments = {
+        definition.name.value: definition
+        for definition in document.definitions
+        if isinstance(definition, FragmentDefinitionNode)
+    }
+    _refuse("fragments", len(fragments), limits.fragments)
+    sizes: dict[str, int] = {}
+    # Of all operations together: each of them is walked.
+    size = sum(
+        _expanded_size(definition.selection_set, fragments, sizes, ())
+        for definition in document.definitions
+        if isinstance(definition, OperationDefinitionNode)
+    )
+    _refuse("fields", size, limits.fields)
+    return {
+        operation.name.value if operation.name else None: _Walk(fragments, limits).measure(operation)
+        for operation in document.definitions
+        if isinstance(operation, OperationDefinitionNode)
+    }
+
+
+def _refuse(what: str, count: int, count_max: int) -> None:
+    if count > count_max:
+        raise GraphQLError(f"The document has {count} {what}, at most {count_max} are allowed: split it.")
+
+
+def _expanded_size(
+    selection_set: SelectionSetNode | None,
+    fragments: dict[str, FragmentDefinitionNode],
+    sizes: dict[str, int],
+    path: tuple[str, ...],
+) -> int:
+    """Count the fields of a selection with every fragment expanded; each fragment is measured once."""
+    if selection_set is None:
+        return 0
+    size = 0
+    for selection in selection_set.selections:
+        if isinstance(selection, FragmentSpreadNode):
+            name = selection.name.value
+            if name in path:
+                raise GraphQLError(f"Fragment {name[:100]!r} spreads itself.", selection)
+            if name not in sizes and name in fragments:
+                sizes[name] = _expanded_size(fragments[name].selection_set, fragments, sizes, (*path, name))
+            size += sizes.get(name, 0) + 1
+        else:
+            assert isinstance(selection, FieldNode | InlineFragmentNode)
+            size += 1 + _expanded_size(selection.selection_set, fragments, sizes, path)
+    return size
+
+
+class _Walk:
+    """Walks one operation's fields, merged by response name, and counts."""
+
+    def __init__(self, fragments: dict[str, FragmentDefinitionNode], limits: Limits) -> None:
+        self._fragments = fragments
+        self._limits = limits
+        self._aliases = 0
+        self._directives = 0
+        self._repetitions = 0
+
+    def measure(self, operation: OperationDefinitionNode) -> int:
+        """Return an operation's cost."""
+        limits = self._limits
+        self._directives += len(operation.directives or ())
+        groups = self._groups([operation.selection_set])
+        if operation.operation is OperationType.MUTATION:
+            _refuse("root mutations", len(groups), limits.root_mutations)
+        else:
+            _refuse("root queries", len(groups), limits.root_queries)
+        cost = self._cost(groups.values(), depth=1)
+        _refuse("aliases", self._aliases, limits.aliases)
+        _refuse("directives", self._directives, limits.directives)
+        if cost > limits.cost:
+            raise GraphQLError(
+                f"The operation costs {cost}, at most {limits.cost} is allowed: ask for smaller pages or fewer fields."
+            )
+        return cost
+
+    def _cost(self, groups: Iterable[list[FieldNode]], depth: int) -> int:
+        if depth > self._limits.depth:
+            raise GraphQLError(f"The document is nested deeper than {self._limits.depth} levels: split it.")
+        cost = 0
+        for fields in groups:
+            below = [field.selection_set for field in fields if field.selection_set]
+            cost += 1
+            if below:
+                cost += _multiplier(fields[0]) * self._cost(self._groups(below).values(), depth + 1)
+        return cost
+
+    def _groups(self, selection_sets: Iterable[SelectionSetNode]) -> dict[str, list[FieldNode]]:
+        """Return the fields by response name, as execution collects them."""
+        groups: dict[str, list[FieldNode]] = {}
+        for selection_set in selection_sets:
+            for field in self._fields(selection_set):
+                groups.setdefault(field.alias.value if field.alias else field.name.value, []).append(field)
+        # Validation compares all fields of one name with each other: pairs are what it costs.
+        self._repetitions += sum(len(group) * (len(group) - 1) // 2 for group in groups.values())
+        _refuse("pairs of repeated fields", self._repetitions, self._limits.fields)
+        return groups
+
+    def _fields(self, selection_set: SelectionSetNode) -> Iterator[FieldNode]:
+        for selection in selection_set.selections:
+            self._directives += len(selection.directives or ())
+            if isinstance(selection, FieldNode):
+                self._aliases += selection.alias is not None
+                yield selection
+            elif isinstance(selection, InlineFragmentNode):
+                yield from self._fields(selection.selection_set)
+            elif isinstance(selection, FragmentSpreadNode) and selection.name.value in self._fragments:
+                yield from self._fields(self._fragments[selection.name.value].selection_set)
+
+
+def _multiplier(field: FieldNode) -> int:
+    """Return how many times a field's selection can be answered."""
+    sizes = [_size(argument) for argument in field.arguments or ()]
+    if field.name.value in _PAGES and not any(sizes):
+        return PAGE_SIZE_DEFAULT
+    return max([1, *sizes])
+
+
+def _size(argument: ArgumentNode) -> int:
+    if argument.name.value not in {"first", "last", "ids", "ownerIds"}:
+        return 0
+    match argument.value:
+        case VariableNode():
+            return PAGE_SIZE_MAX
+        case IntValueNode(value=value):
+            return min(int(value[:4]), PAGE_SIZE_MAX)
+        case ListValueNode(values=values):
+            return len(values)
+        case _:
+            return 0
