@@ -26,26 +26,31 @@ def is_json(content_type: str) -> bool:
 
 @lru_cache(maxsize=256)
 def choose(accept: str, offered: tuple[str, ...]) -> str | None:
-    """Return the offered media type that an Accept header likes best, the first offered where it likes several alike.
+    """Return the offered media type that an Accept header likes best; of equals, the one that it names first.
 
-    None where it takes none of them (RFC 9110, 12.5.1). An empty header takes the first offered.
+    What one wildcard takes is alike, and the first offered is chosen. None where the header takes none of them
+    (RFC 9110, 12.5.1). An empty header takes the first offered.
     """
     if not accept.strip():
         return offered[0]
     ranges = [_parts(part) for part in accept.split(",")]
-    qualities = {media_type: _quality(media_type, ranges) for media_type in offered}
-    best = max(offered, key=lambda media_type: qualities[media_type])
-    return best if qualities[best] > 0 else None
+    preferences = {media_type: _preference(media_type, ranges) for media_type in offered}
+    best = max(offered, key=preferences.__getitem__)
+    return best if preferences[best][0] > 0 else None
 
 
-def _quality(media_type: str, ranges: list[tuple[str, dict[str, str]]]) -> float:
-    """Return the quality that the most specific matching range gives."""
+def _preference(media_type: str, ranges: list[tuple[str, dict[str, str]]]) -> tuple[float, int]:
+    """Return the quality that the most specific matching range gives, and how early the header names it."""
     type_ = media_type.partition("/")[0]
     for wanted in (media_type, f"{type_}/*", "*/*"):
-        matching = [parameters for name, parameters in ranges if name == wanted]
+        matching = [
+            (_number(parameters.get("q", "1")), -place)
+            for place, (name, parameters) in enumerate(ranges)
+            if name == wanted
+        ]
         if matching:
-            return max(_number(parameters.get("q", "1")) for parameters in matching)
-    return 0
+            return max(matching)
+    return 0, 0
 
 
 def _number(text: str) -> float:

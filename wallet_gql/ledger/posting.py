@@ -54,8 +54,8 @@ SELECT wanted.shard, wanted.wallet_id, wanted.asset_id, a.id, head.seq, head.bal
 """
 
 _KEYS: Final = """
-SELECT k.shard, k.wallet_id, k.key, k.fingerprint, k.outcome, k.transaction_id, k.details,
-       e.account_id, e.seq, e.amount, e.balance_after, e.executed_at
+SELECT k.shard, k.wallet_id, k.key, k.fingerprint, k.outcome, k.transaction_id,
+       (k.details ->> 'balance_before_minor')::bigint, e.account_id, e.seq, e.amount, e.balance_after, e.executed_at
   FROM unnest($1::smallint[], $2::bigint[], $3::uuid[], $4::smallint[]) AS wanted(shard, wallet_id, key, asset_id)
   JOIN idempotency_key k ON (k.shard, k.wallet_id, k.key) = (wanted.shard, wanted.wallet_id, wanted.key)
   LEFT JOIN account a ON (a.shard, a.wallet_id, a.asset_id) = (k.shard, k.wallet_id, wanted.asset_id)
@@ -69,19 +69,32 @@ SELECT shard, wallet_id, kind, asset_id, kind <> 1
 RETURNING shard, wallet_id, asset_id, id
 """
 
+# Sorted by their keys, rows keep the indexes' pages dense. What is refused has no transaction, but a key.
 _INSERT: Final = """
-WITH new_transaction AS (
+WITH posted AS MATERIALIZED (
+  SELECT *
+    FROM unnest($1::smallint[], $2::uuid[], $3::smallint[], $4::bigint[], $5::uuid[], $6::bytea[], $7::text[],
+                $8::text[], $9::bigint[], $10::timestamptz[], $11::bigint[], $12::bigint[], $13::bigint[],
+                $14::bigint[], $15::bigint[], $16::bigint[])
+         AS posted(shard, id, type, wallet_id, key, fingerprint, description, reference, amount, executed_at,
+                   account_id, seq, balance_after, treasury_account_id, treasury_seq, treasury_balance_after)
+), new_transaction AS (
   INSERT INTO transaction (shard, id, type, wallet_id, executed_at, idempotency_key, description, reference)
-  SELECT * FROM unnest($1::smallint[], $2::uuid[], $3::smallint[], $4::bigint[], $5::timestamptz[], $6::uuid[],
-                       $7::text[], $8::text[])
+  SELECT shard, id, type, wallet_id, executed_at, key, description, reference FROM posted ORDER BY shard, id
 ), new_entry AS (
   INSERT INTO entry (shard, account_id, seq, transaction_id, type, amount, balance_after, may_go_negative, executed_at)
-  SELECT * FROM unnest($9::smallint[], $10::bigint[], $11::bigint[], $12::uuid[], $13::smallint[], $14::bigint[],
-                       $15::bigint[], $16::boolean[], $17::timestamptz[])
+  SELECT shard, account_id, seq, id, type, amount, balance_after, false, executed_at FROM posted
+   UNION ALL
+  SELECT shard, treasury_account_id, treasury_seq, id, type, -amount, treasury_balance_after, true, executed_at
+    FROM posted
+   ORDER BY shard, account_id, seq
 )
 INSERT INTO idempotency_key (shard, wallet_id, key, fingerprint, outcome, transaction_id, details)
-SELECT * FROM unnest($18::smallint[], $19::bigint[], $20::uuid[], $21::bytea[], $22::smallint[], $23::uuid[],
-                     $24::jsonb[])
+SELECT shard, wallet_id, key, fingerprint, 1, id, NULL::jsonb FROM posted
+ UNION ALL
+SELECT * FROM unnest($17::smallint[], $18::bigint[], $19::uuid[], $20::bytea[], $21::smallint[], $22::uuid[],
+                     $23::jsonb[])
+ ORDER BY shard, wallet_id, key
 """
 
 
@@ -118,6 +131,12 @@ class _Account:
     def name(self) -> _AccountName:
         return _AccountName(self.wallet.shard, self.wallet.id, self.asset.id)
 
+    def move(self, amount_minor: int, executed_at: datetime) -> None:
+        """Append an entry to the chain, in memory."""
+        self.seq += 1
+        self.balance_minor += amount_minor
+        self.executed_at = executed_at
+
     def position(self) -> Balance:
         return Balance(self.wallet, self.asset, self.balance_minor, self.seq)
 
@@ -137,7 +156,7 @@ class _Item:
 
 @dataclass(frozen=True, slots=True)
 class _Answered:
-    """What a key was answered with. `outcome` is None where the key was used for another asset."""
+    """What a key was answered with. `outcome` is None where nobody in the batch asks for the same."""
 
     fingerprint: bytes
     transaction_id: UUID
@@ -146,13 +165,12 @@ class _Answered:
 
 @dataclass(slots=True)
 class _Batch:
-    """The clock, the keys answered so far, and the rows to insert: tuples in their columns' order."""
+    """The clock, the keys answered so far, and the rows to insert: tuples in the order of the statement's columns."""
 
     now: datetime
     answered: dict[_KeyName, _Answered]
-    transactions: list[tuple[Any, ...]] = field(default_factory=list)
-    entries: list[tuple[Any, ...]] = field(default_factory=list)
-    keys: list[tuple[Any, ...]] = field(default_factory=list)
+    posted: list[tuple[Any, ...]] = field(default_factory=list)
+    refused: list[tuple[Any, ...]] = field(default_factory=list)
 
 
 async def post_batch(
@@ -174,10 +192,8 @@ async def post_batch(
     batch = _Batch(now, await _read_keys(connection, found))
     await _open_accounts(connection, accounts, found, batch.answered)
     outcomes: list[Outcome | WalletBusy] = [_decide(batch, item) if isinstance(item, _Item) else item for item in items]
-    if batch.keys:
-        await connection.execute(
-            _INSERT, *_columns(batch.transactions, 8), *_columns(batch.entries, 9), *_columns(batch.keys, 7)
-        )
+    if batch.posted or batch.refused:
+        await connection.execute(_INSERT, *_columns(batch.posted, 16), *_columns(batch.refused, 7))
     return outcomes
 
 
@@ -218,22 +234,24 @@ async def _read_heads(connection: Connection, accounts: dict[_AccountName, _Acco
 
 async def _read_keys(connection: Connection, items: Sequence[_Item]) -> dict[_KeyName, _Answered]:
     """Look up all keys at once, under the locks: an answer from an unlocked read could still be lost."""
-    by_name = {item.key_name: item for item in items}
-    rows = await connection.fetch(_KEYS, *_columns([(*name, item.user.asset.id) for name, item in by_name.items()], 4))
-    answered = {}
-    for shard, wallet_id, key, fingerprint, code, transaction_id, details, *leg in rows:
+    wanted = {(*item.key_name, item.user.asset.id) for item in items}
+    rows = await connection.fetch(_KEYS, *_columns(wanted, 4))
+    # A batch may ask for several things under one key: what was answered is told to who asks for the same.
+    asking = {(item.key_name, item.request.fingerprint): item for item in items} if rows else {}
+    answered: dict[_KeyName, _Answered] = {}
+    for shard, wallet_id, key, fingerprint, code, transaction_id, before_minor, *leg in rows:
         name = _KeyName(shard, wallet_id, key)
-        item = by_name[name]
+        item = asking.get((name, fingerprint))
         outcome: Posted | Refused | None = None
-        if code != OutcomeCode.POSTED:
-            before = orjson.loads(details)["balance_before_minor"]
+        if item is not None and code != OutcomeCode.POSTED:
             outcome = Refused(
-                OutcomeCode(code), before, item.request.amount_minor, item.user.position(), already_processed=True
+                OutcomeCode(code), before_minor, item.request.amount_minor, item.user.position(), already_processed=True
             )
-        elif leg[0] is not None:
+        elif item is not None and leg[0] is not None:
             transaction = _view(item, transaction_id, *leg)
             outcome = Posted(transaction, item.user.position(), already_processed=True)
-        answered[name] = _Answered(fingerprint, transaction_id, outcome)
+        if outcome is not None or name not in answered:
+            answered[name] = _Answered(fingerprint, transaction_id, outcome)
     return answered
 
 
@@ -243,11 +261,12 @@ async def _open_accounts(
     items: Iterable[_Item],
     answered: Collection[_KeyName],
 ) -> None:
-    """Open the accounts that new credits need; a spend from an account that was never used is refused without one."""
+    """Open the accounts that postings need; a spend from an account that was never used is refused without one."""
     new = {
         account.name: account
         for item in items
-        if item.request.type.sign > 0 and item.key_name not in answered
+        # A spend can be the first posting of a stripe: another slot's credited what it debits.
+        if (item.request.type.sign > 0 or item.user.id) and item.key_name not in answered
         for account in (item.user, item.treasury)
         if not account.id
     }
@@ -272,12 +291,9 @@ def _decide(batch: _Batch, item: _Item) -> Outcome:
             already_processed=first.transaction_id != request.transaction_id,
         )
     code = _judge(item)
-    outcome = _post(batch, item) if code is OutcomeCode.POSTED else _refuse(code, item)
-    details = None
-    if isinstance(outcome, Refused):
-        details = orjson.dumps({"balance_before_minor": outcome.balance_before_minor}).decode()
-    batch.answered[item.key_name] = _Answered(request.fingerprint, request.transaction_id, outcome)
-    batch.keys.append((*item.key_name, request.fingerprint, code, request.transaction_id, details))
+    asked = request.fingerprint
+    outcome = _post(batch, item, asked) if code is OutcomeCode.POSTED else _refuse(batch, item, asked, code)
+    batch.answered[item.key_name] = _Answered(asked, request.transaction_id, outcome)
     return outcome
 
 
@@ -289,28 +305,26 @@ def _judge(item: _Item) -> OutcomeCode:
     return OutcomeCode.POSTED if balance_minor >= 0 else OutcomeCode.INSUFFICIENT_BALANCE
 
 
-def _refuse(code: OutcomeCode, item: _Item) -> Refused:
-    user = item.user
-    return Refused(code, user.balance_minor, item.request.amount_minor, user.position(), already_processed=False)
+def _refuse(batch: _Batch, item: _Item, asked: bytes, code: OutcomeCode) -> Refused:
+    """Keep a refusal that depends on the wallet's state: a late retry must not go through."""
+    request, user = item.request, item.user
+    details = orjson.dumps({"balance_before_minor": user.balance_minor}).decode()
+    batch.refused.append((*item.key_name, asked, code, request.transaction_id, details))
+    return Refused(code, user.balance_minor, request.amount_minor, user.position(), already_processed=False)
 
 
-def _post(batch: _Batch, item: _Item) -> Posted:
-    """Append one transaction with its two legs to the rows to insert, and move the heads."""
+def _post(batch: _Batch, item: _Item, asked: bytes) -> Posted:
+    """Append a transaction with its two legs to the rows to insert, and move the heads."""
     request, user, treasury = item.request, item.user, item.treasury
     # An account's times never run backwards, whatever the clock does.
     executed_at = max(batch.now, user.executed_at or batch.now, treasury.executed_at or batch.now)
     amount_minor = request.type.sign * request.amount_minor
-    for account, leg_minor in ((user, amount_minor), (treasury, -amount_minor)):
-        account.seq += 1
-        account.balance_minor += leg_minor
-        account.executed_at = executed_at
-        batch.entries.append((
-            request.shard, account.id, account.seq, request.transaction_id, request.type, leg_minor,
-            account.balance_minor, account.kind is not WalletKind.USER, executed_at,
-        ))  # fmt: skip
-    batch.transactions.append((
-        request.shard, request.transaction_id, request.type, user.wallet.id, executed_at, request.idempotency_key,
-        request.description, request.reference,
+    user.move(amount_minor, executed_at)
+    treasury.move(-amount_minor, executed_at)
+    batch.posted.append((
+        request.shard, request.transaction_id, request.type, user.wallet.id, request.idempotency_key, asked,
+        request.description, request.reference, amount_minor, executed_at,
+        user.id, user.seq, user.balance_minor, treasury.id, treasury.seq, treasury.balance_minor,
     ))  # fmt: skip
     transaction = _view(item, request.transaction_id, user.id, user.seq, amount_minor, user.balance_minor, executed_at)
     return Posted(transaction, user.position(), already_processed=False)
@@ -344,5 +358,5 @@ def _view(
 
 
 def _columns(rows: Collection[tuple[Any, ...]], width: int) -> list[tuple[Any, ...]]:
-    """Turn rows into one array a column, in the order of their keys: sorted inserts keep the indexes' pages dense."""
-    return list(zip(*sorted(rows), strict=True)) or [()] * width
+    """Turn rows into one array a column."""
+    return list(zip(*rows, strict=True)) or [()] * width
