@@ -1,6 +1,8 @@
 """The composition root: the Starlette application, its lifespan and its routes."""
 
+import os
 import re
+import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,6 +22,7 @@ from wallet_gql.graphql import playground
 from wallet_gql.graphql.http import GraphQLEndpoint
 from wallet_gql.operations.health import check_database
 from wallet_gql.operations.opening import Ledger, open_ledger
+from wallet_gql.processes import end_with_parent
 from wallet_gql.settings import Settings
 
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -61,6 +64,12 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
             Mount("/graphiql", playground.assets()),
         ]
     return Front(endpoint, Starlette(routes=routes, lifespan=lifespan))
+
+
+def create_worker_app() -> ASGIApp:
+    """Make the application in one of several worker processes: it drains and ends when its supervisor is gone."""
+    end_with_parent(os.getppid(), signal.SIGTERM)
+    return create_app()
 
 
 async def health(request: Request) -> JSONResponse:

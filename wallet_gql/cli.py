@@ -192,7 +192,7 @@ def _serve(settings: Settings, listener: socket.socket) -> None:
     assert settings.database_url is not None
     os.environ["DATABASE_URL"] = settings.database_url.get_secret_value()
     os.environ["WALLET_HOST"] = settings.host
-    workers = uvicorn.Config("wallet_gql.app:create_app", factory=True, workers=settings.workers, **config)
+    workers = uvicorn.Config("wallet_gql.app:create_worker_app", factory=True, workers=settings.workers, **config)
     Multiprocess(workers, [listener]).run()
 
 

@@ -13,7 +13,6 @@
 Everything here blocks: call it before an event loop runs, or keep that loop waiting. Windows is not supported.
 """
 
-import ctypes
 import fcntl
 import hashlib
 import json
@@ -45,6 +44,7 @@ from wallet_gql.db.binaries import (
     open_private,
     unprivileged_account,
 )
+from wallet_gql.processes import end_with_parent
 
 __all__ = ["EmbeddedError", "EmbeddedPostgres", "attach_or_start", "default_data_dir", "start"]
 
@@ -55,8 +55,6 @@ _PORT_ATTEMPTS: Final = 5
 _LOG_BYTES_MAX: Final = 10_000_000
 _LOG_LINES: Final = 10
 _ROLES: Final = ("postgres", "wallet_owner", "wallet_server")
-_PR_SET_PDEATHSIG: Final = 1
-_PRCTL: Final = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
 _SETTINGS: Final = {
     "shared_buffers": "256MB",
@@ -416,18 +414,10 @@ def _spawn(
                 umask=0o077,
                 start_new_session=True,
                 # It runs after setuid, which would clear the flag.
-                preexec_fn=partial(_end_with_parent, os.getpid()),  # noqa: PLW1509 - prctl and getppid only
+                preexec_fn=partial(end_with_parent, os.getpid(), signal.SIGINT),  # noqa: PLW1509 - prctl and getppid only
             )
     finally:
         os.close(log)
-
-
-def _end_with_parent(parent: int) -> None:
-    if _PRCTL is not None:
-        _PRCTL(_PR_SET_PDEATHSIG, signal.SIGINT)
-    # The parent may have ended before the kernel was asked to tell.
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

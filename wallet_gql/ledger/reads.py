@@ -120,10 +120,13 @@ SELECT wanted.n, coalesce(head.seq, 0), {_VIEW}
  CROSS JOIN LATERAL (
        SELECT least(coalesce(head.seq, 0), wanted.older_than - 1) - wanted.after_offset AS newest,
               coalesce(wanted.newer_than, 0) + 1 AS oldest) AS span
-  LEFT JOIN entry e
-    ON e.shard = a.shard AND e.account_id = a.id
-   AND e.seq BETWEEN greatest(span.oldest, span.newest - wanted.first + 1)
-                 AND least(span.newest, span.oldest + wanted.last - 1)
+  LEFT JOIN LATERAL (
+       SELECT e.*
+         FROM entry e
+        WHERE e.shard = a.shard AND e.account_id = a.id
+          AND e.seq BETWEEN greatest(span.oldest, span.newest - wanted.first + 1)
+                        AND least(span.newest, span.oldest + wanted.last - 1)
+        ORDER BY e.seq DESC) AS e ON true
   LEFT JOIN transaction t ON (t.shard, t.id) = (e.shard, e.transaction_id)
  ORDER BY wanted.n, e.seq DESC
 """
