@@ -19,12 +19,15 @@ def configure(settings: Settings) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    # Local variables in a traceback would be what callers sent, and passwords.
     if console:
-        renderers: list[Any] = [structlog.dev.ConsoleRenderer()]
+        renderers: list[Any] = [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         text_renderers = renderers
         factory: Any = structlog.PrintLoggerFactory(sys.stderr)
     else:
-        errors = structlog.processors.dict_tracebacks
+        errors = structlog.processors.ExceptionRenderer(
+            structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        )
         renderers = [errors, structlog.processors.JSONRenderer(serializer=orjson.dumps, default=str)]
         text_renderers = [errors, structlog.processors.JSONRenderer()]
         factory = structlog.BytesLoggerFactory(sys.stderr.buffer)

@@ -43,6 +43,7 @@ class Settings(BaseSettings):
     document_fields_max: int = Field(1500, ge=1)
     document_cost_max: int = Field(10_000, ge=1)
 
+    pgbouncer: bool = False
     pool_size: int = Field(25, ge=10, le=1000)
     queue_size_max: int = Field(4096, ge=1, le=1_000_000)
     statement_timeout_seconds: float = Field(10, gt=0)

@@ -303,7 +303,8 @@ def test_start_right_after_a_killed_parent_takes_over_its_data(place: Path) -> N
 
 def test_an_orphan_that_nothing_told_to_end_is_taken_over(used_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # As on macOS, where no signal comes with the parent's death.
-    orphan_code = CHILD.replace("signal.signal", "from wallet_gql import processes; processes._PRCTL = None\nsignal.signal", 1)
+    without_prctl = "from wallet_gql import processes; processes._PRCTL = None\nsignal.signal"
+    orphan_code = CHILD.replace("signal.signal", without_prctl, 1)
     monkeypatch.setattr(sys.modules[__name__], "CHILD", orphan_code)
     with child(used_dir) as process:
         pid = server_pid(process)

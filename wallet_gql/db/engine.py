@@ -7,20 +7,35 @@ and the tables.
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any, Final
 
 from asyncpg import Connection
+from asyncpg.transaction import Transaction
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from wallet_gql.settings import Settings
 
+LOCAL_SETTINGS: Final = "local_settings"
+"""The engine's execution option that holds the statement which sets a transaction's own settings, if it needs one."""
+
 
 def create_engine(settings: Settings, url: URL | None = None) -> AsyncEngine:
     """Return an engine for the service's database; it connects when first used.
 
-    The service only ever looks up index entries, so its sessions plan nothing else: a plan made while a table was
-    still empty stays right when it is full.
+    Behind PgBouncer in transaction mode a session is another client's with the next transaction: nothing may be
+    prepared in it or set for it, so each transaction sets its own, by one more statement.
     """
+    session = _session_settings(settings)
+    arguments: dict[str, Any] = {"timeout": settings.connect_timeout_seconds}
+    options = {}
+    if settings.pgbouncer:
+        arguments |= {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
+        # The values are numbers and words of our own.
+        calls = (f"set_config('{name}', '{value}', true)" for name, value in session.items())
+        options[LOCAL_SETTINGS] = f"SELECT {', '.join(calls)}"
+    else:
+        arguments["server_settings"] = session | {"application_name": "wallet-gql"}
     return create_async_engine(
         url or settings.server_url(),
         pool_size=settings.pool_size,
@@ -28,52 +43,82 @@ def create_engine(settings: Settings, url: URL | None = None) -> AsyncEngine:
         pool_timeout=settings.connect_timeout_seconds,
         # Units of work end themselves by COMMIT or ROLLBACK; a connection in doubt is not given back but closed.
         pool_reset_on_return=None,
-        connect_args={
-            "timeout": settings.connect_timeout_seconds,
-            "server_settings": {
-                "application_name": "wallet-gql",
-                "default_transaction_isolation": "read committed",
-                "statement_timeout": _milliseconds(settings.statement_timeout_seconds),
-                "lock_timeout": _milliseconds(settings.lock_timeout_seconds),
-                "idle_in_transaction_session_timeout": _milliseconds(settings.idle_in_transaction_timeout_seconds),
-                "tcp_keepalives_idle": "30",
-                "tcp_keepalives_interval": "10",
-                "tcp_keepalives_count": "3",
-                "tcp_user_timeout": "30000",
-                "jit": "off",
-                "enable_seqscan": "off",
-                "enable_hashjoin": "off",
-                "enable_mergejoin": "off",
-                "TimeZone": "UTC",
-            },
-        },
+        connect_args=arguments,
+        execution_options=options,
     )
+
+
+def _session_settings(settings: Settings) -> dict[str, str]:
+    """Return what holds in the service's sessions.
+
+    The service only ever looks up index entries, so its sessions plan nothing else: a plan made while a table was still
+    empty stays right when it is full.
+    """
+    return {
+        "default_transaction_isolation": "read committed",
+        "statement_timeout": _milliseconds(settings.statement_timeout_seconds),
+        "lock_timeout": _milliseconds(settings.lock_timeout_seconds),
+        "idle_in_transaction_session_timeout": _milliseconds(settings.idle_in_transaction_timeout_seconds),
+        "tcp_keepalives_idle": "30",
+        "tcp_keepalives_interval": "10",
+        "tcp_keepalives_count": "3",
+        "tcp_user_timeout": "30000",
+        "jit": "off",
+        "enable_seqscan": "off",
+        "enable_hashjoin": "off",
+        "enable_mergejoin": "off",
+        "timezone": "UTC",
+    }
 
 
 def _milliseconds(seconds: float) -> str:
     return str(max(1, round(seconds * 1000)))
 
 
-async def driver_connection(connection: AsyncConnection) -> Connection:
-    """Return the asyncpg connection below a pooled one."""
-    return (await connection.get_raw_connection()).driver_connection
-
-
 @asynccontextmanager
-async def connect(engine: AsyncEngine) -> AsyncIterator[Connection]:
-    """Lend an asyncpg connection from the pool; each statement outside a transaction is its own snapshot.
+async def lend(engine: AsyncEngine) -> AsyncIterator[Connection]:
+    """Lend an asyncpg connection from the pool, outside a transaction.
 
     A connection that the server closed while it lay in the pool is replaced. One that comes back closed, or inside a
     transaction, is thrown away.
     """
     async with engine.connect() as connection:
-        driver = await driver_connection(connection)
+        driver = await _driver(connection)
         while driver.is_closed():
             await connection.invalidate()
-            driver = await driver_connection(connection)
+            driver = await _driver(connection)
         try:
             yield driver
         finally:
             if driver.is_closed() or driver.is_in_transaction():
                 driver.terminate()
                 await connection.invalidate()
+
+
+async def _driver(connection: AsyncConnection) -> Connection:
+    return (await connection.get_raw_connection()).driver_connection
+
+
+async def begin(engine: AsyncEngine, connection: Connection) -> Transaction:
+    """Begin a transaction at Read Committed, with its own settings where the session cannot have them."""
+    transaction = connection.transaction(isolation="read_committed")
+    await transaction.start()
+    local = engine.get_execution_options().get(LOCAL_SETTINGS)
+    if local is not None:
+        await connection.execute(local)
+    return transaction
+
+
+@asynccontextmanager
+async def connect(engine: AsyncEngine) -> AsyncIterator[Connection]:
+    """Lend a connection for statements that each commit by themselves, and are each their own snapshot.
+
+    Behind PgBouncer they share a transaction, at Read Committed still each with its own snapshot.
+    """
+    async with lend(engine) as connection:
+        if LOCAL_SETTINGS not in engine.get_execution_options():
+            yield connection
+            return
+        transaction = await begin(engine, connection)
+        yield connection
+        await transaction.commit()

@@ -101,6 +101,7 @@ class Documents:
             hide_suggestions=self._hide_suggestions,
             allow_empty_selection_sets=False,
         )
+        errors = [_blame_the_document(error) for error in errors]
         operations = {
             definition.name.value if definition.name else None: definition
             for definition in node.definitions
@@ -111,3 +112,13 @@ class Documents:
         if errors:
             raise InvalidDocument(errors)
         return Document(node, {name: Operation(operation, costs[name]) for name, operation in operations.items()})
+
+
+def _blame_the_document(error: GraphQLError) -> GraphQLError:
+    """Return an error of a literal as the client's own.
+
+    Python converts no integer of more than 4,300 digits, and graphql-core takes its ValueError for ours.
+    """
+    if isinstance(error.original_error, ValueError):
+        return GraphQLError("An integer has too many digits: send at most 10.", error.nodes)
+    return error

@@ -27,44 +27,45 @@ _UUID: Final = re.compile(
 )
 
 
-def _bad(message: str) -> GraphQLError:
-    return GraphQLError(message, extensions={"code": "BAD_USER_INPUT"})
+def _bad(message: str, node: ValueNode | None = None) -> GraphQLError:
+    """Return an error; a literal's place in the document says which field it is of, a variable's name and path do."""
+    return GraphQLError(message, node, extensions={"code": "BAD_USER_INPUT"})
 
 
-def parse_amount(value: object) -> Decimal:
+def parse_amount(value: object, node: ValueNode | None = None) -> Decimal:
     """Read an amount from a string or an integer; a float or a boolean is refused, for it may not be exact."""
     if isinstance(value, str):
         try:
             return parse_decimal(value)
         except ValueError:
             raise _bad(
-                f'Amount cannot be read from {_shorten(value)}: send plain decimal digits, such as "12.50".'
+                f'Amount cannot be read from {_shorten(value)}: send plain decimal digits, such as "12.50".', node
             ) from None
     if isinstance(value, int) and not isinstance(value, bool):
         return Decimal(value)
     if isinstance(value, float) and value.is_integer() and abs(value) >= _INT64_MAX:
         return Decimal(int(value))
-    raise _bad(f'Amount cannot be read from {_kind(value)}: send a string such as "12.50", or an integer.')
+    raise _bad(f'Amount cannot be read from {_kind(value)}: send a string such as "12.50", or an integer.', node)
 
 
 def _parse_amount_literal(node: ValueNode, _variables: Any = None) -> Decimal:
     if isinstance(node, StringValueNode | IntValueNode):
-        return parse_amount(node.value)
-    raise _bad(f'Amount cannot be read from {_literal(node)}: send a string such as "12.50", or an integer.')
+        return parse_amount(node.value, node)
+    raise _bad(f'Amount cannot be read from {_literal(node)}: send a string such as "12.50", or an integer.', node)
 
 
-def parse_uuid(value: object) -> UUID:
+def parse_uuid(value: object, node: ValueNode | None = None) -> UUID:
     """Read a UUID of version 4 or 7 in its usual form, any case; no braces, no `urn:`."""
     if isinstance(value, str) and _UUID.fullmatch(value):
         return UUID(value)
     shown = _shorten(value) if isinstance(value, str) else _kind(value)
-    raise _bad(f"UUID cannot be read from {shown}: send a version 4 or 7 UUID such as crypto.randomUUID() makes.")
+    raise _bad(f"UUID cannot be read from {shown}: send a version 4 or 7 UUID such as crypto.randomUUID() makes.", node)
 
 
 def _parse_uuid_literal(node: ValueNode, _variables: Any = None) -> UUID:
     if isinstance(node, StringValueNode):
-        return parse_uuid(node.value)
-    raise _bad(f"UUID cannot be read from {_literal(node)}: send a string.")
+        return parse_uuid(node.value, node)
+    raise _bad(f"UUID cannot be read from {_literal(node)}: send a string.", node)
 
 
 def format_datetime(value: datetime) -> str:
@@ -72,7 +73,7 @@ def format_datetime(value: datetime) -> str:
     return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def parse_datetime(value: object) -> datetime:
+def parse_datetime(value: object, node: ValueNode | None = None) -> datetime:
     """Read an RFC 3339 time with an offset."""
     if isinstance(value, str) and re.fullmatch(
         r"\d{4}-\d\d-\d\dT[\d:.]+(Z|[+-]\d\d:\d\d)", value, re.IGNORECASE | re.ASCII
@@ -81,11 +82,11 @@ def parse_datetime(value: object) -> datetime:
             return datetime.fromisoformat(value)
         except ValueError:
             pass  # told below, like every other value that is no time
-    raise _bad("DateTime cannot be read: send RFC 3339 with an offset, such as 2026-01-31T12:00:00Z.")
+    raise _bad("DateTime cannot be read: send RFC 3339 with an offset, such as 2026-01-31T12:00:00Z.", node)
 
 
 def _parse_datetime_literal(node: ValueNode, _variables: Any = None) -> datetime:
-    return parse_datetime(node.value if isinstance(node, StringValueNode) else None)
+    return parse_datetime(node.value if isinstance(node, StringValueNode) else None, node)
 
 
 def _shorten(text: str) -> str:

@@ -1,5 +1,6 @@
 """Opens the ledger for a worker: connections, its own treasury stripes, and what never changes."""
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -8,11 +9,11 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from wallet_gql.db.engine import connect, create_engine
+from wallet_gql.db.engine import connect, create_engine, lend
 from wallet_gql.db.migrations import check_at_head
 from wallet_gql.domain.model import Asset, Balance, Entry, Outcome, PostingRequest, TransactionView, Wallet
 from wallet_gql.ledger import reads
-from wallet_gql.ledger.treasury import claim_slot, open_stripes
+from wallet_gql.ledger.treasury import SLOT_COUNT, claim_slot, open_stripes
 from wallet_gql.operations.group_commit import GroupCommit
 from wallet_gql.operations.read_batches import ReadBatch
 from wallet_gql.settings import Settings
@@ -70,10 +71,14 @@ async def open_ledger(settings: Settings) -> AsyncIterator[Ledger]:
                     f" says {settings.shard_count}: set it to {shard_count}."
                 )
             assets = {asset.code: asset for asset in await reads.read_assets(connection)}
-        # Held open, outside the pool's turn-over: the slot is ours for as long as this connection lives.
-        slot_connection = await stack.enter_async_context(connect(engine))
-        slot = await claim_slot(slot_connection)
-        await open_stripes(slot_connection, slot, shard_count)
+        if settings.pgbouncer:
+            # No session is ours there, so no lock of a session: workers that share a slot wait for each other.
+            slot = os.getpid() % SLOT_COUNT
+        else:
+            # Held open, outside the pool's turn-over: the slot is ours for as long as this connection lives.
+            slot = await claim_slot(await stack.enter_async_context(lend(engine)))
+        async with connect(engine) as connection:
+            await open_stripes(connection, slot, shard_count)
         commits = GroupCommit(
             engine,
             slot,

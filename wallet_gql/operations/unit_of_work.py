@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from tenacity import AsyncRetrying, RetryError, retry_if_exception, stop_after_attempt, stop_after_delay
 from tenacity.wait import wait_random_exponential
 
-from wallet_gql.db.engine import connect
+from wallet_gql.db.engine import begin, lend
 from wallet_gql.domain.errors import OutcomeUnknown, Unavailable
 
 Result = TypeVar("Result")
@@ -73,9 +73,8 @@ def is_away(error: BaseException) -> bool:
 @asynccontextmanager
 async def unit_of_work(engine: AsyncEngine) -> AsyncIterator[Connection]:
     """Lend a connection inside BEGIN … COMMIT, Read Committed; an exception rolls back. No retry."""
-    async with connect(engine) as connection:
-        transaction = connection.transaction(isolation="read_committed")
-        await transaction.start()
+    async with lend(engine) as connection:
+        transaction = await begin(engine, connection)
         try:
             yield connection
         except BaseException:

@@ -1,5 +1,5 @@
 /**
- * @generated SignedSource<<bccc59300d190b6466e469a453dd1f22>>
+ * @generated SignedSource<<fe88456a33e4645eaeaa6ed2273b8faa>>
  * @lightSyntaxTransform
  */
 
@@ -249,6 +249,6 @@ return {
 };
 })();
 
-(node as any).hash = "2d70936e8279beb960fe1deb77159ff6";
+(node as any).hash = "911e364a4f3bf2ee342cb843c4968e76";
 
 export default node;

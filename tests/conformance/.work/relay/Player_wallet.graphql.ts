@@ -1,5 +1,5 @@
 /**
- * @generated SignedSource<<74fafe60713dfce49473cfb9ead42709>>
+ * @generated SignedSource<<530a5bd782e378eae6d3c0b2b1f24116>>
  * @lightSyntaxTransform
  */
 
@@ -20,6 +20,10 @@ export type Player_wallet$data = {
         readonly type: TransactionType;
       };
     }>;
+    readonly pageInfo: {
+      readonly endCursor: string | null | undefined;
+      readonly hasNextPage: boolean;
+    };
   } | null | undefined;
   readonly " $fragmentType": "Player_wallet";
 };
@@ -184,6 +188,6 @@ return {
 };
 })();
 
-(node as any).hash = "2d70936e8279beb960fe1deb77159ff6";
+(node as any).hash = "911e364a4f3bf2ee342cb843c4968e76";
 
 export default node;
