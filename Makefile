@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 LOCK := --universal --python-version 3.11 --generate-hashes --no-header
 STAMP := $(VENV)/.installed
 
-.PHONY: run test install check format lint types imports schema lock clean
+.PHONY: run test conformance install check format lint types imports schema lock clean
 
 run: install ## Serve the API with demo data on an embedded PostgreSQL
 	$(BIN)/wallet-gql serve --demo --port $(PORT)
@@ -15,11 +15,14 @@ run: install ## Serve the API with demo data on an embedded PostgreSQL
 test: install ## Run the tests on an embedded PostgreSQL (PG=16 or 18)
 	WALLET_POSTGRES_VERSION=$(PG) $(BIN)/pytest -n auto $(ARGS)
 
+conformance: install ## Run other people's tools and clients against a real server (needs Node 20)
+	$(BIN)/python tests/conformance/run.py
+
 install: $(STAMP) ## Make .venv and install the locked dependencies and the command
 
 $(STAMP): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one: make PYTHON=python3.12")'
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
