@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 LOCK := --universal --python-version 3.11 --generate-hashes --no-header
 STAMP := $(VENV)/.installed
 
-.PHONY: run test conformance install check format lint types imports schema lock clean
+.PHONY: run test conformance mutants install check format lint types imports schema lock clean
 
 run: install ## Serve the API with demo data on an embedded PostgreSQL
 	$(BIN)/wallet-gql serve --demo --port $(PORT)
@@ -17,6 +17,9 @@ test: install ## Run the tests on an embedded PostgreSQL (PG=16 or 18)
 
 conformance: install ## Run other people's tools and clients against a real server (needs Node 20)
 	$(BIN)/python tests/conformance/run.py
+
+mutants: install ## Plant mistakes in the ledger and show which test catches each
+	$(BIN)/python tests/mutants/run.py $(ARGS)
 
 install: $(STAMP) ## Make .venv and install the locked dependencies and the command
 

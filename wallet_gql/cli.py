@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 from uuid import uuid4
 
+import orjson
 import typer
 import uvicorn
 from pydantic import SecretStr, ValidationError
@@ -232,7 +233,9 @@ def add_asset(
 
 
 @app.command()
-def verify() -> None:
+def verify(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
     """Prove the books. Exit code 0: every invariant holds; 1: what breaks is listed."""
 
     async def prove(settings: Settings) -> proof.Proof:
@@ -242,6 +245,9 @@ def verify() -> None:
 
     with _database() as settings:
         result = asyncio.run(prove(settings))
+    if as_json:
+        typer.echo(orjson.dumps(result, option=orjson.OPT_INDENT_2).decode())
+        raise SystemExit(1 if result.findings else 0)
     for finding in result.findings:
         typer.echo(f"shard {finding.shard}: {finding.row}: {finding.fault} [{finding.check}]")
     if result.findings:

@@ -59,7 +59,7 @@ async def test_a_connection_that_the_server_closed_is_replaced(engine: AsyncEngi
         pid = connection.get_server_pid()
     killer = await asyncpg.connect(engine.url.set(drivername="postgresql").render_as_string(hide_password=False))
     await killer.execute("SELECT pg_terminate_backend($1)", pid)
-    while await killer.fetchval("SELECT count(*) FROM pg_stat_activity WHERE pid = $1", pid):
+    while await killer.fetchval("SELECT count(*) FROM pg_stat_activity WHERE pid = $1", pid):  # noqa: ASYNC110 - a process's end is no event
         await asyncio.sleep(0.01)
     await killer.close()
     async with lend(engine) as connection:

@@ -1,0 +1,146 @@
+"""The mistakes that `run.py` plants: where, what stands there, what is put in its place, and who should notice."""
+
+from typing import Final, NamedTuple
+
+LOCKS: Final = "wallet_gql/ledger/locks.py"
+POSTING: Final = "wallet_gql/ledger/posting.py"
+READS: Final = "wallet_gql/ledger/reads.py"
+MODEL: Final = "wallet_gql/domain/model.py"
+GROUP_COMMIT: Final = "wallet_gql/operations/group_commit.py"
+UNIT_OF_WORK: Final = "wallet_gql/operations/unit_of_work.py"
+
+LEDGER_TESTS: Final = ("tests/ledger",)
+OPERATIONS_TESTS: Final = ("tests/operations",)
+RACE_TESTS: Final = ("tests/ledger", "tests/concurrency", "tests/operations/test_group_commit.py")
+
+
+class Mutant(NamedTuple):
+    """A mistake: its changes (file, old, new), and the tests that are run on it."""
+
+    name: str
+    changes: tuple[tuple[str, str, str], ...]
+    tests: tuple[str, ...]
+
+
+# Locks taken by nobody: the statements only read.
+_UNLOCKED: Final = (
+    (LOCKS, " ORDER BY w.shard, w.kind, w.id\n   FOR NO KEY UPDATE OF w\n", " ORDER BY w.shard, w.kind, w.id\n"),
+    (LOCKS, "      ORDER BY w.shard, w.id\n        FOR NO KEY UPDATE OF w SKIP LOCKED\n", ""),
+    (LOCKS, "      ORDER BY w.shard, w.kind, w.id\n        FOR NO KEY UPDATE OF w\n", ""),
+)
+
+# The real locks, taken after what they should have protected was read.
+_LOCK_LATE: Final = """    for row in sorted({(a.wallet.shard, a.kind, a.wallet.id) for a in accounts.values()}):
+        await connection.fetch("SELECT FROM wallet WHERE (shard, kind, id) = ($1, $2, $3) FOR NO KEY UPDATE", *row)
+"""
+_HEADS_LINE: Final = "    now = await _read_heads(connection, accounts)\n"
+_KEYS_LINE: Final = "    batch = _Batch(now, await _read_keys(connection, found))\n"
+
+_POST_LINE: Final = "                return await post_batch(connection, requests, self._slot, wait=wait)\n"
+_ANSWER_EARLY: Final = """                early = await post_batch(connection, requests, self._slot, wait=wait)
+                for item, outcome in zip(batch, early, strict=True):
+                    item.answer(outcome)
+                return early
+"""
+
+_WORK_LINE: Final = "        async def work() -> list[Outcome | WalletBusy]:\n"
+_FORGET_KEYS: Final = """            import dataclasses, uuid
+            requests[:] = [
+                dataclasses.replace(r, idempotency_key=uuid.uuid4(), transaction_id=uuid.uuid4()) for r in requests
+            ]
+"""
+
+_TREASURY_LEG: Final = """   UNION ALL
+  SELECT shard, treasury_account_id, treasury_seq, id, type, -amount, treasury_balance_after, true, executed_at
+    FROM posted
+"""
+_SIGN: Final = "return {} if self is TransactionType.SPEND else {}"
+
+MUTANTS: Final = (
+    Mutant("no lock", _UNLOCKED, RACE_TESTS),
+    Mutant(
+        "locks in the wrong order",
+        ((LOCKS, " ORDER BY w.shard, w.kind, w.id\n   FOR NO KEY", " ORDER BY w.kind DESC, w.id DESC\n   FOR NO KEY"),),
+        RACE_TESTS,
+    ),
+    Mutant("head read before the lock", (*_UNLOCKED, (POSTING, _HEADS_LINE, _HEADS_LINE + _LOCK_LATE)), RACE_TESTS),
+    Mutant(
+        "key looked up outside the lock",
+        (
+            *_UNLOCKED,
+            (POSTING, _HEADS_LINE, "    answered = await _read_keys(connection, found)\n" + _LOCK_LATE + _HEADS_LINE),
+            (POSTING, _KEYS_LINE, "    batch = _Batch(now, answered)\n"),
+        ),
+        RACE_TESTS,
+    ),
+    Mutant(
+        "commit acknowledged early",
+        ((GROUP_COMMIT, _POST_LINE, _ANSWER_EARLY),),
+        (*OPERATIONS_TESTS, "tests/test_crash.py"),
+    ),
+    Mutant(
+        "batch retried without its keys",
+        ((GROUP_COMMIT, _WORK_LINE, _WORK_LINE + _FORGET_KEYS),),
+        OPERATIONS_TESTS,
+    ),
+    Mutant(
+        "refusal not kept",
+        ((POSTING, "    batch.refused.append(", "    str("),),
+        (*LEDGER_TESTS, *OPERATIONS_TESTS),
+    ),
+    Mutant("treasury leg forgotten", ((POSTING, _TREASURY_LEG, ""),), LEDGER_TESTS),
+    Mutant(
+        "sign flipped",
+        (
+            (
+                MODEL,
+                "return -1 if self is TransactionType.SPEND else 1",
+                "return 1 if self is TransactionType.SPEND else -1",
+            ),
+        ),
+        (*LEDGER_TESTS, *OPERATIONS_TESTS),
+    ),
+    Mutant(
+        "balance check off by one",
+        ((POSTING, "if balance_minor >= 0 else", "if balance_minor >= -1 else"),),
+        (*LEDGER_TESTS, *OPERATIONS_TESTS),
+    ),
+    Mutant(
+        "balance check too strict by one",
+        ((POSTING, "if balance_minor >= 0 else", "if balance_minor > 0 else"),),
+        (*LEDGER_TESTS, *OPERATIONS_TESTS),
+    ),
+    Mutant("cursor off by one", ((READS, "wanted.older_than - 1)", "wanted.older_than)"),), LEDGER_TESTS),
+    Mutant(
+        "outcome given to the wrong caller",
+        (
+            (
+                GROUP_COMMIT,
+                "for item, outcome in zip(batch, await self._post(batch, wait=False), strict=True):",
+                "for item, outcome in zip(batch, [*await self._post(batch, wait=False)][::-1], strict=True):",
+            ),
+        ),
+        OPERATIONS_TESTS,
+    ),
+    Mutant(
+        "another request under a key is taken for a replay",
+        ((POSTING, "first.outcome is None or first.fingerprint != request.fingerprint", "first.outcome is None"),),
+        (*LEDGER_TESTS, *OPERATIONS_TESTS),
+    ),
+    Mutant(
+        "replay moves credits again",
+        ((POSTING, "    if first is not None:\n", "    if first is not None and first.outcome is None:\n"),),
+        (*LEDGER_TESTS, *OPERATIONS_TESTS),
+    ),
+    Mutant(
+        "the clock runs backwards",
+        (
+            (
+                POSTING,
+                "max(batch.now, user.executed_at or batch.now, treasury.executed_at or batch.now)",
+                "batch.now",
+            ),
+        ),
+        LEDGER_TESTS,
+    ),
+)

@@ -1,0 +1,85 @@
+"""Tests the tests: plants one mistake at a time in a copy of the project, and says which test caught it.
+
+`make mutants`, or `python tests/mutants/run.py [name…]`. A mutant that no test catches fails the run; so does one whose
+place in the code is gone. A check that never failed proves nothing.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from planted import MUTANTS, Mutant
+
+ROOT: Final = Path(__file__).parents[2]
+COPIED: Final = (
+    "wallet_gql",
+    "alembic",
+    "tests",
+    "docs",
+    "pyproject.toml",
+    "schema.graphql",
+    "README.md",
+    "CHANGELOG.md",
+)
+TIMEOUT_SECONDS: Final = 600
+
+
+def plant(mutant: Mutant, copy: Path) -> None:
+    """Change the copy as the mutant says; each place must be there, exactly once."""
+    for file, old, new in mutant.changes:
+        path = copy / file
+        text = path.read_text()
+        if text.count(old) != 1:
+            raise SystemExit(f"Mutant {mutant.name!r}: {file} has {text.count(old)} places {old!r}, not one.")
+        path.write_text(text.replace(old, new))
+
+
+def caught_by(mutant: Mutant, copy: Path) -> str | None:
+    """Run the mutant's tests on the copy; return the first one that failed."""
+    # The copy comes before the installed project on the path, also for the commands that tests start.
+    environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "2", "-p", "no:cacheprovider", *mutant.tests]
+    try:
+        run = subprocess.run(
+            command, cwd=copy, env=environment, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"the time limit of {TIMEOUT_SECONDS} s"
+    failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", run.stdout, re.MULTILINE)
+    if run.returncode == 0:
+        return None
+    return str(failed[0]) if failed else f"pytest's exit code {run.returncode}:\n{run.stdout[-2000:]}"
+
+
+def main(names: list[str]) -> int:
+    """Plant every mutant, or the named ones; return 1 if one survived."""
+    survivors = 0
+    chosen = [mutant for mutant in MUTANTS if not names or mutant.name in names]
+    for mutant in chosen:
+        folder = Path(tempfile.mkdtemp(prefix="wallet-gql-mutant-", dir="/tmp"))
+        try:
+            folder.chmod(0o755)
+            for name in COPIED:
+                source = ROOT / name
+                ignore = shutil.ignore_patterns("conformance", "mutants", "__pycache__")
+                if source.is_dir():
+                    shutil.copytree(source, folder / name, ignore=ignore)
+                else:
+                    shutil.copy(source, folder / name)
+            plant(mutant, folder)
+            test = caught_by(mutant, folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        survivors += test is None
+        print(f"{'SURVIVED' if test is None else 'caught  '}  {mutant.name:45} {test or ''}", flush=True)
+    print(f"{len(chosen) - survivors} passed, {survivors} failed")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
