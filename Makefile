@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 LOCK := --universal --python-version 3.11 --generate-hashes --no-header
 STAMP := $(VENV)/.installed
 
-.PHONY: run test conformance mutants install check format lint types imports schema lock clean
+.PHONY: run test conformance mutants bench install check format lint types imports schema lock clean
 
 run: install ## Serve the API with demo data on an embedded PostgreSQL
 	$(BIN)/wallet-gql serve --demo --port $(PORT)
@@ -20,6 +20,10 @@ conformance: install ## Run other people's tools and clients against a real serv
 
 mutants: install ## Plant mistakes in the ledger and show which test catches each
 	$(BIN)/python tests/mutants/run.py $(ARGS)
+
+bench: install ## Measure the service beside its references, under 20 minutes (needs wrk); ARGS=--quick for a try-out
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r bench/requirements.txt
+	$(BIN)/python bench/run.py $(ARGS)
 
 install: $(STAMP) ## Make .venv and install the locked dependencies and the command
 

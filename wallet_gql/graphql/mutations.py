@@ -107,7 +107,7 @@ class SpendPayload(_Payload):
 
 
 OpenWalletResult = Annotated[
-    OpenWalletPayload, strawberry.union("OpenWalletResult", description="Unions grow: keep a `... on Error` branch.")
+    OpenWalletPayload, strawberry.union("OpenWalletResult", description="Unions grow: keep a default branch.")
 ]
 TopUpResult = Annotated[
     TopUpPayload

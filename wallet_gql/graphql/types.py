@@ -1,5 +1,6 @@
 """The schema's types, made from the ledger's: what is plain here is ready to be written out."""
 
+from asyncio import gather
 from datetime import datetime
 from enum import Enum
 from typing import Annotated, Final, Self, TypeAlias
@@ -261,8 +262,8 @@ class Wallet(Node):
         """Read all balances."""
         reads = info.context.ledger.reads
         assets = await list_assets(info.context.ledger)
-        loads = [reads.balances.load(WalletAsset(self.wallet, asset)) for asset in assets]
-        return [Balance.of(await load) for load in loads]
+        balances = await gather(*(reads.balances.load(WalletAsset(self.wallet, asset)) for asset in assets))
+        return [Balance.of(balance) for balance in balances]
 
     @strawberry.field(description="Its history in an asset, newest first; null for an unknown asset.")
     async def transactions(

@@ -1,0 +1,295 @@
+// GraphiQL in headless Chromium, used as a newcomer would; ends non-zero with a sentence on the first fault.
+//
+//   node graphiql.mjs ENDPOINT-URL CHROMIUM SCREENSHOT-FOLDER
+//
+// Needs a server with the demo players. Balances are compared with what tab 1 says, so others may have moved credits.
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { chromium } from "playwright-core";
+
+const [endpoint, executablePath, screenshots] = process.argv.slice(2);
+mkdirSync(screenshots, { recursive: true });
+const origin = new URL(endpoint).origin;
+const TOKEN = "secret-token-9f1c";
+const UUID4 = /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
+
+const faults = [];
+let step = "start";
+const check = (truth, message) => {
+  if (!truth) throw new Error(message);
+};
+
+const browser = await chromium.launch({
+  executablePath,
+  args: [
+    // The network is closed: no name resolves, and no proxy is asked.
+    `--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE ${new URL(endpoint).hostname}`,
+    "--no-proxy-server",
+    // The sandbox refuses root, and containers refuse the sandbox; the page is our own.
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+  ],
+});
+const newContext = () => browser.newContext({ viewport: { width: 1440, height: 900 } });
+
+async function open(context, prepare) {
+  const page = await context.newPage();
+  page.setDefaultTimeout(10_000);
+  page.on("console", (m) => {
+    if (["error", "warning", "assert"].includes(m.type())) faults.push(`[${step}] console ${m.type()}: ${m.text()}`);
+  });
+  page.on("pageerror", (e) => faults.push(`[${step}] uncaught: ${e.message}`));
+  page.on("request", (r) => {
+    if (!r.url().startsWith("data:") && new URL(r.url()).origin !== origin) faults.push(`[${step}] request to another host: ${r.url()}`);
+  });
+  page.on("requestfailed", (r) => faults.push(`[${step}] request failed: ${r.url()} ${r.failure()?.errorText}`));
+  page.on("response", (r) => {
+    if (r.status() >= 400) faults.push(`[${step}] HTTP ${r.status()}: ${r.url()}`);
+  });
+  await page.exposeFunction("reportViolation", (text) => faults.push(`[${step}] CSP violation: ${text}`));
+  await page.addInitScript(() =>
+    document.addEventListener("securitypolicyviolation", (e) =>
+      window.reportViolation(`${e.violatedDirective} blocked ${e.blockedURI} ${e.sample} (${e.sourceFile}:${e.lineNumber})`)));
+  if (prepare) await page.addInitScript(prepare);
+  const introspected = page.waitForResponse((r) => r.request().method() === "POST");
+  const policy = (await page.goto(endpoint)).headers()["content-security-policy"];
+  check(policy?.includes("default-src 'none'") && !policy.includes("unsafe"), `Content-Security-Policy is ${policy}`);
+  await introspected;
+  await page.waitForSelector(".graphiql-execute-button");
+  await page.waitForTimeout(800); // editors load lazily
+  return page;
+}
+
+const text = (page, editor) => page.evaluate((s) => document.querySelector(`${s} .CodeMirror`).CodeMirror.getValue(), editor);
+const QUERY = ".graphiql-query-editor";
+const VARIABLES = ".graphiql-editor-tool .graphiql-editor:nth-of-type(1)";
+const HEADERS = ".graphiql-editor-tool .graphiql-editor:nth-of-type(2)";
+const RESPONSE = ".result-window";
+let shots = 0;
+const shot = (page, name) => page.screenshot({ path: join(screenshots, `${name}.png`) }).then(() => shots++);
+const titles = (page) => page.locator(".graphiql-tab-button").allInnerTexts();
+const key = async (page) => JSON.parse(await text(page, VARIABLES)).input.idempotencyKey;
+
+async function choose(page, title) {
+  await page.locator(".graphiql-tab-button", { hasText: title }).click();
+  await page.waitForTimeout(900); // past the editors' debounce and the writes to storage
+}
+
+async function play(page) {
+  const answered = page.waitForResponse((r) => r.request().method() === "POST" && r.url() === endpoint);
+  await page.locator(".graphiql-execute-button").click();
+  const response = await answered;
+  const answer = await response.json();
+  check(!answer.errors, `${step}: the answer has errors: ${JSON.stringify(answer.errors)}`);
+  await page.waitForTimeout(300);
+  check((await text(page, RESPONSE)).includes('"data"'), `${step}: the response pane shows no answer`);
+  return { data: answer.data, request: response.request() };
+}
+
+async function conversation() {
+  const context = await newContext();
+  step = "first opening";
+  const page = await open(context);
+  await shot(page, "01-opened");
+  check((await page.title()) !== "", "the page has no title");
+  check(JSON.stringify(await titles(page)) === JSON.stringify(["Balance", "TopUp", "Bonus", "Spend", "History"]),
+    `tabs are ${JSON.stringify(await titles(page))}`);
+
+  step = "tab Balance";
+  const first = await play(page);
+  await shot(page, "02-balance");
+  const accept = (await first.request.allHeaders()).accept;
+  check(accept === "application/graphql-response+json, application/json", `Accept is ${accept}`);
+  let balance = BigInt(first.data.balance.amount);
+
+  step = "tab TopUp";
+  await choose(page, "TopUp");
+  const topUpKey = await key(page);
+  check(UUID4.test(topUpKey), `the key is no UUID v4: ${topUpKey}`);
+  const toppedUp = (await play(page)).data.topUp;
+  await shot(page, "03-top-up");
+  check(toppedUp.__typename === "TopUpPayload" && toppedUp.alreadyProcessed === false, `top-up: ${JSON.stringify(toppedUp)}`);
+  balance += 100n;
+  check(BigInt(toppedUp.balance.amount) === balance, `balance after the top-up is ${toppedUp.balance.amount}, not ${balance}`);
+  const replayed = (await play(page)).data.topUp;
+  check(replayed.alreadyProcessed === true && BigInt(replayed.balance.amount) === balance
+    && replayed.transaction.id === toppedUp.transaction.id, `second press: ${JSON.stringify(replayed)}`);
+
+  step = "new key";
+  await page.locator('button[aria-label="New idempotencyKey in the variables"]').click();
+  await page.waitForTimeout(900);
+  check(UUID4.test(await key(page)) && (await key(page)) !== topUpKey, `the button made no new key: ${await key(page)}`);
+  await shot(page, "04-new-key");
+  const again = (await play(page)).data.topUp;
+  balance += 100n;
+  check(again.alreadyProcessed === false && BigInt(again.balance.amount) === balance, `after a new key: ${JSON.stringify(again)}`);
+  const keyAtReload = await key(page);
+
+  step = "tab Bonus";
+  await choose(page, "Bonus");
+  const given = (await play(page)).data.bonus;
+  balance += 25n;
+  check(given.__typename === "BonusPayload" && BigInt(given.balance.amount) === balance, `bonus: ${JSON.stringify(given)}`);
+
+  step = "tab Spend";
+  await choose(page, "Spend");
+  const spent = (await play(page)).data.spend;
+  balance -= 30n;
+  await shot(page, "05-spend");
+  check(spent.__typename === "SpendPayload" && BigInt(spent.balance.amount) === balance, `spend: ${JSON.stringify(spent)}`);
+
+  step = "a spend beyond the balance";
+  await page.evaluate((s) => {
+    const editor = document.querySelector(`${s} .CodeMirror`).CodeMirror;
+    editor.setValue(editor.getValue().replace('"30"', '"1000000000"'));
+  }, VARIABLES);
+  await page.locator('button[aria-label="New idempotencyKey in the variables"]').click();
+  await page.waitForTimeout(900);
+  const refused = (await play(page)).data.spend;
+  await shot(page, "06-refused");
+  check(refused.__typename === "InsufficientBalance" && BigInt(refused.available) === balance && refused.code,
+    `refused spend: ${JSON.stringify(refused)}`);
+
+  step = "tab History";
+  await choose(page, "History");
+  const history = (await play(page)).data.transactions;
+  await shot(page, "07-history");
+  check(history.nodes.length >= 4 && history.nodes[0].type === "SPEND" && history.nodes[1].type === "BONUS",
+    `history: ${JSON.stringify(history)}`);
+
+  step = "headers";
+  await choose(page, "Balance");
+  await page.locator('button[data-name="headers"]').click();
+  await page.locator(`${HEADERS} .CodeMirror`).click();
+  await page.keyboard.insertText(`{"Authorization": "Bearer ${TOKEN}"}`);
+  await page.waitForTimeout(900);
+  const sent = await play(page);
+  check((await sent.request.allHeaders()).authorization === `Bearer ${TOKEN}`, "the header from the headers editor was not sent");
+  await shot(page, "08-headers");
+  check(await text(page, HEADERS), "the headers editor lost its text");
+
+  step = "documentation";
+  await page.locator('button[aria-label="Show Documentation Explorer"]').click();
+  await page.locator(".graphiql-doc-explorer-content >> text=Query").first().click();
+  await page.locator(".graphiql-doc-explorer-content >> text=balance").first().waitFor();
+  await shot(page, "09-docs");
+  await page.locator(".graphiql-doc-explorer-content a", { hasText: "balance" }).first().click();
+  await shot(page, "10-docs-field");
+  await page.locator('button[aria-label="Hide Documentation Explorer"]').click();
+
+  step = "history pane";
+  await page.locator('button[aria-label="Show History"]').click();
+  await page.locator(".graphiql-history-item").first().hover();
+  await page.locator('.graphiql-history-item button[aria-label="Add favorite"]').first().click();
+  await shot(page, "11-history-pane");
+  await page.locator('button[aria-label="Hide History"]').click();
+
+  step = "settings";
+  await page.locator('button[aria-label="Open settings dialog"]').click();
+  await page.locator(".graphiql-dialog-title", { hasText: "Settings" }).waitFor();
+  await page.waitForTimeout(300);
+  await shot(page, "12-settings");
+  check((await page.locator(".graphiql-dialog >> text=Persist headers").count()) === 0, "settings offer to keep headers");
+  await page.locator(".graphiql-dialog button", { hasText: "Dark" }).click();
+  await page.keyboard.press("Escape");
+  await page.locator('button[aria-label="Open short keys dialog"]').click();
+  await page.waitForTimeout(300);
+  await shot(page, "13-short-keys-dark");
+  await page.keyboard.press("Escape");
+  await page.locator('button[aria-label="Open settings dialog"]').click();
+  await page.locator(".graphiql-dialog button", { hasText: "Light" }).click();
+  await page.keyboard.press("Escape");
+
+  step = "completion and a mistake marked";
+  await page.locator(".graphiql-tab-add").click();
+  await page.locator(`${QUERY} .CodeMirror`).click();
+  await page.keyboard.type("{ wrong bal", { delay: 40 });
+  await page.locator(".CodeMirror-hints").first().waitFor();
+  await page.waitForTimeout(900);
+  await shot(page, "14-completion");
+  await page.keyboard.press("Escape");
+  await page.locator(`${QUERY} .CodeMirror-lint-mark-error`).first().waitFor();
+  await page.locator(`${QUERY} .CodeMirror-lint-mark-error`).first().hover();
+  await page.waitForTimeout(900);
+  await shot(page, "15-mistake");
+  await page.locator('button[aria-label="Close Tab"]').last().click();
+  await choose(page, "Balance");
+  await page.locator(`${QUERY} .CodeMirror .cm-property`).first().hover();
+  await page.waitForTimeout(1000);
+  await shot(page, "16-hover");
+  await page.mouse.move(5, 450);
+
+  const stored = () => page.evaluate(() => JSON.stringify([{ ...localStorage }, { ...sessionStorage }]));
+  step = "storage";
+  check((await stored()).includes("graphiql:queries"), "the history was not stored (the check below would prove nothing)");
+  check(!(await stored()).includes(TOKEN), "a header's value is in the browser's storage");
+  step = "reload";
+  await page.reload();
+  await page.waitForSelector(".graphiql-execute-button");
+  await page.waitForTimeout(1500);
+  await shot(page, "17-reloaded");
+  check(!(await stored()).includes(TOKEN), "a header's value is in the browser's storage after a reload");
+  check((await titles(page)).join() === "Balance,TopUp,Bonus,Spend,History", `tabs after a reload: ${await titles(page)}`);
+  await page.locator('button[data-name="headers"]').click();
+  check((await text(page, HEADERS)).trim() === "", "headers came back after a reload");
+  await page.locator('button[data-name="variables"]').click();
+  await choose(page, "TopUp");
+  check((await key(page)) === keyAtReload, "a reload changed the key of a top-up that may be half done");
+
+  step = "opened anew";
+  const second = await open(context);
+  await choose(second, "TopUp");
+  check(UUID4.test(await key(second)) && (await key(second)) !== topUpKey && (await key(second)) !== keyAtReload,
+    "a page opened anew has the old key");
+  check((await play(second)).data.topUp.alreadyProcessed === false, "the key of a page opened anew is used already");
+
+  step = "clear storage";
+  await second.waitForTimeout(900); // GraphiQL writes its tabs half a second after an answer
+  await second.locator('button[aria-label="Open settings dialog"]').click();
+  await second.locator(".graphiql-dialog button", { hasText: "Clear data" }).click();
+  const left = await second.evaluate(() => [...Object.keys(localStorage), ...Object.keys(sessionStorage)].filter((k) => k.startsWith("graphiql:")));
+  check(left.length === 0, `"Clear data" left ${left}`);
+  await context.close();
+}
+
+async function withoutSecureContext() {
+  step = "a plain-http host (no crypto.randomUUID)";
+  const context = await newContext();
+  const page = await open(context, () => { delete Crypto.prototype.randomUUID; });
+  check(await page.evaluate(() => crypto.randomUUID === undefined), "randomUUID is still there");
+  await choose(page, "TopUp");
+  check(UUID4.test(await key(page)), `the key is no UUID v4: ${await key(page)}`);
+  await context.close();
+}
+
+async function narrow() {
+  step = "a small window";
+  const context = await browser.newContext({ viewport: { width: 700, height: 500 }, deviceScaleFactor: 1.25 });
+  const page = await open(context);
+  await choose(page, "TopUp");
+  await play(page);
+  await shot(page, "18-small");
+  await page.locator('button[aria-label="Open settings dialog"]').click();
+  await page.waitForTimeout(300);
+  await page.keyboard.press("Escape");
+  await context.close();
+}
+
+let failed;
+try {
+  await conversation();
+  await withoutSecureContext();
+  await narrow();
+} catch (error) {
+  failed = `[${step}] ${error.message}`;
+}
+await browser.close();
+for (const fault of faults) console.error(`FAULT ${fault}`);
+if (failed) console.error(`FAILED ${failed}`);
+if (failed || faults.length) process.exit(1);
+console.log(`first conversation held, ${shots} screenshots in ${screenshots}`);
