@@ -61,7 +61,7 @@ async def load(_key: object) -> Balance:
 
 def ours() -> ASGIApp:
     """Return the service's endpoint over a ledger that answers a constant."""
-    settings = Settings(_env_file=None, log_level="warning")
+    settings = Settings(_env_file=None)
     logs.configure(settings)
     reads = SimpleNamespace(owners_balances=SimpleNamespace(load=load))
     ledger = cast(

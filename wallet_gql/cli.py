@@ -16,6 +16,7 @@ import typer
 import uvicorn
 from pydantic import SecretStr, ValidationError
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from uvicorn.supervisors import Multiprocess
 
@@ -40,7 +41,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-_errors = Console(stderr=True)
+_errors = Console(stderr=True, soft_wrap=True)
+
+# What the database says to a wrong password, to a role or a database that there is not, and to a role without rights.
+_REFUSED = {"28000", "28P01", "3D000", "42501"}
 
 
 def main() -> None:
@@ -53,16 +57,20 @@ def main() -> None:
         _fail(str(error))
     except ValidationError as error:
         for problem in error.errors():
-            _errors.print(f"[red]Setting {_setting_name(problem['loc'])}[/]: {problem['msg']}", highlight=False)
+            message = escape(problem["msg"])
+            _errors.print(f"[red]Setting {_setting_name(problem['loc'])}[/]: {message}", highlight=False)
         raise SystemExit(2) from None
     except Exception as error:
+        refusal = getattr(error, "orig", error)
+        if getattr(refusal, "sqlstate", None) in _REFUSED:
+            _fail(f"The database refuses: {refusal}. Mend DATABASE_URL; for migrate, WALLET_MIGRATION_DATABASE_URL.")
         if not is_away(error):
             raise
         _fail(f"The database cannot be reached: {error}. Is it running, and is DATABASE_URL right?")
 
 
 def _fail(message: str) -> NoReturn:
-    _errors.print("[red]Error:[/]", message, highlight=False, markup=True)
+    _errors.print("[red]Error:[/]", escape(message), highlight=False)
     raise SystemExit(1)
 
 
@@ -111,8 +119,12 @@ def _in_ledger(settings: Settings, work: Callable[[Ledger], Coroutine[Any, Any, 
 @app.command()
 def serve(
     host: Annotated[str | None, typer.Option(help="The address to listen on. Default: WALLET_HOST, 127.0.0.1.")] = None,
-    port: Annotated[int | None, typer.Option(help="The port to listen on. Default: WALLET_PORT, 8000.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Worker processes. Default: WALLET_WORKERS, 1.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="The port to listen on. Default: WALLET_PORT, 8000.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Worker processes. Default: WALLET_WORKERS, 1.")
+    ] = None,
     demo_data: Annotated[bool, typer.Option("--demo", help="Load the demo data first.")] = False,
 ) -> None:
     """Serve the API until stopped; requests in flight are finished first."""

@@ -58,6 +58,12 @@ class Settings(BaseSettings):
     def _split_origins(cls, value: object) -> object:
         return tuple(filter(None, (part.strip() for part in value.split(",")))) if isinstance(value, str) else value
 
+    @field_validator("postgres_version", mode="before")
+    @classmethod
+    def _read_number(cls, value: object) -> object:
+        # The environment has texts only, and a Literal is compared, not converted.
+        return int(value) if isinstance(value, str) and value.isdecimal() else value
+
     @field_validator("database_url", "migration_database_url", mode="after")
     @classmethod
     def _check_url(cls, value: SecretStr | None) -> SecretStr | None:
@@ -89,4 +95,6 @@ def _to_url(value: SecretStr) -> URL:
         raise ValueError("is no database address: use postgresql://user:password@host:5432/database") from error
     if url.drivername not in {"postgres", "postgresql", "postgresql+asyncpg"}:
         raise ValueError(f"names {url.drivername}: only postgresql://… is supported")
+    if url.port is not None and not 1 <= url.port <= 65535:
+        raise ValueError(f"names port {url.port}: use 1 to 65535")
     return url.set(drivername="postgresql+asyncpg")

@@ -252,6 +252,8 @@ def create_tables() -> None:
 
 
 def downgrade() -> None:
+    # Before the look, not after it: a posting that is under way ends first, and is seen.
+    op.execute("LOCK TABLE entry IN ACCESS EXCLUSIVE MODE")
     if op.get_bind().execute(sa.text("SELECT EXISTS (SELECT FROM entry)")).scalar():
         raise RuntimeError("The ledger has entries: taking it down would lose money. Drop the database if you mean to.")
     for table in reversed(TABLES):

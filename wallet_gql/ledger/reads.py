@@ -80,6 +80,29 @@ _HEAD: Final = """
         LIMIT 1) AS head ON true
 """
 
+# Where one look-up leads to the next, each is a LATERAL with LIMIT 1: a fence that the planner does not cross. Left to
+# itself it joins in another order, or reads a whole account and filters, as soon as it believes accounts to be short.
+_WALLET_OF_OWNER: Final = """
+  JOIN LATERAL (
+       SELECT w.id, w.opened_at
+         FROM wallet w
+        WHERE (w.shard, w.kind, w.owner_id) = (owner.shard, 1, owner.owner_id)
+        LIMIT 1) AS w ON true
+"""
+
+_ACCOUNT_OF_ENTRY: Final = """
+  JOIN LATERAL (SELECT * FROM account a WHERE (a.shard, a.id) = (e.shard, e.account_id) LIMIT 1) AS a ON true
+"""
+
+_ASSET_OF_ACCOUNT: Final = """
+  JOIN LATERAL (SELECT * FROM asset s WHERE s.id = a.asset_id LIMIT 1) AS s ON true
+"""
+
+_TRANSACTION_OF_ENTRY: Final = """
+  LEFT JOIN LATERAL (
+       SELECT * FROM transaction t WHERE (t.shard, t.id) = (e.shard, e.transaction_id) LIMIT 1) AS t ON true
+"""
+
 _BALANCES: Final = f"""
 SELECT wanted.n, coalesce(head.seq, 0), coalesce(head.balance_after, 0)
   FROM unnest($1::smallint[], $2::bigint[], $3::smallint[]) WITH ORDINALITY AS wanted(shard, wallet_id, asset_id, n)
@@ -89,7 +112,7 @@ SELECT wanted.n, coalesce(head.seq, 0), coalesce(head.balance_after, 0)
 _OWNERS_BALANCES: Final = f"""
 SELECT wanted.n, w.id, w.opened_at, coalesce(head.seq, 0), coalesce(head.balance_after, 0)
   FROM unnest($1::smallint[], $2::text[], $3::smallint[]) WITH ORDINALITY AS owner(shard, owner_id, asset_id, n)
-  JOIN wallet w ON (w.shard, w.kind, w.owner_id) = (owner.shard, 1, owner.owner_id)
+{_WALLET_OF_OWNER}
  CROSS JOIN LATERAL (SELECT owner.shard, w.id AS wallet_id, owner.asset_id, owner.n) AS wanted
 {_HEAD}
 """
@@ -127,35 +150,46 @@ SELECT wanted.n, coalesce(head.seq, 0), {_VIEW}
           AND e.seq BETWEEN greatest(span.oldest, span.newest - wanted.first + 1)
                         AND least(span.newest, span.oldest + wanted.last - 1)
         ORDER BY e.seq DESC) AS e ON true
-  LEFT JOIN transaction t ON (t.shard, t.id) = (e.shard, e.transaction_id)
+{_TRANSACTION_OF_ENTRY}
  ORDER BY wanted.n, e.seq DESC
 """
 
 _TRANSACTIONS: Final = f"""
 SELECT wanted.n, s.id, s.code, s.name, s.scale, {_VIEW}
   FROM unnest($1::smallint[], $2::bigint[], $3::bigint[]) WITH ORDINALITY AS wanted(shard, account_id, seq, n)
-  JOIN entry e ON (e.shard, e.account_id, e.seq) = (wanted.shard, wanted.account_id, wanted.seq)
-  JOIN account a ON (a.shard, a.id) = (e.shard, e.account_id) AND a.wallet_kind = 1
-  JOIN asset s ON s.id = a.asset_id
-  JOIN transaction t ON (t.shard, t.id) = (e.shard, e.transaction_id)
+  JOIN LATERAL (
+       SELECT *
+         FROM entry e
+        WHERE (e.shard, e.account_id, e.seq) = (wanted.shard, wanted.account_id, wanted.seq)
+        LIMIT 1) AS e ON true
+{_ACCOUNT_OF_ENTRY}
+{_ASSET_OF_ACCOUNT}
+{_TRANSACTION_OF_ENTRY}
+ WHERE a.wallet_kind = 1
 """
 
 _TRANSACTIONS_BY_KEY: Final = f"""
-SELECT wanted.n, s.id, s.code, s.name, s.scale, {_VIEW}
-  FROM unnest($1::smallint[], $2::text[], $3::uuid[]) WITH ORDINALITY AS wanted(shard, owner_id, key, n)
-  JOIN wallet w ON (w.shard, w.kind, w.owner_id) = (wanted.shard, 1, wanted.owner_id)
-  JOIN idempotency_key k ON (k.shard, k.wallet_id, k.key) = (w.shard, w.id, wanted.key) AND k.outcome = 1
-  JOIN transaction t ON (t.shard, t.id) = (k.shard, k.transaction_id)
-  JOIN entry e ON (e.shard, e.transaction_id) = (t.shard, t.id)
-  JOIN account a ON (a.shard, a.id) = (e.shard, e.account_id) AND a.wallet_id = w.id
-  JOIN asset s ON s.id = a.asset_id
+SELECT owner.n, s.id, s.code, s.name, s.scale, {_VIEW}
+  FROM unnest($1::smallint[], $2::text[], $3::uuid[]) WITH ORDINALITY AS owner(shard, owner_id, key, n)
+{_WALLET_OF_OWNER}
+  JOIN LATERAL (
+       SELECT *
+         FROM idempotency_key k
+        WHERE (k.shard, k.wallet_id, k.key) = (owner.shard, w.id, owner.key) AND k.outcome = 1
+        LIMIT 1) AS k ON true
+  JOIN entry e ON (e.shard, e.transaction_id) = (k.shard, k.transaction_id)
+{_ACCOUNT_OF_ENTRY}
+{_ASSET_OF_ACCOUNT}
+{_TRANSACTION_OF_ENTRY}
+ WHERE a.wallet_id = w.id
 """
 
-_ENTRIES: Final = """
+_ENTRIES: Final = f"""
 SELECT wanted.n, a.wallet_kind, e.amount
   FROM unnest($1::smallint[], $2::uuid[], $3::smallint[]) WITH ORDINALITY AS wanted(shard, transaction_id, asset_id, n)
   JOIN entry e ON (e.shard, e.transaction_id) = (wanted.shard, wanted.transaction_id)
-  JOIN account a ON (a.shard, a.id) = (e.shard, e.account_id) AND a.asset_id = wanted.asset_id
+{_ACCOUNT_OF_ENTRY}
+ WHERE a.asset_id = wanted.asset_id
  ORDER BY wanted.n, a.wallet_kind, e.account_id
 """
 

@@ -4,7 +4,8 @@ Each check is a statement that returns the rows which break it, so an empty resu
 REPEATABLE READ transaction: verification runs beside live traffic without a false alarm.
 
 What cannot be found without a seal outside the database: a removed tail of a shard together with its keys, a removed
-refusal, and a consistent rewrite of a whole history.
+refusal, an asset's changed scale, an owner renamed to another of the same shard, and a consistent rewrite of a whole
+history.
 """
 
 from collections.abc import AsyncIterator
@@ -45,7 +46,7 @@ _CHECKS: Final = {
                     WHEN c.amount = 0 THEN 'moves nothing'
                     ELSE 'is older than the entry before it' END
           FROM (SELECT e.*, coalesce(lag(e.seq) OVER chain, 0) AS seq_before,
-                       coalesce(lag(e.balance_after) OVER chain, 0) AS balance_before,
+                       coalesce(lag(e.balance_after) OVER chain, 0)::numeric AS balance_before,
                        lag(e.executed_at) OVER chain AS executed_before
                   FROM entry e WHERE e.shard = $1
                 WINDOW chain AS (PARTITION BY e.account_id ORDER BY e.seq)) AS c
@@ -70,14 +71,17 @@ _CHECKS: Final = {
                     WHEN legs.unbalanced THEN 'its legs do not sum to zero'
                     WHEN legs.other_type THEN format('is of type %s, but a leg is not', t.type)
                     WHEN legs.other_time THEN 'its time is not that of its legs'
-                    WHEN legs.wallet_id IS NULL THEN 'has no leg of an owner'
+                    WHEN (legs.leg_count, legs.owner_leg_count) <> (2, 1)
+                    THEN format('has %s legs, %s of them an owner''s', legs.leg_count, legs.owner_leg_count)
                     WHEN legs.wallet_id <> t.wallet_id
                     THEN format('is wallet %s''s, but a leg is wallet %s''s', t.wallet_id, legs.wallet_id)
                     ELSE format('type %s does not move %s', t.type, legs.user_amount) END
           FROM (SELECT l.transaction_id, bool_or(l.excess <> 0) AS unbalanced, bool_or(l.other_type) AS other_type,
                        bool_or(l.other_time) AS other_time, max(l.wallet_id) AS wallet_id,
+                       sum(l.leg_count) AS leg_count, sum(l.owner_leg_count) AS owner_leg_count,
                        sum(l.user_amount) AS user_amount, min(l.first_leg) AS first_leg
-                  FROM (SELECT e.transaction_id, sum(e.amount) AS excess,
+                  FROM (SELECT e.transaction_id, sum(e.amount) AS excess, count(*) AS leg_count,
+                               count(*) FILTER (WHERE a.wallet_kind = 1) AS owner_leg_count,
                                bool_or(e.type <> t.type) AS other_type,
                                bool_or(e.executed_at <> t.executed_at) AS other_time,
                                max(a.wallet_id) FILTER (WHERE a.wallet_kind = 1) AS wallet_id,
@@ -91,25 +95,26 @@ _CHECKS: Final = {
                  GROUP BY l.transaction_id) AS legs
           FULL JOIN (SELECT * FROM transaction WHERE shard = $1) AS t ON t.id = legs.transaction_id
          WHERE t.id IS NULL OR legs.transaction_id IS NULL OR legs.unbalanced OR legs.other_type OR legs.other_time
-            OR legs.wallet_id IS DISTINCT FROM t.wallet_id
+            OR (legs.leg_count, legs.owner_leg_count) <> (2, 1) OR legs.wallet_id IS DISTINCT FROM t.wallet_id
             OR sign(legs.user_amount) <> CASE t.type WHEN 3 THEN -1 ELSE 1 END
          ORDER BY 1""",
     "key": """
         SELECT format('key %s of wallet %s', coalesce(k.key, t.idempotency_key), coalesce(k.wallet_id, t.wallet_id)),
-               CASE WHEN k.key IS NULL THEN format('is missing: transaction %s was posted under it', t.id)
+               CASE WHEN k.key IS NULL AND t.idempotency_key IS NULL THEN format('transaction %s has none', t.id)
+                    WHEN k.key IS NULL THEN format('is missing: transaction %s was posted under it', t.id)
                     WHEN w.id IS NULL THEN 'its wallet does not exist'
+                    WHEN t.id IS NULL AND k.outcome <> 1 THEN 'says refused, but not on which balance'
                     WHEN t.id IS NULL THEN format('says posted, but there is no transaction %s', k.transaction_id)
                     WHEN k.outcome <> 1 THEN format('says refused, but transaction %s was posted', t.id)
-                    WHEN (k.key, k.wallet_id) <> (t.idempotency_key, t.wallet_id)
+                    WHEN (k.key, k.wallet_id) IS DISTINCT FROM (t.idempotency_key, t.wallet_id)
                     THEN format('is not the key of its transaction %s', t.id)
                     ELSE format('its fingerprint is not what transaction %s gives', t.id) END
           FROM (SELECT * FROM idempotency_key WHERE shard = $1) AS k
-          FULL JOIN (SELECT * FROM transaction WHERE shard = $1 AND idempotency_key IS NOT NULL) AS t
-            ON t.id = k.transaction_id
+          FULL JOIN (SELECT * FROM transaction WHERE shard = $1) AS t ON t.id = k.transaction_id
           LEFT JOIN wallet w ON w.shard = $1 AND w.id = k.wallet_id AND w.kind = 1
           LEFT JOIN LATERAL (
                SELECT substr(sha256(convert_to(
-                        t.type || ' ' || s.code || ' ' || abs(e.amount) || ' '
+                        t.type || ' ' || s.code || ' ' || abs(e.amount::numeric) || ' '
                         || coalesce(length(t.description) || ':' || t.description, '-')
                         || coalesce(length(t.reference) || ':' || t.reference, '-'), 'UTF8')), 1, 16) AS fingerprint
                  FROM entry e
@@ -118,8 +123,9 @@ _CHECKS: Final = {
                 WHERE e.shard = $1 AND e.transaction_id = t.id
                 LIMIT 1) AS given ON true
          WHERE k.key IS NULL OR w.id IS NULL OR (k.outcome = 1) <> (t.id IS NOT NULL)
-            OR (k.key, k.wallet_id) <> (t.idempotency_key, t.wallet_id)
-            OR (t.id IS NOT NULL AND k.fingerprint IS DISTINCT FROM given.fingerprint)
+            OR (k.outcome <> 1 AND jsonb_typeof(k.details -> 'balance_before_minor') IS DISTINCT FROM 'number')
+            OR (t.id IS NOT NULL AND ((k.key, k.wallet_id) IS DISTINCT FROM (t.idempotency_key, t.wallet_id)
+                                      OR k.fingerprint IS DISTINCT FROM given.fingerprint))
          ORDER BY 1""",
     "account": """
         SELECT format('account %s', a.id),

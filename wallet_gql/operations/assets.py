@@ -4,9 +4,7 @@ from wallet_gql.db.engine import connect
 from wallet_gql.domain.errors import BadUserInput
 from wallet_gql.domain.model import Asset
 from wallet_gql.domain.text import is_asset_code
-from wallet_gql.ledger.reads import read_assets
 from wallet_gql.operations.opening import Ledger
-from wallet_gql.operations.unit_of_work import retrying
 
 
 async def find_asset(ledger: Ledger, code: str) -> Asset | None:
@@ -20,12 +18,7 @@ async def find_asset(ledger: Ledger, code: str) -> Asset | None:
 
 async def list_assets(ledger: Ledger) -> list[Asset]:
     """Return all assets, in the order in which they were added."""
-
-    async def work() -> list[Asset]:
-        async with connect(ledger.engine) as connection:
-            return await read_assets(connection)
-
-    assets = await retrying(work, deadline_seconds=ledger.settings.request_deadline_seconds)
+    assets = await ledger.reads.assets.load(None)
     ledger.assets.update((asset.code, asset) for asset in assets)
     return assets
 

@@ -10,7 +10,8 @@ added wait when idle; order is kept per wallet. Each caller gets its own outcome
 | a wallet locked by somebody else | its requests are parked: they wait for it apart, their lane goes on |
 | a lock or statement timeout | the batch's callers are told `Unavailable`; it is never split |
 | the queue is full, or one wallet's share of it | `Overloaded` at once |
-| a caller's deadline passes | `Unavailable` while it is queued (it is taken out), else `OutcomeUnknown` |
+| a caller's deadline is near | `Unavailable` if it is queued (it is taken out); when it passes, `OutcomeUnknown` |
+| the database falls silent | its connection is given up: `Unavailable`, or `OutcomeUnknown` where COMMIT was sent |
 | a caller hangs up | nothing: its request is posted once like any other, and its key answers |
 """
 
@@ -33,7 +34,8 @@ PARKED_UNDER_WAY_MAX: Final = 4
 """Wallets that are waited for at once: each wait holds a connection."""
 
 MARGIN_SECONDS: Final = 0.25
-"""How long before its deadline a request gives up waiting for the database."""
+"""How long before its deadline a request gives up: twice this in a queue, this waiting for a lock, half this for any
+answer. So what is taken from a queue has time, and what was not posted is known not to be before the deadline."""
 
 
 @dataclass(slots=True)
@@ -115,11 +117,12 @@ class GroupCommit:
         loop = asyncio.get_running_loop()
         item = _Item(request, loop.create_future(), loop.time())
         self._enqueue(item)
-        deadline = loop.call_later(self._deadline_seconds, self._expire, item)
+        margin = 2 * MARGIN_SECONDS
+        timer = loop.call_later(self._deadline_seconds - margin, self._expire, item, margin)
         try:
             return await item.future
         finally:
-            deadline.cancel()
+            timer.cancel()
 
     async def close(self) -> None:
         """Refuse new requests and finish those that wait."""
@@ -162,13 +165,16 @@ class GroupCommit:
         if not self._waiting[item.wallet]:
             del self._waiting[item.wallet]
 
-    def _expire(self, item: _Item) -> None:
-        if item.queue is None:
+    def _expire(self, item: _Item, left_seconds: float = 0) -> None:
+        """End a caller's wait: at once while its request is queued, else when the seconds that are left have passed."""
+        if item.queue is not None:
+            item.queue.remove(item)
+            self._leave_queue(item)
+            item.answer(Unavailable("The deadline was too near to ask the database."))
+        elif left_seconds:
+            asyncio.get_running_loop().call_later(left_seconds, self._expire, item)
+        else:
             item.answer(OutcomeUnknown("The deadline passed while the database was at work."))
-            return
-        item.queue.remove(item)
-        self._leave_queue(item)
-        item.answer(Unavailable("The deadline passed before the database was asked."))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -180,28 +186,31 @@ class GroupCommit:
             batch = self._take(lane.queue)
             for item, outcome in zip(batch, await self._post(batch, wait=False), strict=True):
                 if isinstance(outcome, WalletBusy):
-                    self._park(item, lane)
+                    self._park(item)
                 else:
                     item.answer(outcome)
+            self._park_followers(lane)
         lane.is_running = False
 
-    def _park(self, item: _Item, lane: _Lane) -> None:
-        """Let a request wait apart for its wallet; what its lane has for that wallet follows it, in order."""
+    def _park(self, item: _Item) -> None:
+        """Let a request wait apart for its wallet."""
+        if item.future.done() and not item.future.cancelled():
+            # Its caller was told that the outcome is unknown: now it is known that nothing was posted.
+            return
         parked = self._parked.get(item.wallet)
         if parked is None:
             parked = self._parked[item.wallet] = deque()
             self.figures.parked_count += 1
             self._start(self._run_parked(item.wallet, parked))
-            followers = [follower for follower in lane.queue if follower.wallet == item.wallet]
-            for follower in followers:
-                lane.queue.remove(follower)
-                self._leave_queue(follower)
-        else:
-            followers = []
-        if not item.future.done():
-            self._queue(item, parked)
-        for follower in followers:
-            self._queue(follower, parked)
+        self._queue(item, parked)
+
+    def _park_followers(self, lane: _Lane) -> None:
+        """Let what arrived for parked wallets while their batch was in the database wait behind it, in order."""
+        followers = [item for item in lane.queue if item.wallet in self._parked] if self._parked else []
+        for item in followers:
+            lane.queue.remove(item)
+            self._leave_queue(item)
+            self._queue(item, self._parked[item.wallet])
 
     async def _run_parked(self, wallet: tuple[int, str], queue: deque[_Item]) -> None:
         """Post a wallet's requests in batches of their own, each waiting for the wallet's lock."""
@@ -221,7 +230,7 @@ class GroupCommit:
         requests = [item.request for item in batch]
 
         async def work() -> list[Outcome | WalletBusy]:
-            async with unit_of_work(self._engine) as connection:
+            async with unit_of_work(self._engine, deadline=started + left_seconds + MARGIN_SECONDS / 2) as connection:
                 if wait:
                     # So that what waited for the lock in vain is known not to be posted before its deadline passes.
                     await connection.execute(f"SET LOCAL lock_timeout = {round(left_seconds * 1000)}")
@@ -234,10 +243,10 @@ class GroupCommit:
         except Exception as error:  # noqa: BLE001 - whatever the data did, each caller is answered
             if len(batch) == 1:
                 return [error]
-            middle = len(batch) // 2
-            return [
-                *await self._post(batch[:middle], wait=wait),
-                *await self._post(batch[middle:], wait=wait),
-            ]
         finally:
             self.figures.database_seconds += loop.time() - started
+        middle = len(batch) // 2
+        return [
+            *await self._post(batch[:middle], wait=wait),
+            *await self._post(batch[middle:], wait=wait),
+        ]

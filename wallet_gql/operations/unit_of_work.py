@@ -6,11 +6,13 @@ What an error means for the credits decides what is done about it:
 | --- | --- | --- |
 | 40001, 40P01, 23505 on an entry's key | no | the whole unit again, after a jittered pause |
 | the connection is lost, refused or shut down before COMMIT | no | again, then `Unavailable` |
-| the connection is lost at COMMIT | perhaps | again: the keys make that safe; then `OutcomeUnknown` |
+| the connection is lost at COMMIT | perhaps | again: the keys make that safe; whatever stops that, `OutcomeUnknown` |
+| no answer when the deadline is near | perhaps, if at COMMIT | the connection is given up; as above |
 | a lock or statement timeout | no | `Unavailable` |
 | anything else | no | raised: it is a fault of ours |
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final, TypeVar
@@ -65,26 +67,42 @@ def is_conflict(error: BaseException) -> bool:
 
 def is_away(error: BaseException) -> bool:
     """Say whether the database could not be reached, or was lost before COMMIT."""
+    if isinstance(error, sqlalchemy.exc.DBAPIError) and error.orig is not None:
+        # What the server answers to a connection that is asked for, such as 53300 and 57P03, comes wrapped twice.
+        error = error.orig.__cause__ or error
     if isinstance(error, asyncpg.DataError | asyncpg.UnsupportedClientFeatureError):
         return False  # interface errors of the driver that are no lost connection
     return isinstance(error, _AWAY)
 
 
 @asynccontextmanager
-async def unit_of_work(engine: AsyncEngine) -> AsyncIterator[Connection]:
-    """Lend a connection inside BEGIN … COMMIT, Read Committed; an exception rolls back. No retry."""
-    async with lend(engine) as connection:
-        transaction = await begin(engine, connection)
+async def unit_of_work(engine: AsyncEngine, *, deadline: float | None = None) -> AsyncIterator[Connection]:
+    """Lend a connection inside BEGIN … COMMIT, Read Committed; an exception rolls back. No retry.
+
+    At `deadline`, a time of the event loop's clock, it stops waiting for the database: it raises TimeoutError, or
+    `CommitInDoubt` when COMMIT was under way.
+    """
+    async with asyncio.timeout_at(deadline) as limit, lend(engine) as connection:
         try:
-            yield connection
-        except BaseException:
-            if not connection.is_closed():
-                await transaction.rollback()
-            raise
-        try:
-            await transaction.commit()
-        except _AWAY as error:
-            raise CommitInDoubt from error
+            transaction = await begin(engine, connection)
+            try:
+                yield connection
+            except BaseException:
+                if not (connection.is_closed() or limit.expired()):
+                    await transaction.rollback()
+                raise
+            try:
+                await transaction.commit()
+            except _AWAY as error:
+                raise CommitInDoubt from error
+            except asyncio.CancelledError as error:
+                if limit.expired():
+                    raise CommitInDoubt from error
+                raise
+        finally:
+            if limit.expired():
+                # A database that fell silent would not answer to ROLLBACK either, nor to who got the connection next.
+                connection.terminate()
 
 
 async def retrying(
@@ -111,8 +129,10 @@ async def retrying(
                 return await work()
     except RetryError as error:
         raise _fault(in_doubt) from error.last_attempt.exception()
-    except _TIMED_OUT as error:
-        raise _fault(in_doubt) from error
+    except Exception as error:
+        if in_doubt or isinstance(error, _TIMED_OUT):
+            raise _fault(in_doubt) from error
+        raise
     raise AssertionError("AsyncRetrying returns or raises")
 
 

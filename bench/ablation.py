@@ -1,0 +1,49 @@
+"""The service with one part of its design taken out: a transaction per request instead of group commit.
+
+(The other ablation, one treasury stripe, is the service itself on a database that was made with one shard.)
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.types import ASGIApp
+
+from wallet_gql import logs
+from wallet_gql.app import Front
+from wallet_gql.domain.model import Outcome, PostingRequest
+from wallet_gql.graphql.http import GraphQLEndpoint
+from wallet_gql.ledger.posting import WalletBusy, post_batch
+from wallet_gql.operations.opening import Ledger, Post, open_ledger
+from wallet_gql.operations.unit_of_work import retrying, unit_of_work
+from wallet_gql.settings import Settings
+
+
+def posting_alone(ledger: Ledger) -> Post:
+    """Return a `post` that gives every request a unit of work of its own, by the ledger's own statements."""
+
+    async def post(request: PostingRequest) -> Outcome:
+        async def work() -> Outcome:
+            async with unit_of_work(ledger.engine) as connection:
+                (outcome,) = await post_batch(connection, [request], ledger.slot)
+                assert not isinstance(outcome, WalletBusy)
+                return outcome
+
+        return await retrying(work, deadline_seconds=ledger.settings.request_deadline_seconds)
+
+    return post
+
+
+def transaction_per_request() -> ASGIApp:
+    """Return the service without group commit."""
+    settings = Settings()
+    logs.configure(settings)
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, Any]]:
+        async with open_ledger(settings) as ledger:
+            yield {"ledger": replace(ledger, post=posting_alone(ledger))}
+
+    return Front(GraphQLEndpoint(settings), Starlette(lifespan=lifespan))

@@ -1,0 +1,163 @@
+-- One wrk run against a GraphQL endpoint: every request with a fresh key, every answer looked at.
+--
+--   wrk … -c 64 -s load.lua URL -- scenario=mix window=6 connections=64 wallets=10000
+--
+-- `delay` stops sending when the window is over, so that everything in flight is answered before wrk ends: what was
+-- posted equals what was counted. It returns 0 until then, which costs wrk one timer of its own and the server nothing.
+-- A rate is what was answered within the window, over the window's length. The last line is `RESULT` and JSON.
+
+local ffi = require("ffi")
+ffi.cdef [[
+  typedef struct { long seconds; long nanoseconds; } bench_timespec;
+  int clock_gettime(int clock, bench_timespec *time);
+]]
+local CLOCK_MONOTONIC = 1
+local NEVER_MILLISECONDS = 3600000
+local time = ffi.new("bench_timespec")
+
+local function now()
+  ffi.C.clock_gettime(CLOCK_MONOTONIC, time)
+  return tonumber(time.seconds) + tonumber(time.nanoseconds) * 1e-9
+end
+
+local function posting(field, type)
+  return 'mutation Posting($input: ' .. type .. 'Input!) { ' .. field .. '(input: $input) { __typename ... on ' .. type
+    .. 'Payload { transaction { id balanceAfter } balance { amount } alreadyProcessed }'
+    .. ' ... on Error { code message } } }'
+end
+
+-- A success names this type, and nothing else in an answer does.
+local TYPENAME = { top_up = 'TopUpPayload"', spend = 'SpendPayload"', balance = '"Balance"', page = '"TransactionConnection"' }
+local DOCUMENT = {
+  top_up = posting("topUp", "TopUp"),
+  spend = posting("spend", "Spend"),
+  balance = "query Balance($ownerId: String!) { balance(ownerId: $ownerId) { __typename amount } }",
+  page = "query Page($ownerId: String!, $after: String) { transactions(ownerId: $ownerId, first: 10, after: $after) {"
+    .. " __typename nodes { id type direction amount balanceAfter executedAt } pageInfo { hasNextPage endCursor } } }",
+}
+local MIX = { "spend", "spend", "spend", "top_up", "balance" }
+
+local options, head, window_end = {}, nil, nil
+
+-- Globals, for `done` reads them from each thread.
+sent, answered, in_window, postings, failed, first_failure = 0, 0, 0, 0, 0, ""
+
+local function seed()
+  local file = assert(io.open("/dev/urandom", "rb"))
+  local value = 0
+  for _, byte in ipairs({ file:read(6):byte(1, 6) }) do value = value * 256 + byte end
+  file:close()
+  math.randomseed(value)
+end
+
+local function uuid4()
+  local random = math.random
+  return string.format("%08x-%04x-4%03x-%04x-%04x%08x", random(0, 0xffffffff), random(0, 0xffff), random(0, 0xfff),
+    random(0x8000, 0xbfff), random(0, 0xffff), random(0, 0xffffffff))
+end
+
+local function owner()
+  return options.owner or string.format("bench-%05d", math.random(0, options.wallets - 1))
+end
+
+local function variables(kind)
+  if kind == "balance" then return '{"ownerId":"' .. owner() .. '"}' end
+  if kind == "page" then
+    return '{"ownerId":"' .. owner() .. '"' .. (options.after and ',"after":"' .. options.after .. '"' or "") .. "}"
+  end
+  return '{"input":{"ownerId":"' .. owner() .. '","amount":"1","idempotencyKey":"' .. uuid4() .. '"}}'
+end
+
+local threads = {}
+function setup(thread) table.insert(threads, thread) end
+
+function init(arguments)
+  for _, argument in ipairs(arguments) do
+    local name, value = argument:match("^(%w+)=(.*)$")
+    options[name] = value
+  end
+  window_seconds, connections = tonumber(options.window), tonumber(options.connections)
+  head = "POST /graphql HTTP/1.1\r\nHost: " .. wrk.host .. ":" .. wrk.port
+    .. "\r\nContent-Type: application/json\r\nContent-Length: "
+  seed()
+end
+
+function delay()
+  local moment = now()
+  window_end = window_end or moment + window_seconds
+  return moment < window_end and 0 or NEVER_MILLISECONDS
+end
+
+function request()
+  sent = sent + 1
+  local kind = options.scenario == "mix" and MIX[math.random(5)] or options.scenario
+  local body = '{"query":"' .. DOCUMENT[kind] .. '","variables":' .. variables(kind) .. "}"
+  return head .. #body .. "\r\n\r\n" .. body
+end
+
+local function succeeded(body)
+  for _, kind in ipairs({ "top_up", "spend" }) do
+    if body:find(TYPENAME[kind], 1, true) then
+      postings = postings + 1
+      return true
+    end
+  end
+  return body:find(TYPENAME.balance, 1, true) or body:find(TYPENAME.page, 1, true)
+end
+
+function response(status, _, body)
+  answered = answered + 1
+  if status == 200 and succeeded(body) then
+    if now() <= window_end then in_window = in_window + 1 end
+    return
+  end
+  failed = failed + 1
+  if failed == 1 then first_failure = status .. " " .. body end
+end
+
+-- wrk adds samples that nobody measured to its latencies ("coordinated omission": for each of n µs, n >= 2e, further
+-- ones of n - e, n - 2e, … down to e, where e is the mean time between a connection's requests). For x >= e the samples
+-- above x are thus those measured between x and infinity, once for each e: what was measured above x is what wrk holds
+-- between x and x + e.
+local function measured_percentile(latency, share, expected)
+  local function held_below(x)
+    local low, high = 0, 100
+    for _ = 1, 34 do
+      local middle = (low + high) / 2
+      if latency:percentile(middle) <= x then low = middle else high = middle end
+    end
+    return low / 100
+  end
+  local all = held_below(2 * expected)
+  local low, high = latency.min, latency.max
+  while high - low > math.max(1, low / 2000) do
+    local x = math.floor((low + high) / 2)
+    local below = x <= expected and held_below(x) / all or 1 - (held_below(x + expected) - held_below(x)) / all
+    if below < share then low = x else high = x end
+  end
+  return high
+end
+
+function done(summary, latency, _)
+  local total = { sent = 0, answered = 0, in_window = 0, postings = 0, failed = 0 }
+  for _, thread in ipairs(threads) do
+    for name, value in pairs(total) do total[name] = value + thread:get(name) end
+  end
+  -- wrk asks the first thread for one request that it only looks at, to see whether they are pipelined.
+  total.unanswered = total.sent - 1 - total.answered
+  local errors = summary.errors
+  total.socket_errors = errors.connect + errors.read + errors.write + errors.timeout
+  total.window_seconds = threads[1]:get("window_seconds")
+  local expected = math.floor(
+    summary.duration / math.max(1, math.floor(summary.requests / threads[1]:get("connections"))))
+  for name, share in pairs({ p50 = 0.5, p95 = 0.95, p99 = 0.99 }) do
+    total[name .. "_ms"] = measured_percentile(latency, share, expected) / 1000
+  end
+  total.max_ms = latency.max / 1000
+  local fields = {}
+  for name, value in pairs(total) do table.insert(fields, string.format('"%s":%.17g', name, value)) end
+  for _, thread in ipairs(threads) do
+    if thread:get("failed") > 0 then print("FAILURE " .. thread:get("first_failure")) break end
+  end
+  print("RESULT {" .. table.concat(fields, ",") .. "}")
+end

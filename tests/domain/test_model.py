@@ -1,0 +1,145 @@
+from dataclasses import replace
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wallet_gql.domain.model import (
+    Asset,
+    OutcomeCode,
+    PostingRequest,
+    TransactionType,
+    WalletKind,
+    fingerprint,
+)
+
+GOLD = Asset(1, "GOLD", "Gold Coins", 0)
+DIAMOND = Asset(2, "DIAMOND", "Diamonds", 0)
+
+unhurried = settings(deadline=None)
+# An alphabet in which texts look like the format's own lengths and signs.
+texts = st.none() | st.text("0123456789:- ", max_size=6) | st.text(max_size=6)
+asked = st.tuples(
+    st.sampled_from(TransactionType), st.sampled_from(["GOLD", "GOLD_1", "G"]), st.integers(1, 10**15), texts, texts
+)
+
+
+def request(**more: object) -> PostingRequest:
+    made = PostingRequest(3, "player-1", TransactionType.TOP_UP, GOLD, 100, UUID(int=7), "sword", "r-1")
+    return replace(made, **more)  # type: ignore[arg-type] # each test names a field
+
+
+# Frozen for ever: kept under every key. Made by `printf '1 GOLD 100 --' | sha256sum`, not by this code.
+@pytest.mark.parametrize(
+    ("asked", "digest"),
+    [
+        ((TransactionType.TOP_UP, "GOLD", 100, None, None), "6628f5b8136ce51e41fdc0cb51a5e3b6"),
+        ((TransactionType.SPEND, "POINTS", 1250, "sword", "r-1"), "541999099e26aaa555d1a934f703b957"),
+        ((TransactionType.BONUS, "GOLD", 1, "", "é🎮"), "c658fba06ce785275848caf36405cf5c"),
+        ((TransactionType.TOP_UP, "DIAMOND", 10**15, None, "order"), "8d8dea5ec3a4ddc6843bc709500b2a92"),
+    ],
+)
+def test_a_request_s_fingerprint_never_changes(
+    asked: tuple[TransactionType, str, int, str | None, str | None], digest: str
+) -> None:
+    assert fingerprint(*asked).hex() == digest
+
+
+@unhurried
+@given(asked, asked)
+def test_two_requests_have_one_fingerprint_exactly_when_they_ask_the_same(
+    one: tuple[TransactionType, str, int, str | None, str | None],
+    other: tuple[TransactionType, str, int, str | None, str | None],
+) -> None:
+    assert (fingerprint(*one) == fingerprint(*other)) is (one == other)
+
+
+@unhurried
+@given(texts, texts, texts, texts)
+def test_no_pair_of_texts_can_be_taken_for_another(
+    description: str | None, reference: str | None, other_description: str | None, other_reference: str | None
+) -> None:
+    one = fingerprint(TransactionType.TOP_UP, "GOLD", 1, description, reference)
+    other = fingerprint(TransactionType.TOP_UP, "GOLD", 1, other_description, other_reference)
+    assert (one == other) is ((description, reference) == (other_description, other_reference))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ((None, None), ("", None)),
+        ((None, None), ("", "")),
+        ((None, "a"), ("a", None)),
+        (("ab", "c"), ("a", "bc")),
+        (("", "1:a"), ("1:a", "")),
+        ((None, "-"), ("-", None)),
+        (("-", None), (None, None)),
+        (("a1:b", "c"), ("a", "b1:c")),
+    ],
+)
+def test_texts_that_join_alike_are_told_apart(
+    one: tuple[str | None, str | None], other: tuple[str | None, str | None]
+) -> None:
+    assert fingerprint(TransactionType.TOP_UP, "GOLD", 1, *one) != fingerprint(
+        TransactionType.TOP_UP, "GOLD", 1, *other
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"type": TransactionType.BONUS},
+        {"type": TransactionType.SPEND},
+        {"asset": DIAMOND},
+        {"amount_minor": 101},
+        {"amount_minor": 1000},
+        {"description": "Sword"},
+        {"description": "sword "},
+        {"description": ""},
+        {"description": None},
+        {"reference": "r-2"},
+        {"reference": None},
+        {"description": "r-1", "reference": "sword"},
+    ],
+)
+def test_any_field_that_a_client_asks_for_tells_requests_apart(change: dict[str, object]) -> None:
+    assert request(**change).fingerprint != request().fingerprint
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"transaction_id": uuid4()},
+        {"idempotency_key": uuid4()},
+        {"owner_id": "player-2", "shard": 0},
+        {"asset": replace(GOLD, id=9, name="Renamed")},
+    ],
+)
+def test_what_a_client_does_not_ask_for_is_not_in_the_fingerprint(change: dict[str, object]) -> None:
+    assert request(**change).fingerprint == request().fingerprint
+
+
+def test_each_request_gets_a_transaction_id_that_sorts_by_time() -> None:
+    ids = [PostingRequest(0, "a", TransactionType.BONUS, GOLD, 1, UUID(int=1)).transaction_id for _ in range(1000)]
+    assert len(set(ids)) == 1000
+    assert ids == sorted(ids)
+    assert {id_.version for id_ in ids} == {7}
+
+
+def test_only_a_spend_lowers_the_owner_s_balance() -> None:
+    assert {type_: type_.sign for type_ in TransactionType} == {
+        TransactionType.TOP_UP: 1,
+        TransactionType.BONUS: 1,
+        TransactionType.SPEND: -1,
+    }
+
+
+def test_numbers_that_are_stored_never_change() -> None:
+    assert {kind.name: int(kind) for kind in WalletKind} == {"USER": 1, "TREASURY": 2}
+    assert {type_.name: int(type_) for type_ in TransactionType} == {"TOP_UP": 1, "BONUS": 2, "SPEND": 3}
+    assert {code.name: int(code) for code in OutcomeCode} == {
+        "POSTED": 1,
+        "BALANCE_LIMIT_EXCEEDED": 2,
+        "INSUFFICIENT_BALANCE": 3,
+    }

@@ -1,0 +1,199 @@
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+from asyncpg import Connection
+from factories import new_owner, new_owner_id, post
+from pydantic import SecretStr
+
+from wallet_gql.db.engine import create_engine
+from wallet_gql.domain.errors import Unavailable
+from wallet_gql.domain.model import Posted
+from wallet_gql.domain.shards import shard_of
+from wallet_gql.ledger.reads import OwnerName
+from wallet_gql.operations.opening import Ledger
+from wallet_gql.operations.read_batches import BATCH_SIZE_MAX, STATEMENTS_UNDER_WAY_MAX, ReadBatch
+from wallet_gql.operations.wallets import open_wallet
+
+DEADLINE_SECONDS = 10
+
+
+class Doubled:
+    """Reads from the database twice each number; notes what each statement was asked, and can be held up."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.statements: list[list[int]] = []
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+        self.fault: Exception | None = None
+        self.batch = ReadBatch(ledger.engine, self._read, DEADLINE_SECONDS)
+
+    async def _read(self, connection: Connection, keys: Sequence[int]) -> list[int]:
+        self.statements.append(list(keys))
+        await self.may_answer.wait()
+        if self.fault is not None:
+            raise self.fault
+        rows = await connection.fetch("SELECT n * 2 FROM unnest($1::int[]) WITH ORDINALITY AS k(n, o) ORDER BY o", keys)
+        return [row[0] for row in rows]
+
+    async def sent(self, count: int) -> None:
+        """Wait until so many statements were sent."""
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while len(self.statements) < count:  # noqa: ASYNC110 - what is awaited has no event of its own
+                await asyncio.sleep(0)
+
+    async def turns(self) -> None:
+        """Let whatever can go on, go on."""
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+
+async def test_loads_of_one_turn_share_a_statement(ledger: Ledger) -> None:
+    doubled = Doubled(ledger)
+
+    answers = await asyncio.gather(*map(doubled.batch.load, range(50)))
+
+    assert answers == [2 * n for n in range(50)]
+    assert doubled.statements == [list(range(50))]
+
+
+async def test_one_key_asked_often_is_read_once(ledger: Ledger) -> None:
+    doubled = Doubled(ledger)
+
+    assert await asyncio.gather(*(doubled.batch.load(n % 3) for n in range(30))) == [n % 3 * 2 for n in range(30)]
+
+    assert doubled.statements == [[0, 1, 2]]
+
+
+async def test_load_after_the_statement_was_sent_does_not_join_it(ledger: Ledger) -> None:
+    doubled = Doubled(ledger)
+    doubled.may_answer.clear()
+    first = asyncio.ensure_future(doubled.batch.load(1))
+    await doubled.sent(1)
+
+    second = asyncio.ensure_future(doubled.batch.load(1))
+    await doubled.sent(2)
+    doubled.may_answer.set()
+
+    assert [await first, await second] == [2, 2]
+    assert doubled.statements == [[1], [1]]
+
+
+async def test_what_is_asked_while_others_are_read_forms_the_next_statement(ledger: Ledger) -> None:
+    doubled = Doubled(ledger)
+    doubled.may_answer.clear()
+    loads = []
+    for n in range(STATEMENTS_UNDER_WAY_MAX):
+        loads.append(asyncio.ensure_future(doubled.batch.load(n)))
+        await doubled.sent(n + 1)
+    for n in range(10, 15):
+        loads.append(asyncio.ensure_future(doubled.batch.load(n)))
+        await doubled.turns()
+    assert len(doubled.statements) == STATEMENTS_UNDER_WAY_MAX
+    doubled.may_answer.set()
+
+    assert await asyncio.gather(*loads) == [0, 2, 20, 22, 24, 26, 28]
+    assert doubled.statements == [[0], [1], [10, 11, 12, 13, 14]]
+
+
+async def test_more_keys_than_a_statement_takes_are_divided(ledger: Ledger) -> None:
+    doubled = Doubled(ledger)
+    count = 2 * BATCH_SIZE_MAX + 1
+
+    assert await asyncio.gather(*map(doubled.batch.load, range(count))) == [2 * n for n in range(count)]
+
+    assert [len(keys) for keys in doubled.statements] == [BATCH_SIZE_MAX, BATCH_SIZE_MAX, 1]
+
+
+async def test_caller_that_goes_away_takes_nothing_from_the_others(ledger: Ledger) -> None:
+    doubled = Doubled(ledger)
+    doubled.may_answer.clear()
+    gone, of_same_key, of_other_key = (asyncio.ensure_future(doubled.batch.load(n)) for n in (1, 1, 2))
+    await doubled.sent(1)
+
+    gone.cancel()
+    await doubled.turns()
+    doubled.may_answer.set()
+
+    assert [await of_same_key, await of_other_key] == [2, 4]
+    assert gone.cancelled()
+    assert doubled.statements == [[1, 2]]
+
+
+async def test_caller_that_goes_away_before_the_statement_takes_nothing_from_the_others(ledger: Ledger) -> None:
+    doubled = Doubled(ledger)
+    gone, stays = (asyncio.ensure_future(doubled.batch.load(1)) for _ in range(2))
+
+    gone.cancel()
+
+    assert await stays == 2
+    assert doubled.statements == [[1]]
+
+
+async def test_error_reaches_every_caller_and_the_next_read_is_fresh(ledger: Ledger) -> None:
+    doubled = Doubled(ledger)
+    doubled.fault = LookupError("planted")
+
+    answers = await asyncio.gather(*map(doubled.batch.load, (1, 1, 2)), return_exceptions=True)
+
+    assert answers == [doubled.fault] * 3
+    doubled.fault = None
+    assert await doubled.batch.load(1) == 2
+
+
+async def test_database_away_reaches_every_caller(ledger: Ledger) -> None:
+    nowhere = ledger.settings.server_url().set(port=1).render_as_string(hide_password=False)
+    engine = create_engine(ledger.settings.model_copy(update={"database_url": SecretStr(nowhere)}))
+    doubled = Doubled(ledger)
+    batch = ReadBatch(engine, doubled._read, DEADLINE_SECONDS)
+
+    answers = await asyncio.gather(*map(batch.load, (1, 2, 3)), return_exceptions=True)
+
+    assert [type(answer) for answer in answers] == [Unavailable] * 3
+    assert doubled.statements == []
+
+
+async def test_error_that_nobody_waits_for_is_no_noise(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
+    doubled = Doubled(ledger)
+    doubled.may_answer.clear()
+    doubled.fault = LookupError("planted")
+    gone = asyncio.ensure_future(doubled.batch.load(1))
+    await doubled.sent(1)
+
+    gone.cancel()
+    await doubled.turns()
+    doubled.may_answer.set()
+    await doubled.turns()
+
+    assert gone.cancelled()
+    assert caplog.records == []
+
+
+async def test_reader_sees_its_own_writes(ledger: Ledger) -> None:
+    owner = new_owner_id()
+    name = OwnerName(shard_of(owner, ledger.shard_count), owner)
+    gold = ledger.assets["GOLD"]
+    assert await ledger.reads.wallets.load(name) is None
+
+    opened = await open_wallet(ledger, owner)
+
+    assert await ledger.reads.wallets.load(name) == opened.wallet
+    for amount in range(1, 20):
+        outcome = await post(ledger, "top_up", owner, 1)
+        assert isinstance(outcome, Posted)
+        assert await ledger.reads.owners_balances.load((name, gold)) == outcome.balance
+        assert outcome.balance.amount_minor == amount
+
+
+async def test_each_of_many_writers_sees_its_own_writes(ledger: Ledger) -> None:
+    gold = ledger.assets["GOLD"]
+
+    async def write_and_read(owner: str) -> None:
+        name = OwnerName(shard_of(owner, ledger.shard_count), owner)
+        for amount in range(1, 10):
+            await post(ledger, "top_up", owner, 1)
+            found = await ledger.reads.owners_balances.load((name, gold))
+            assert found is not None
+            assert found.amount_minor == amount
+
+    await asyncio.gather(*[write_and_read(await new_owner(ledger)) for _ in range(20)])

@@ -1,0 +1,98 @@
+import asyncio
+from datetime import UTC, datetime
+
+import pytest
+from factories import balance, new_owner_id, post
+from tables import count_rows
+
+from wallet_gql.domain.errors import BadUserInput
+from wallet_gql.domain.model import WalletMissing
+from wallet_gql.domain.shards import shard_of
+from wallet_gql.ledger.reads import OwnerName
+from wallet_gql.operations.opening import Ledger, open_ledger
+from wallet_gql.operations.wallets import open_wallet
+
+
+async def test_new_owner_gets_an_empty_wallet_in_its_shard(ledger: Ledger) -> None:
+    owner = new_owner_id()
+    before = await count_rows(ledger.settings)
+
+    opened = await open_wallet(ledger, owner)
+
+    assert not opened.already_open
+    assert (opened.wallet.owner_id, opened.wallet.shard) == (owner, shard_of(owner, ledger.shard_count))
+    assert opened.wallet.opened_at.tzinfo is not None
+    assert opened.wallet.opened_at <= datetime.now(UTC)
+    assert await balance(ledger, owner) == 0
+    # Accounts are opened by the first posting.
+    assert await count_rows(ledger.settings) == before._replace(wallets=before.wallets + 1)
+
+
+async def test_opening_again_returns_the_same_wallet(ledger: Ledger) -> None:
+    owner = new_owner_id()
+    first = await open_wallet(ledger, owner)
+    before = await count_rows(ledger.settings)
+
+    again = await open_wallet(ledger, owner)
+
+    assert again == (first.wallet, True)
+    assert await count_rows(ledger.settings) == before
+
+
+async def test_opened_at_once_over_many_connections_it_is_one_wallet(ledger: Ledger) -> None:
+    owners = [new_owner_id() for _ in range(10)]
+    before = await count_rows(ledger.settings)
+    async with open_ledger(ledger.settings) as other:
+        opened = await asyncio.gather(
+            *(open_wallet(opener, owner) for owner in owners for opener in (ledger, other, ledger, other))
+        )
+
+    for owner in owners:
+        own = [wallet for wallet in opened if wallet.wallet.owner_id == owner]
+        assert len({wallet.wallet.id for wallet in own}) == 1
+        assert sorted(wallet.already_open for wallet in own) == [False, True, True, True]
+    assert await count_rows(ledger.settings) == before._replace(wallets=before.wallets + len(owners))
+
+
+async def test_case_matters(ledger: Ledger) -> None:
+    owner = new_owner_id("Player")
+    lower = await open_wallet(ledger, owner.lower())
+
+    assert (await open_wallet(ledger, owner)).wallet.id != lower.wallet.id
+
+
+async def test_owner_named_like_a_treasury_stripe_has_a_wallet_of_its_own(ledger: Ledger) -> None:
+    # Treasury stripes are named by the number of their slot, in the same table.
+    owner = str(ledger.slot)
+    name = OwnerName(shard_of(owner, ledger.shard_count), owner)
+    assert await ledger.reads.wallets.load(name) is None
+    assert await post(ledger, "top_up", owner, 1) == WalletMissing(owner)
+
+    opened = await open_wallet(ledger, owner)
+
+    assert not opened.already_open
+    assert await balance(ledger, owner) == 0
+
+
+@pytest.mark.parametrize(
+    ("owner_id", "fault"),
+    [
+        ("", "ownerId has 0 characters: send 1 to 128."),
+        ("x" * 129, "ownerId has 129 characters: send 1 to 128."),
+        (" a", "ownerId begins or ends with a blank: send the id without surrounding blanks."),
+        ("a\n", "ownerId begins or ends with a blank: send the id without surrounding blanks."),
+        ("a\0b", "ownerId contains a control character: send printable characters only."),
+        ("a\x7fb", "ownerId contains a control character: send printable characters only."),
+        ("a\u2028b", "ownerId contains a control character: send printable characters only."),
+        ("a\udc00", "ownerId contains a control character: send printable characters only."),
+        ("e\u0301", "ownerId is not in Unicode normalization form C: send the id in NFC."),
+    ],
+)
+async def test_malformed_owner_id_is_refused(ledger: Ledger, owner_id: str, fault: str) -> None:
+    before = await count_rows(ledger.settings)
+
+    with pytest.raises(BadUserInput) as caught:
+        await open_wallet(ledger, owner_id)
+
+    assert str(caught.value) == fault
+    assert await count_rows(ledger.settings) == before

@@ -1,0 +1,558 @@
+"""The command as an operator types it: its own process, its own environment, no `.env` in its folder."""
+
+import asyncio
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
+
+import asyncpg
+import httpx
+import pytest
+from conftest import environment, plain
+from factories import new_owner_id
+from sqlalchemy import make_url
+from tables import Rows, count_rows
+
+from wallet_gql.db.embedded import EmbeddedPostgres
+from wallet_gql.db.migrations import head
+from wallet_gql.settings import Settings
+
+COMMAND: Final = Path(sys.executable).with_name("wallet-gql")
+COMMANDS: Final = ("serve", "migrate", "seed", "add-asset", "verify", "export-schema", "database-url")
+SCHEMA_FILE: Final = Path(__file__).parents[1] / "schema.graphql"
+GUARD_SECONDS: Final = 60
+"""When a command that hangs is ended; no test depends on it."""
+
+
+class Shell:
+    """Runs the command in an empty folder."""
+
+    def __init__(self, folder: Path, settings: Settings) -> None:
+        self.folder = folder
+        self.settings = settings
+        self.environment = environment(settings)
+
+    def run(self, *arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run the command to its end."""
+        return subprocess.run(
+            [COMMAND, *arguments],
+            env={**self.environment, **variables},
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=GUARD_SECONDS,
+            check=False,
+        )
+
+    @contextmanager
+    def serve(self, *arguments: str, **variables: str) -> Iterator["Serving"]:
+        """Start `serve` on a free port until the block ends."""
+        process = subprocess.Popen(
+            [COMMAND, "serve", "--port", "0", *arguments],
+            env={**self.environment, "WALLET_LOG_FORMAT": "json", **variables},
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        serving = Serving(process)
+        try:
+            serving.await_ready()
+            yield serving
+        finally:
+            serving.end()
+
+
+class Serving:
+    """A running server, what it says, and how it ended."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.url = ""
+        self.said: list[str] = []
+        self.log: list[str] = []
+        self._readers = [
+            self._read(process.stdout, self.said, "Serving"),
+            self._read(process.stderr, self.log, "ready"),
+        ]
+
+    def _read(self, pipe: Any, lines: list[str], word: str) -> tuple[threading.Thread, threading.Event]:
+        """Collect lines until the pipe ends; the event tells that a line has the word."""
+        was_said = threading.Event()
+
+        def read() -> None:
+            for line in pipe:
+                lines.append(line)
+                if word in line:
+                    was_said.set()
+            was_said.set()
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        return reader, was_said
+
+    def await_ready(self) -> None:
+        for _, was_said in self._readers:
+            assert was_said.wait(GUARD_SECONDS)
+        found = re.search(r"http://\S+:(\d+)/graphql", "".join(self.said))
+        assert found is not None, self.said + self.log
+        self.url = f"http://127.0.0.1:{found[1]}"
+
+    def end(self) -> int:
+        """Stop it, wait until it has ended, and return its exit code."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        code = self.process.wait(GUARD_SECONDS)
+        for reader, _ in self._readers:
+            reader.join()
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        self.process.stdout.close()
+        self.process.stderr.close()
+        return code
+
+    def logged(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.log if line.startswith("{")]
+
+    def ask(self, query: str, **headers: str) -> httpx.Response:
+        return httpx.post(f"{self.url}/graphql", json={"query": query}, headers=headers, timeout=GUARD_SECONDS)
+
+
+@pytest.fixture
+def shell(tmp_path: Path, settings: Settings) -> Shell:
+    """A shell whose environment names the database of the other tests."""
+    return Shell(tmp_path, settings)
+
+
+@pytest.fixture
+def own(tmp_path: Path, new_database: Callable[[str], Settings]) -> Shell:
+    """A shell whose environment names a migrated database of its own, which has the assets and nothing else."""
+    return Shell(tmp_path, new_database("cli"))
+
+
+@pytest.fixture
+def empty(tmp_path: Path, new_database: Callable[..., Settings]) -> Shell:
+    """A shell whose environment names a database that was never migrated."""
+    return Shell(tmp_path, new_database("cli_empty", template="template0"))
+
+
+def one_line(result: subprocess.CompletedProcess[str]) -> str:
+    """Return what a command that failed told: a line for people, without a stack trace."""
+    assert result.returncode != 0
+    assert "Traceback" not in result.stderr + result.stdout
+    (line,) = result.stderr.strip().splitlines()
+    return line
+
+
+def url_of(shell: Shell, **changes: Any) -> str:
+    return make_url(shell.environment["DATABASE_URL"]).set(**changes).render_as_string(hide_password=False)
+
+
+def closed_port() -> int:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port: int = unused.getsockname()[1]
+        return port
+
+
+async def execute_as_superuser(postgres: EmbeddedPostgres, shell: Shell, *statements: str) -> None:
+    """Do what no role of the service may."""
+    database = make_url(shell.environment["DATABASE_URL"]).database
+    url = make_url(postgres.superuser_url).set(database=database, drivername="postgresql")
+    connection = await asyncpg.connect(url.render_as_string(hide_password=False))
+    for statement in statements:
+        await connection.execute(statement)
+    await connection.close()
+
+
+def rows(shell: Shell) -> Rows:
+    return asyncio.run(count_rows(shell.settings))
+
+
+def test_help_lists_the_commands(shell: Shell) -> None:
+    result = shell.run("--help")
+
+    assert result.returncode == 0
+    listed = result.stdout[result.stdout.index("Commands") :]
+    assert tuple(re.findall(r"^\W*([a-z][a-z-]+)\s{2,}\w", listed, re.MULTILINE)) == COMMANDS
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["add-asset", "GEMS"]], ids=" ".join)
+def test_unknown_or_missing_argument_is_told(shell: Shell, arguments: list[str]) -> None:
+    result = shell.run(*arguments)
+
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    assert "Usage: wallet-gql" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--port", "65536"), ("--workers", "0")],
+)
+def test_serve_refuses_a_number_out_of_range(shell: Shell, option: str, value: str) -> None:
+    result = shell.run("serve", option, value)
+
+    assert result.returncode == 2
+    assert option in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_serve_names_a_taken_port_and_the_remedy(shell: Shell) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+
+        line = one_line(shell.run("serve", "--port", str(port)))
+
+    assert f"Cannot listen on 127.0.0.1:{port}: Address already in use." in line
+    assert f"wallet-gql serve --port {port + 1}" in line
+
+
+@pytest.mark.parametrize("command", [["serve", "--port", "0"], ["verify"]], ids=" ".join)
+def test_database_that_was_never_migrated_is_refused(empty: Shell, command: list[str]) -> None:
+    line = one_line(empty.run(*command))
+
+    assert "schema is at nothing" in line
+    assert "run `wallet-gql migrate`" in line
+
+
+def test_migrate_then_everything_works(empty: Shell) -> None:
+    for _ in range(2):
+        result = empty.run("migrate")
+        assert (result.returncode, result.stdout) == (0, f"The schema is at {head()}.\n")
+
+    assert empty.run("seed").returncode == 0
+    assert empty.run("verify").stdout == f"The books balance: 4 entries in {empty.settings.shard_count} shards.\n"
+
+
+def test_other_number_of_shards_is_refused(shell: Shell) -> None:
+    line = one_line(shell.run("serve", "--port", "0", WALLET_SHARD_COUNT="64"))
+
+    assert "was made with 4 shards" in line
+    assert "set it to 4" in line
+
+
+def test_add_asset_twice_is_once(own: Shell) -> None:
+    added = own.run("add-asset", "GEMS", "--name", "Gems", "--scale", "3")
+    again = own.run("add-asset", "GEMS", "--name", "Gems", "--scale", "3")
+
+    assert (added.returncode, added.stdout) == (0, "Asset GEMS (Gems) has 3 fraction digits.\n")
+    assert (again.returncode, again.stdout) == (added.returncode, added.stdout)
+
+
+def test_add_asset_never_changes_one(own: Shell) -> None:
+    own.run("add-asset", "GEMS", "--name", "Gems", "--scale", "3")
+
+    line = one_line(own.run("add-asset", "GEMS", "--name", "Gems", "--scale", "2"))
+
+    assert "GEMS is 'Gems' with scale 3 already: choose another code; an asset never changes." in line
+
+
+@pytest.mark.parametrize(
+    ("code", "name", "scale", "field"),
+    [
+        ("[red]", "Gems", "0", "code '[red]'"),
+        ("GEMS", "Gems", "-1", "scale -1"),
+    ],
+)
+def test_add_asset_names_what_is_wrong(own: Shell, code: str, name: str, scale: str, field: str) -> None:
+    line = one_line(own.run("add-asset", code, "--name", name, "--scale", scale))
+
+    assert f"Error: {field}" in line
+
+
+def test_seed_twice_changes_nothing(own: Shell) -> None:
+    first = own.run("seed")
+    once = rows(own)
+    second = own.run("seed")
+
+    assert (first.returncode, first.stdout) == (0, "Demo data is loaded: demo-alice, demo-bob.\n")
+    assert (second.returncode, second.stdout) == (0, first.stdout)
+    assert rows(own) == once == Rows(2, 2, 2, 4, 2)
+
+
+def test_verify_proves_the_books(own: Shell) -> None:
+    own.run("seed")
+
+    result = own.run("verify")
+
+    assert (result.returncode, result.stdout) == (0, "The books balance: 4 entries in 4 shards.\n")
+
+
+def test_verify_names_the_account_that_was_damaged(own: Shell, postgres: EmbeddedPostgres) -> None:
+    own.run("seed")
+    asyncio.run(
+        execute_as_superuser(
+            postgres,
+            own,
+            "SET session_replication_role = replica",
+            "UPDATE entry SET balance_after = balance_after + 1 FROM account a JOIN wallet w ON w.id = a.wallet_id"
+            " WHERE a.id = entry.account_id AND w.owner_id = 'demo-alice'",
+        )
+    )
+
+    result = own.run("verify")
+
+    assert result.returncode == 1
+    (chain,) = (line for line in result.stdout.splitlines() if line.endswith("[chain]"))
+    assert re.search(r"account \d+ \(demo-alice\), seq 1: balance after it is 800, but should be 799", chain)
+    assert "demo-bob" not in result.stdout
+    assert re.search(r"^BROKEN: \d+ findings in 4 entries\.$", result.stdout, re.MULTILINE)
+    assert "Traceback" not in result.stderr
+
+
+def test_export_schema_writes_the_committed_schema(shell: Shell) -> None:
+    assert shell.run("export-schema").stdout == SCHEMA_FILE.read_text()
+
+    assert shell.run("export-schema", "schema.graphql").returncode == 0
+    assert (shell.folder / "schema.graphql").read_text() == SCHEMA_FILE.read_text()
+
+
+def test_export_schema_needs_no_database(shell: Shell) -> None:
+    result = shell.run("export-schema", DATABASE_URL=url_of(shell, port=closed_port()))
+
+    assert result.returncode == 0
+
+
+async def test_database_url_leads_to_the_database(shell: Shell) -> None:
+    result = await asyncio.to_thread(shell.run, "database-url")
+    (url,) = result.stdout.splitlines()
+
+    connection = await asyncpg.connect(url)
+    assert await connection.fetchval("SELECT current_database()") == make_url(url).database
+    assert await connection.fetchval("SELECT shard_count FROM ledger") == 4
+    await connection.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DATABASE_URL", "mysql://user:sesame@host/wallet"),
+        ("WALLET_MIGRATION_DATABASE_URL", "nonsense"),
+        ("WALLET_PORT", "abc"),
+    ],
+)
+def test_bad_setting_is_named_in_a_line(shell: Shell, name: str, value: str) -> None:
+    result = shell.run("serve", **{name: value})
+
+    assert one_line(result).startswith(f"Setting {name}: ")
+    assert result.returncode == 2
+    assert "sesame" not in result.stderr
+
+
+def test_each_bad_setting_has_a_line(shell: Shell) -> None:
+    result = shell.run("verify", WALLET_PORT="x", WALLET_LOG_LEVEL="[/red]")
+
+    assert [line.partition(":")[0] for line in result.stderr.splitlines()] == [
+        "Setting WALLET_PORT",
+        "Setting WALLET_LOG_LEVEL",
+    ]
+
+
+def test_setting_in_a_file_is_read(shell: Shell) -> None:
+    (shell.folder / ".env").write_text("WALLET_PORT=abc\n")
+
+    assert one_line(shell.run("verify")).startswith("Setting WALLET_PORT: ")
+
+
+@pytest.mark.parametrize("command", [["serve", "--port", "0"], ["migrate"], ["verify"]], ids=" ".join)
+def test_database_that_is_away_is_told_in_a_line(shell: Shell, command: list[str]) -> None:
+    away = url_of(shell, port=closed_port())
+
+    result = shell.run(*command, DATABASE_URL=away, WALLET_MIGRATION_DATABASE_URL=away)
+
+    line = one_line(result)
+    assert "The database cannot be reached" in line
+    assert "DATABASE_URL" in line
+    assert str(make_url(away).password) not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "changes", "told"),
+    [
+        (["serve", "--port", "0"], {"password": "sesame"}, "password authentication failed"),
+        (["migrate"], {"password": "sesame"}, "password authentication failed"),
+        (["verify"], {"database": "nothing"}, 'database "nothing" does not exist'),
+    ],
+    ids=["serve with another password", "migrate with another password", "verify in another database"],
+)
+def test_database_that_refuses_is_told_in_a_line(
+    shell: Shell, command: list[str], changes: dict[str, str], told: str
+) -> None:
+    wrong = url_of(shell, **changes)
+
+    line = one_line(shell.run(*command, DATABASE_URL=wrong, WALLET_MIGRATION_DATABASE_URL=wrong))
+
+    assert "The database refuses" in line
+    assert told in line
+    assert "DATABASE_URL" in line
+    assert "sesame" not in line
+
+
+def test_migrating_as_the_serving_role_is_told_in_a_line(empty: Shell) -> None:
+    line = one_line(empty.run("migrate", WALLET_MIGRATION_DATABASE_URL=""))
+
+    assert "permission denied" in line
+    assert "WALLET_MIGRATION_DATABASE_URL" in line
+
+
+def test_serve_says_where_it_is_and_what_to_paste(shell: Shell) -> None:
+    with shell.serve() as serving:
+        said = "".join(serving.said)
+        response = httpx.get(f"{serving.url}/health")
+
+    assert response.json() == {"status": "ok", "database": "ok"}
+    assert re.search(r"^Serving http://127\.0\.0\.1:\d+/graphql", said, re.MULTILINE)
+    assert re.search(r"^curl -s http://127\.0\.0\.1:\d+/graphql ", said, re.MULTILINE)
+    assert "WARNING" not in "".join(serving.log)
+    assert serving.process.returncode == 143
+
+
+def test_what_serve_says_to_paste_works(own: Shell) -> None:
+    with own.serve("--demo") as serving:
+        (curl,) = (line for line in serving.said if line.startswith("curl"))
+        found = re.fullmatch(r"curl -s (\S+) -H 'content-type: application/json' -d '(.*)'\n", curl)
+        assert found is not None
+        answer = httpx.post(found[1], content=found[2], headers={"content-type": "application/json"}).json()
+
+    assert answer == {"data": {"topUp": {"__typename": "TopUpPayload", "balance": {"amount": "899"}}}}
+
+
+def test_serve_beyond_loopback_warns(shell: Shell) -> None:
+    with shell.serve("--host", "0.0.0.0") as serving:  # noqa: S104 - stopped at once, and only loopback connects
+        assert httpx.get(f"{serving.url}/health").status_code == 200
+
+    assert "WARNING: listening on 0.0.0.0. There is no access control yet" in "".join(serving.log)
+
+
+def test_several_workers_serve_and_stop(shell: Shell) -> None:
+    with shell.serve("--workers", "2") as serving:
+        answers = [serving.ask("{ assets { code } }").json()["data"]["assets"][0] for _ in range(10)]
+
+    assert answers == [{"code": "GOLD"}] * 10
+    assert len([line for line in serving.logged() if line["event"] == "stopped"]) == 2
+
+
+async def blocked(connection: asyncpg.Connection) -> bool:
+    """Say whether a session of this database waits for a lock."""
+    found: bool = await connection.fetchval(
+        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')"
+    )
+    return found
+
+
+async def listens(serving: Serving) -> bool:
+    """Say whether a server takes new connections."""
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", make_url(serving.url).port)
+    except ConnectionError:
+        return False
+    writer.close()
+    return True
+
+
+async def test_stopped_server_finishes_requests_in_flight(own: Shell) -> None:
+    await asyncio.to_thread(own.run, "seed")
+    holder = await asyncpg.connect(plain(own.environment["DATABASE_URL"]))
+    with own.serve() as serving:
+        key = uuid4()
+        query = f"""mutation {{ topUp(input: {{ownerId: "demo-alice", amount: 1, idempotencyKey: "{key}"}}) {{
+          ... on TopUpPayload {{ balance {{ amount }} }}
+        }} }}"""
+        transaction = holder.transaction()
+        await transaction.start()
+        await holder.execute("SELECT FROM wallet WHERE owner_id = 'demo-alice' FOR NO KEY UPDATE")
+        asked = asyncio.create_task(asyncio.to_thread(serving.ask, query))
+        while not await blocked(holder):
+            await holder.execute("SELECT pg_sleep(0.01)")
+
+        serving.process.send_signal(signal.SIGTERM)
+        while await listens(serving):
+            await holder.execute("SELECT pg_sleep(0.01)")
+        assert not asked.done()
+        assert serving.process.poll() is None
+        await transaction.commit()
+
+        response = await asked
+        code = await asyncio.to_thread(serving.end)
+
+    await holder.close()
+    assert response.json() == {"data": {"topUp": {"balance": {"amount": "800"}}}}
+    assert code == 143
+    assert (await asyncio.to_thread(own.run, "verify")).returncode == 0
+
+
+def test_log_has_a_line_for_each_request(shell: Shell) -> None:
+    with shell.serve() as serving:
+        first = serving.ask("{ assets { code } }")
+        serving.ask("{ nothing }", **{"x-request-id": "order-17"})
+
+    lines = {line["request_id"]: line for line in serving.logged() if line["event"] == "request"}
+    line = lines[first.headers["x-request-id"]]
+    assert (line["method"], line["path"], line["status"], line["errors"]) == ("POST", "/graphql", 200, None)
+    assert line["level"] == "info"
+    assert line["milliseconds"] > 0
+    assert lines["order-17"]["errors"] == ["BAD_USER_INPUT"]
+    assert [line["event"] for line in serving.logged()][0::3] == ["ready", "stopped"]
+
+
+def test_log_has_nothing_of_what_callers_send(shell: Shell) -> None:
+    secret = new_owner_id("sesame")
+    literal = f'mutation Sesame {{ openWallet(input: {{ownerId: "{secret}"}}) {{ __typename }} }}'
+    with shell.serve(WALLET_LOG_LEVEL="debug") as serving:
+        for body in (
+            {"query": literal},
+            {"query": f'{{ nothing(sesame: "{secret}") }}'},
+            {"query": f'{{ wallet(ownerId: " {secret}") {{ id }} }}'},
+            {"query": "query Sesame($o: String!) { wallet(ownerId: $o) { id } }", "variables": {"o": secret}},
+            {"query": "{ assets { code } }", "operationName": "sesame"},
+            "sesame",
+        ):
+            httpx.post(f"{serving.url}/graphql", json=body)
+        httpx.get(f"{serving.url}/graphql", params={"query": f'{{ wallet(ownerId: "{secret}") {{ id }} }}'})
+
+    assert len([line for line in serving.logged() if line["event"] == "request"]) == 7
+    assert "sesame" not in "".join(serving.log).lower()
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_fault_is_logged_by_its_request_id_without_what_was_sent(
+    own: Shell, postgres: EmbeddedPostgres, log_format: str
+) -> None:
+    asyncio.run(
+        execute_as_superuser(
+            postgres,
+            own,
+            "CREATE FUNCTION planted() RETURNS trigger LANGUAGE plpgsql"
+            " AS $$ BEGIN RAISE EXCEPTION 'planted' USING ERRCODE = '22000'; END $$",
+            "CREATE TRIGGER planted BEFORE INSERT ON wallet FOR EACH ROW WHEN (new.kind = 1)"
+            " EXECUTE FUNCTION planted()",
+        )
+    )
+    secret = new_owner_id("sesame")
+    query = "mutation($o: String!) { openWallet(input: {ownerId: $o}) { __typename } }"
+    with own.serve(WALLET_LOG_FORMAT=log_format) as serving:
+        response = httpx.post(f"{serving.url}/graphql", json={"query": query, "variables": {"o": secret}})
+
+    (error,) = response.json()["errors"]
+    assert response.json()["data"] == {"openWallet": None}
+    assert error["extensions"] == {"code": "INTERNAL", "requestId": response.headers["x-request-id"]}
+    assert "planted" not in response.text
+    log = "".join(serving.log)
+    assert "fault" in log
+    assert response.headers["x-request-id"] in log
+    assert "planted" in log
+    assert "wallets.py" in log
+    assert secret not in log
+    assert str(make_url(own.environment["DATABASE_URL"]).password) not in log
