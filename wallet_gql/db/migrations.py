@@ -1,6 +1,7 @@
 """Migrations: where they are, running them, and whether a database is at head."""
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -80,6 +81,7 @@ async def check_at_head(engine: AsyncEngine) -> None:
         )
 
 
+@cache
 def head() -> str:
     """Return the newest migration that this version knows."""
     revision = ScriptDirectory(str(_script_location())).get_current_head()
