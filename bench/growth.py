@@ -50,14 +50,15 @@ def growth(session: Session) -> None:
     sizes, depths = (SIZES_QUICK, DEPTHS_QUICK) if session.quick else (SIZES, DEPTHS)
     spread, deep = session.cluster.create("spread"), session.cluster.create("deep")
     templates = _fill(session, spread, sizes, [Plan(deep, [_deep_owner(d)], n) for d, n in depths.items()])
-    print("  filled", flush=True)
+    # Before anything is measured: autovacuum would else be at it meanwhile.
+    deep.settle()
+    session.say("filled")
     for number in session.rounds:
         for size, template in templates.items():
             if number > 1 and size not in EXTREMES:
                 continue
             _measure_spread(session, number, size, template, is_copied=template is not spread)
     session.prove(spread)
-    deep.settle()
     _measure_deep(session, deep, list(depths))
     session.prove(deep)
 

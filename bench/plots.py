@@ -65,9 +65,7 @@ def _rates(by_name: dict[str, Row]) -> Any:
     bars = axes.barh(range(len(rows)), [row.rate for row in rows], color=[_colour(row) for row in rows], height=0.66)
     labels = [f"{row.rate:,.0f}/s" + (f"   {row.of_stock:.2f} x stock" if row.of_stock else "") for row in rows]
     axes.bar_label(bars, labels, padding=4)
-    # "the same" says nothing without the row above it.
-    names = [row.name.replace("the same, ", f"{throughput.TOP_UPS.name}, ") for row in rows]
-    axes.set_yticks(range(len(rows)), names)
+    axes.set_yticks(range(len(rows)), [row.name for row in rows])
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.set_xlim(right=max(row.rate for row in rows) * 1.3)

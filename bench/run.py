@@ -51,11 +51,11 @@ def _run(groups: list[str], *, quick: bool, publish: bool) -> report.Results:
         session = Session(cluster, quick=quick)
         for name, group in GROUPS.items():
             if name in groups:
-                print(f"{name} ({time.monotonic() - started:.0f} s)", flush=True)
+                session.say(name)
                 group(session)
         rounds = []
         if "endpoint" in groups:
-            print(f"endpoint ({time.monotonic() - started:.0f} s)", flush=True)
+            session.say("endpoint")
             rounds = endpoint.compare(cluster.scratch, window_seconds=1 if quick else 5)
     results = report.Results(
         machine=described,

@@ -7,6 +7,7 @@ and nothing may have failed.
 import json
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -18,6 +19,8 @@ from wrk import Load, LoadFailed, drive
 
 WARM_UP_SECONDS: Final = 1.0
 QUICK_SECONDS: Final = 1.0
+SQL_NAME: Final = "sql, group commit"
+READS: Final = {"balance", "page"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,7 @@ class Session:
         self.rows: list[Row] = []
         self.faults: list[str] = []
         self.proven: dict[str, int] = {}
+        self._started = time.monotonic()
 
     def measure(self, number: int, scenario: Scenario, server: Server, database: Database | None = None) -> Row:
         """Do one run with wrk."""
@@ -87,7 +91,8 @@ class Session:
                 tail_seconds=tail_seconds, **options,
             )  # fmt: skip
 
-        before = database.count() if database else 0
+        posts = database is not None and scenario.kind not in READS
+        before = database.count() if database and posts else 0
         warm = run(WARM_UP_SECONDS, scenario.tail_seconds)
         server_cpu, costs = server.cpu_seconds(), _Costs(self.cluster)
         # What is slow needs a longer tail to be answered.
@@ -97,7 +102,7 @@ class Session:
         row.memory_mb = server.memory_mb()
         if database:
             costs.add(row, load)
-        self._check(scenario, [warm, load], database.count() - before if database else None)
+        self._check(scenario, [warm, load], database.count() - before if database and posts else None)
         return self._keep(row, scenario)
 
     def measure_sql(self, number: int, scenario: Scenario, mode: str, database: Database) -> Row:
@@ -126,7 +131,11 @@ class Session:
         proof = database.prove()
         self.proven[database.name] = proof.entry_count
         self.faults += [f"verify {database.name}: {finding}" for finding in proof.findings[:3]]
-        print(f"  verify {database.name}: {proof.entry_count:,} entries, {len(proof.findings)} findings", flush=True)
+        self.say(f"verify {database.name}: {proof.entry_count:,} entries, {len(proof.findings)} findings")
+
+    def say(self, text: str) -> None:
+        """Print a line with the seconds since the start."""
+        print(f"{time.monotonic() - self._started:6.0f} s  {text}", flush=True)
 
     def find(self, name: str, number: int) -> Row | None:
         """Return the row of a name and a round."""
@@ -150,12 +159,11 @@ class Session:
 
     def _keep(self, row: Row, scenario: Scenario) -> Row:
         row.of_stock = self._ratio(row, scenario.baseline)
-        row.of_sql = self._ratio(row, "sql, group commit") if row.postings else None
+        row.of_sql = self._ratio(row, SQL_NAME) if row.postings and scenario.baseline else None
         self.rows.append(row)
-        print(
-            f"  {row.round}  {row.name:44} {row.rate:8,.0f}/s  p50 {row.p50_ms:7.2f}  p99 {row.p99_ms:7.2f} ms"
-            f"  CPU {row.server_cpu_us:6.0f} µs" + (f"  FAILED {row.failed}" if row.failed else ""),
-            flush=True,
+        self.say(
+            f"{row.round}  {row.name:44} {row.rate:8,.0f}/s  p50 {row.p50_ms:7.2f}  p99 {row.p99_ms:7.2f} ms"
+            f"  CPU {row.server_cpu_us:6.0f} µs" + (f"  FAILED {row.failed}" if row.failed else "")
         )
         return row
 

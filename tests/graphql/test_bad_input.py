@@ -396,11 +396,17 @@ async def test_id_that_was_never_made(client: httpx.AsyncClient) -> None:
             error = refused(await send(client, document(f"query($id: ID!) {{ {query} }}", json.dumps({"id": id_}))))
             assert error["message"] == "id is not one of this service's: send it exactly as it was received.", id_
             assert error["extensions"]["field"] == "id"
-    # A list of nodes is not nullable, so it takes the whole answer with it.
+
+
+async def test_malformed_id_among_others_is_an_error_in_its_place(client: httpx.AsyncClient) -> None:
+    asset = ids.asset_id("GOLD")
     for id_ in ("garbage", ids.cursor(0, 1, 1, 1)):
-        response = await send(client, document("query($id: ID!) { nodes(ids: [$id]) { id } }", json.dumps({"id": id_})))
+        body = document("query($i: [ID!]!) { nodes(ids: $i) { id } }", json.dumps({"i": [asset, id_, asset]}))
+        response = await send(client, body)
+        assert response.status_code == 200
+        assert response.json()["data"] == {"nodes": [{"id": asset}, None, {"id": asset}]}
         (error,) = response.json()["errors"]
-        assert (response.status_code, response.json()["data"]) == (200, None)
+        assert error["path"] == ["nodes", 1]
         assert (error["extensions"]["code"], error["extensions"]["field"]) == ("BAD_USER_INPUT", "ids")
 
 
