@@ -5,6 +5,7 @@ writes docs/performance.md's tables and plots; bench/results/ gets everything in
 """
 
 import argparse
+import signal
 import sys
 import time
 from datetime import UTC, datetime
@@ -36,6 +37,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.publish and (arguments.quick or len(set(arguments.only)) < len(GROUPS) + 1):
         parser.error("--publish needs a whole run: without --quick and --only")
+    # So that every `finally` runs: the default would leave servers behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         check_installed()
         results = _run(arguments.only, quick=arguments.quick, publish=arguments.publish)

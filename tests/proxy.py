@@ -211,4 +211,9 @@ def through(proxy: Proxy, settings: Settings) -> Settings:
 async def open_through_proxy(settings: Settings) -> AsyncIterator[tuple[Ledger, Proxy]]:
     """Open a ledger whose every connection goes through a proxy."""
     async with proxy_to(settings) as proxy, open_ledger(through(proxy, settings)) as ledger:
-        yield ledger, proxy
+        try:
+            yield ledger, proxy
+        finally:
+            # A ledger does not close while its database is silent.
+            proxy.flow()
+            proxy.release()

@@ -29,7 +29,7 @@ from wallet_gql.settings import Settings
 COMMAND: Final = Path(sys.executable).with_name("wallet-gql")
 COMMANDS: Final = ("serve", "migrate", "seed", "add-asset", "verify", "export-schema", "database-url")
 SCHEMA_FILE: Final = Path(__file__).parents[1] / "schema.graphql"
-GUARD_SECONDS: Final = 60
+GUARD_SECONDS: Final = 180
 """When a command that hangs is ended; no test depends on it."""
 
 
@@ -462,10 +462,17 @@ async def listens(serving: Serving) -> bool:
     return True
 
 
+# Long enough for the slowest machine: the test decides when the lock is free.
+PATIENCE: Final = {
+    f"WALLET_{name}_SECONDS": "120"
+    for name in ("REQUEST_DEADLINE", "STATEMENT_TIMEOUT", "LOCK_TIMEOUT", "SHUTDOWN_TIMEOUT")
+}
+
+
 async def test_stopped_server_finishes_requests_in_flight(own: Shell) -> None:
     await asyncio.to_thread(own.run, "seed")
     holder = await asyncpg.connect(plain(own.environment["DATABASE_URL"]))
-    with own.serve() as serving:
+    with own.serve(**PATIENCE) as serving:
         key = uuid4()
         query = f"""mutation {{ topUp(input: {{ownerId: "demo-alice", amount: 1, idempotencyKey: "{key}"}}) {{
           ... on TopUpPayload {{ balance {{ amount }} }}

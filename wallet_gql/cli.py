@@ -156,10 +156,12 @@ def _listen(host: str, port: int) -> socket.socket:
         listener = socket.socket(family)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
+        # So that a second server on the port fails here; who connects already waits until the first one serves.
+        listener.listen(2048)
     except OSError as error:
         _fail(
             f"Cannot listen on {host}:{port}: {error.strerror}. Stop what uses the port, or choose another:"
-            f" wallet-gql serve --port {port + 1}, or make run PORT={port + 1}."
+            f" wallet-gql serve --port {port % 65535 + 1}, or make run PORT={port % 65535 + 1}."
         )
     listener.set_inheritable(True)
     return listener

@@ -89,7 +89,7 @@ class Error:
     code: ErrorCode = strawberry.field(description="Tells refusals apart.")
     message: str = strawberry.field(description="An explanation for people; may change.")
     retryable: bool = strawberry.field(
-        description="Whether sending the same request again, with the same key, can end otherwise."
+        description="Whether it helps to send the same request again, with the same key and nothing else done."
     )
 
 

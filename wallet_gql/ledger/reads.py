@@ -98,11 +98,6 @@ _ASSET_OF_ACCOUNT: Final = """
   JOIN LATERAL (SELECT * FROM asset s WHERE s.id = a.asset_id LIMIT 1) AS s ON true
 """
 
-_TRANSACTION_OF_ENTRY: Final = """
-  LEFT JOIN LATERAL (
-       SELECT * FROM transaction t WHERE (t.shard, t.id) = (e.shard, e.transaction_id) LIMIT 1) AS t ON true
-"""
-
 _BALANCES: Final = f"""
 SELECT wanted.n, coalesce(head.seq, 0), coalesce(head.balance_after, 0)
   FROM unnest($1::smallint[], $2::bigint[], $3::smallint[]) WITH ORDINALITY AS wanted(shard, wallet_id, asset_id, n)
@@ -150,21 +145,17 @@ SELECT wanted.n, coalesce(head.seq, 0), {_VIEW}
           AND e.seq BETWEEN greatest(span.oldest, span.newest - wanted.first + 1)
                         AND least(span.newest, span.oldest + wanted.last - 1)
         ORDER BY e.seq DESC) AS e ON true
-{_TRANSACTION_OF_ENTRY}
+  LEFT JOIN transaction t ON (t.shard, t.id) = (e.shard, e.transaction_id)
  ORDER BY wanted.n, e.seq DESC
 """
 
 _TRANSACTIONS: Final = f"""
 SELECT wanted.n, s.id, s.code, s.name, s.scale, {_VIEW}
   FROM unnest($1::smallint[], $2::bigint[], $3::bigint[]) WITH ORDINALITY AS wanted(shard, account_id, seq, n)
-  JOIN LATERAL (
-       SELECT *
-         FROM entry e
-        WHERE (e.shard, e.account_id, e.seq) = (wanted.shard, wanted.account_id, wanted.seq)
-        LIMIT 1) AS e ON true
+  JOIN entry e ON (e.shard, e.account_id, e.seq) = (wanted.shard, wanted.account_id, wanted.seq)
 {_ACCOUNT_OF_ENTRY}
 {_ASSET_OF_ACCOUNT}
-{_TRANSACTION_OF_ENTRY}
+  JOIN transaction t ON (t.shard, t.id) = (e.shard, e.transaction_id)
  WHERE a.wallet_kind = 1
 """
 
@@ -180,7 +171,7 @@ SELECT owner.n, s.id, s.code, s.name, s.scale, {_VIEW}
   JOIN entry e ON (e.shard, e.transaction_id) = (k.shard, k.transaction_id)
 {_ACCOUNT_OF_ENTRY}
 {_ASSET_OF_ACCOUNT}
-{_TRANSACTION_OF_ENTRY}
+  JOIN transaction t ON (t.shard, t.id) = (e.shard, e.transaction_id)
  WHERE a.wallet_id = w.id
 """
 

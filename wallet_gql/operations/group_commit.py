@@ -117,7 +117,7 @@ class GroupCommit:
         loop = asyncio.get_running_loop()
         item = _Item(request, loop.create_future(), loop.time())
         self._enqueue(item)
-        margin = 2 * MARGIN_SECONDS
+        margin = min(2 * MARGIN_SECONDS, self._deadline_seconds)
         timer = loop.call_later(self._deadline_seconds - margin, self._expire, item, margin)
         try:
             return await item.future
