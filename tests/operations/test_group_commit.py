@@ -873,6 +873,17 @@ async def test_many_held_wallets_do_not_stop_the_others(ledger: Ledger) -> None:
         assert seqs(outcomes[index :: len(stuck)]) == [1, 2, 3, 4]
 
 
+async def test_held_wallet_is_waited_for_longer_than_the_lock_timeout(ledger: Ledger, settings: Settings) -> None:
+    lock_timeout_seconds = 0.2
+    async with open_ledger(settings.model_copy(update={"lock_timeout_seconds": lock_timeout_seconds})) as other:
+        owner = await new_owner_in(other, 0)
+        async with held(settings, wallet(other, owner)):
+            tasks = await send(other.commits, ask(other, owner))
+            await waiting_for_locks(ledger, 1)
+            await asyncio.sleep(3 * lock_timeout_seconds)
+        await posted(tasks)
+
+
 @pytest.mark.usefixtures("long_margin")
 async def test_wallets_held_until_the_deadline_are_unavailable_and_not_posted(ledger: Ledger) -> None:
     stuck = await new_owners_in(ledger, 0, PARKED_UNDER_WAY_MAX + 2)
