@@ -102,7 +102,8 @@ async def test_more_keys_than_a_statement_takes_are_divided(ledger: Ledger) -> N
 
     assert await asyncio.gather(*map(doubled.batch.load, range(count))) == [2 * n for n in range(count)]
 
-    assert [len(keys) for keys in doubled.statements] == [BATCH_SIZE_MAX, BATCH_SIZE_MAX, 1]
+    # Two are under way at once, and either may answer first.
+    assert sorted(len(keys) for keys in doubled.statements) == [1, BATCH_SIZE_MAX, BATCH_SIZE_MAX]
 
 
 async def test_caller_that_goes_away_takes_nothing_from_the_others(ledger: Ledger) -> None:
