@@ -193,10 +193,12 @@ async def test_of_wallets_that_must_be_free_the_busy_ones_are_told_and_the_other
     assert [await is_free(ledger, name) for name in busy | free] == [True] * (len(busy) + len(free))
 
 
-async def test_a_stripe_is_waited_for_also_where_owners_must_be_free(ledger: Ledger) -> None:
-    held, owner = stripe(ledger, 2), await new_name(ledger, 2)
-    async with waiting_behind(ledger, held, [held, owner], lock=lock_free_wallets):
-        assert not await is_free(ledger, owner)
+async def test_while_a_stripe_is_waited_for_no_owner_is_held_out_of_order(ledger: Ledger) -> None:
+    """Who holds the stripe may be waiting for one of these owners: in another shard, owners come after it."""
+    held = stripe(ledger, 2)
+    owners = [await new_name(ledger, shard) for shard in (1, 2, 3)]
+    async with waiting_behind(ledger, held, [*owners, held, stripe(ledger, 3)], lock=lock_free_wallets):
+        assert [await is_free(ledger, owner) for owner in owners] == [True] * 3
 
 
 async def test_a_batch_that_does_not_wait_posts_what_it_can(ledger: Ledger) -> None:

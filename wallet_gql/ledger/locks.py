@@ -21,18 +21,11 @@ SELECT w.shard, w.kind, w.id, w.owner_id, w.opened_at
 """
 
 
-# Takes what is free among the owners' wallets and waits for the treasury stripes only. Whoever waits for an owner (the
-# statement above) holds no stripe yet, so the two statements together cannot deadlock.
+# Waits for the treasury stripes, then takes what is free among the owners' wallets. The stripes come first, across all
+# shards: while this waits, it holds nothing out of order, and what it takes out of order it never waits for.
 _LOCK_FREE: Final = """
 WITH wanted AS MATERIALIZED (
      SELECT * FROM unnest($1::smallint[], $2::smallint[], $3::text[]) AS wanted(shard, kind, owner_id)
-), owners AS MATERIALIZED (
-     SELECT w.shard, w.id
-       FROM wanted
-       JOIN wallet w ON (w.shard, w.kind, w.owner_id) = (wanted.shard, wanted.kind, wanted.owner_id)
-      WHERE wanted.kind = 1
-      ORDER BY w.shard, w.id
-        FOR NO KEY UPDATE OF w SKIP LOCKED
 ), stripes AS MATERIALIZED (
      SELECT w.shard, w.id
        FROM wanted
@@ -40,6 +33,13 @@ WITH wanted AS MATERIALIZED (
       WHERE wanted.kind <> 1
       ORDER BY w.shard, w.kind, w.id
         FOR NO KEY UPDATE OF w
+), owners AS MATERIALIZED (
+     SELECT w.shard, w.id
+       FROM wanted
+       JOIN wallet w ON (w.shard, w.kind, w.owner_id) = (wanted.shard, wanted.kind, wanted.owner_id)
+      WHERE wanted.kind = 1 AND (SELECT count(*) FROM stripes) >= 0
+      ORDER BY w.shard, w.id
+        FOR NO KEY UPDATE OF w SKIP LOCKED
 )
 SELECT w.shard, w.kind, w.id, w.owner_id, w.opened_at, locked.id IS NULL
   FROM wanted
