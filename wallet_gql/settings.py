@@ -39,6 +39,7 @@ class Settings(BaseSettings):
     document_root_mutations_max: int = Field(10, ge=1)
     document_root_queries_max: int = Field(20, ge=1)
     document_directives_max: int = Field(50, ge=0)
+    document_operations_max: int = Field(50, ge=1)
     document_fragments_max: int = Field(50, ge=0)
     document_fields_max: int = Field(1500, ge=1)
     document_cost_max: int = Field(10_000, ge=1)

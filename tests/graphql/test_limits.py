@@ -15,6 +15,7 @@ LIMITS = Limits(
     root_mutations=10,
     root_queries=20,
     directives=50,
+    operations=50,
     fragments=50,
     fields=1500,
     cost=10_000,
@@ -80,6 +81,11 @@ def spend(n: int) -> str:
             "51 fragments, at most 50",
         ),
         (
+            "".join(f"query q{n} {{__typename}}" for n in range(50)),
+            "".join(f"query q{n} {{__typename}}" for n in range(51)),
+            "51 operations, at most 50",
+        ),
+        (
             "{" + WALLET + "{" + "id " * 55 + "}}",
             "{" + WALLET + "{" + "id " * 56 + "}}",
             "1540 pairs of repeated fields",
@@ -110,7 +116,7 @@ def test_tokens_are_limited(documents: Documents) -> None:
         + "fragment f25 on Query{__typename}",
         "{...a} fragment a on Query{...a}",
         "{...a} fragment a on Query{...b} fragment b on Query{...a}",
-        "".join(f"query a{n}{{...f0}}" for n in range(250))
+        "".join(f"query a{n}{{...f0}}" for n in range(50))
         + "".join(f"fragment f{n} on Wallet{{a:balance{{...f{n + 1}}} b:balance{{...f{n + 1}}}}}" for n in range(9))
         + "fragment f9 on Query{__typename}",
         "{" + (WALLET + "{" + "id " * 17 + "}") * 18 + "}",

@@ -1,9 +1,13 @@
 """Documents parsed, measured and validated once: clients send the same few texts over and over."""
 
+import asyncio
+import gc
+import time
 from dataclasses import dataclass
-from functools import lru_cache
+from operator import attrgetter
 from typing import Final
 
+from cachetools import LRUCache
 from graphql import (
     DocumentNode,
     GraphQLError,
@@ -11,6 +15,7 @@ from graphql import (
     NoSchemaIntrospectionCustomRule,
     OperationDefinitionNode,
     OperationType,
+    Token,
     parse,
     specified_rules,
     validate,
@@ -19,10 +24,17 @@ from graphql import (
 from wallet_gql.graphql import limits
 from wallet_gql.graphql.limits import Limits
 
-DOCUMENTS_CACHED_MAX: Final = 256
-"""Documents kept; one at the limit of tokens is about a megabyte."""
+TOKENS_KEPT_MAX: Final = 16_000
+"""Tokens of the documents kept: some hundred of those that clients send. Each is five objects to the collector."""
 
-VALIDATION_ERRORS_MAX: Final = 10
+SHORT_CHARACTERS: Final = 1000
+"""A text up to this takes a few milliseconds at worst."""
+
+LONG_SECONDS: Final = 0.005
+"""A document that takes longer is followed by a pause."""
+
+VALIDATION_ERRORS_MAX: Final = 5
+"""Each can quote a value as long as the document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +52,10 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A valid document and its operations by name."""
+    """A valid document, its size in tokens, and its operations by name."""
 
     node: DocumentNode
+    tokens: int
     operations: dict[str | None, Operation]
 
     def operation(self, name: str | None) -> Operation:
@@ -75,15 +88,45 @@ class Documents:
         self._limits = limits
         self._hide_suggestions = not introspection
         self._rules = specified_rules if introspection else (*specified_rules, NoSchemaIntrospectionCustomRule)
-        self.prepare = lru_cache(maxsize=DOCUMENTS_CACHED_MAX)(self._prepare)
+        self._kept: LRUCache[str, Document] = LRUCache(
+            max(TOKENS_KEPT_MAX, limits.tokens), getsizeof=attrgetter("tokens")
+        )
+        self._short_turn = asyncio.Lock()
+        self._long_turn = asyncio.Lock()
 
-    def _prepare(self, text: str) -> Document:
+    async def find(self, text: str) -> Document:
+        """Return the document of a text; raises InvalidDocument.
+
+        Texts that are not kept take turns, short ones and long ones apart; one that took long leaves the loop to the
+        others for as long as it held it. So whoever sends many of them delays the others by one at a time.
+        """
+        document: Document | None = self._kept.get(text)
+        if document is not None:
+            return document
+        async with self._short_turn if len(text) <= SHORT_CHARACTERS else self._long_turn:
+            document = self._kept.get(text)
+            if document is not None:
+                return document
+            started = time.perf_counter()
+            try:
+                document = self._kept[text] = self.prepare(text)
+            finally:
+                seconds = time.perf_counter() - started
+                await asyncio.sleep(seconds if seconds > LONG_SECONDS else 0)
+            return document
+
+    def prepare(self, text: str) -> Document:
+        """Parse, measure and validate a text; raises InvalidDocument."""
         try:
             return self._validated(text)
         except GraphQLError as error:
-            raise InvalidDocument([error]) from None
+            raise InvalidDocument([error.with_traceback(None)]) from None
         except RecursionError:
             raise InvalidDocument([GraphQLError("The document is nested too deeply.")]) from None
+        finally:
+            # Visitors and their context hold each other, and the tree. While they are young they are found without a
+            # search through everything else that lives.
+            gc.collect(0)
 
     def _validated(self, text: str) -> Document:
         if len(text) > self._limits.characters:
@@ -92,6 +135,7 @@ class Documents:
                 " send values as variables."
             )
         node = parse(text, max_tokens=self._limits.tokens)
+        tokens = _unchain(node)
         costs = limits.check(node, self._limits)
         errors = validate(
             self._schema,
@@ -111,7 +155,22 @@ class Documents:
             errors = [GraphQLError("The document has no operation.")]
         if errors:
             raise InvalidDocument(errors)
-        return Document(node, {name: Operation(operation, costs[name]) for name, operation in operations.items()})
+        operations_by_name = {name: Operation(operation, costs[name]) for name, operation in operations.items()}
+        return Document(node, tokens, operations_by_name)
+
+
+def _unchain(node: DocumentNode) -> int:
+    """Take a document's tokens out of their chain and count them.
+
+    Each knows the one before it and the next, which only a full garbage collection would free.
+    """
+    token: Token | None = node.loc.start_token if node.loc else None
+    count = 0
+    while token is not None:
+        count += 1
+        following, token.prev, token.next = token.next, None, None
+        token = following
+    return count
 
 
 def _blame_the_document(error: GraphQLError) -> GraphQLError:

@@ -28,10 +28,10 @@ _ANSWERS: Final = (JSON, GRAPHQL_RESPONSE)
 _RETRY_AFTER_SECONDS: Final = {"OVERLOADED": b"1", "UNAVAILABLE": b"2"}
 
 
-VALUES_MAX: Final = 5000
+VALUES_MAX: Final = 1000
 """The most values that variables may have, nested ones included."""
 
-_SMALL_BODY_BYTES: Final = 8 * 1024
+_SMALL_BODY_BYTES: Final = 2 * 1024
 """A body that cannot hold more values than that is not counted."""
 
 
@@ -125,7 +125,7 @@ class GraphQLEndpoint:
         """Execute a request; returns the status and the answer."""
         query, variables, operation_name = _check_parameters(parameters)
         try:
-            document = self.documents.prepare(query)
+            document = await self.documents.find(query)
             operation = document.operation(operation_name)
         except InvalidDocument as error:
             return _request_error(error.errors, media_type, request_id)

@@ -46,6 +46,7 @@ class Limits:
     root_mutations: int
     root_queries: int
     directives: int
+    operations: int
     fragments: int
     fields: int
     cost: int
@@ -58,19 +59,16 @@ def check(document: DocumentNode, limits: Limits) -> dict[str | None, int]:
         for definition in document.definitions
         if isinstance(definition, FragmentDefinitionNode)
     }
+    operations = [definition for definition in document.definitions if isinstance(definition, OperationDefinitionNode)]
     _refuse("fragments", len(fragments), limits.fragments)
+    _refuse("operations", len(operations), limits.operations)
     sizes: dict[str, int] = {}
     # Of all operations together: each of them is walked.
-    size = sum(
-        _expanded_size(definition.selection_set, fragments, sizes, ())
-        for definition in document.definitions
-        if isinstance(definition, OperationDefinitionNode)
-    )
+    size = sum(_expanded_size(operation.selection_set, fragments, sizes, ()) for operation in operations)
     _refuse("fields", size, limits.fields)
     return {
         operation.name.value if operation.name else None: _Walk(fragments, limits).measure(operation)
-        for operation in document.definitions
-        if isinstance(operation, OperationDefinitionNode)
+        for operation in operations
     }
 
 
