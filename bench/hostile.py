@@ -10,11 +10,18 @@ import sys
 import time
 from multiprocessing import Event, Process
 from multiprocessing.synchronize import Event as EventType
+from uuid import uuid4
 
 import httpx
 
 DELAY_MAX_SECONDS = 0.1
 WALLET = 'wallet(ownerId: "a")'
+
+OWNERS = ", ".join(['"demo-alice"'] * 18)
+PAGES = "{ wallets(ownerIds: [" + OWNERS + "]) { transactions(first: 100) {"
+TOP_UP = """
+mutation($key: UUID!) { topUp(input: {ownerId: "demo-alice", amount: 1, idempotencyKey: $key}) { __typename } }
+"""
 
 DOCUMENTS = {
     "fragment bomb": "{...f0}"
@@ -27,6 +34,8 @@ DOCUMENTS = {
     "bad input object": "mutation{topUp(input:{" + " ".join(f"amoun{n}:1" for n in range(480)) + "}){__typename}}",
     "deep": "{" + "a{" * 950 + "b" + "}" * 950 + "}",
     "two whole pages": '{ wallets(ownerIds: ["demo-alice", "demo-bob"]) { transactions(first: 100) { totalCount } } }',
+    "18 long pages": PAGES + "nodes { id type amount executedAt }}}}",
+    "18 pages with entries": PAGES.replace("100", "33") + "nodes { id entries { account amount direction } }}}}",
     "990 bad ids": "query($ids: [ID!]!) { nodes(ids: $ids) { id } }",
     "1 MiB of ids": "query($ids: [ID!]!) { nodes(ids: $ids) { id } }",
     "an input of 990 fields": "mutation($i: TopUpInput!) { topUp(input: $i) { __typename } }",
@@ -62,6 +71,8 @@ def probe(client: httpx.Client, url: str) -> float:
 def main(url: str) -> int:
     """Probe a server that `wallet-gql serve --demo` runs at `url`."""
     with httpx.Client(timeout=60) as client:
+        for _ in range(100):
+            client.post(url, json={"query": TOP_UP, "variables": {"key": str(uuid4())}}).raise_for_status()
         quiet = statistics.median(probe(client, url) for _ in range(200))
         print(f"{'quiet':25} {quiet * 1000:6.1f} ms (median)")
         worst = 0.0

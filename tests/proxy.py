@@ -208,12 +208,12 @@ def through(proxy: Proxy, settings: Settings) -> Settings:
 
 
 @asynccontextmanager
-async def open_through_proxy(settings: Settings) -> AsyncIterator[tuple[Ledger, Proxy]]:
-    """Open a ledger whose every connection goes through a proxy."""
+async def open_through_proxy(settings: Settings, *, flow_at_end: bool = True) -> AsyncIterator[tuple[Ledger, Proxy]]:
+    """Open a ledger whose every connection goes through a proxy, which passes everything on before it closes."""
     async with proxy_to(settings) as proxy, open_ledger(through(proxy, settings)) as ledger:
         try:
             yield ledger, proxy
         finally:
-            # A ledger does not close while its database is silent.
-            proxy.flow()
-            proxy.release()
+            if flow_at_end:
+                proxy.flow()
+                proxy.release()

@@ -2,46 +2,15 @@ import asyncio
 import contextlib
 import gc
 
-import httpx
 import pytest
+from endpoint import Endpoint
 from factories import new_owner
 from graphql import Node, Token
-from starlette.types import Receive, Scope, Send
 
-from wallet_gql.graphql.documents import TOKENS_KEPT_MAX, Document, InvalidDocument
-from wallet_gql.graphql.http import GraphQLEndpoint
+from wallet_gql.graphql.documents import TOKENS_KEPT_MAX, InvalidDocument
 from wallet_gql.operations.opening import Ledger
 
 BALANCE = "query($o: String!) { balance(ownerId: $o) { amount } }"
-
-
-class Endpoint:
-    """The endpoint in this process; counts what was asked, and what of it was prepared."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._endpoint = GraphQLEndpoint(ledger.settings)
-        self._ledger = ledger
-        self.documents = self._endpoint.documents
-        self.asked = 0
-        self.prepared: list[str] = []
-        self._prepare = self.documents.prepare
-        self.documents.prepare = self._counted  # type: ignore[method-assign] # counted, then as ever
-
-    def _counted(self, text: str) -> Document:
-        self.prepared.append(text)
-        return self._prepare(text)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._endpoint({**scope, "state": {"ledger": self._ledger, "request_id": "test"}}, receive, send)
-
-    async def ask(self, query: str, **more: object) -> httpx.Response:
-        self.asked += 1
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(self), base_url="http://wallet.test") as client:
-            return await client.post("/graphql", json={"query": query, **more})
-
-    def figures(self) -> tuple[int, int]:
-        """Return how many documents were found, and how many had to be prepared."""
-        return self.asked - len(self.prepared), len(self.prepared)
 
 
 @pytest.fixture

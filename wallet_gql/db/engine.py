@@ -5,6 +5,7 @@ the path of a posting that is what there is to save (docs/decisions/0003). SQLAl
 and the tables.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -79,8 +80,8 @@ def _milliseconds(seconds: float) -> str:
 async def lend(engine: AsyncEngine) -> AsyncIterator[Connection]:
     """Lend an asyncpg connection from the pool, outside a transaction.
 
-    A connection that the server closed while it lay in the pool is replaced. One that comes back closed, or inside a
-    transaction, is thrown away.
+    A connection that the server closed while it lay in the pool is replaced. One that comes back closed, inside a
+    transaction, or from somebody who gave up waiting for its answer, is thrown away.
     """
     async with engine.connect() as connection:
         driver = await _driver(connection)
@@ -89,6 +90,10 @@ async def lend(engine: AsyncEngine) -> AsyncIterator[Connection]:
             driver = await _driver(connection)
         try:
             yield driver
+        except asyncio.CancelledError:
+            # A database that fell silent would not answer to who got the connection next either.
+            driver.terminate()
+            raise
         finally:
             if driver.is_closed() or driver.is_in_transaction():
                 driver.terminate()
@@ -110,12 +115,13 @@ async def begin(engine: AsyncEngine, connection: Connection) -> Transaction:
 
 
 @asynccontextmanager
-async def connect(engine: AsyncEngine) -> AsyncIterator[Connection]:
+async def connect(engine: AsyncEngine, *, deadline: float | None = None) -> AsyncIterator[Connection]:
     """Lend a connection for statements that each commit by themselves, and are each their own snapshot.
 
-    Behind PgBouncer they share a transaction, at Read Committed still each with its own snapshot.
+    Behind PgBouncer they share a transaction, at Read Committed still each with its own snapshot. At `deadline`, a time
+    of the event loop's clock, it stops waiting for the database and raises TimeoutError.
     """
-    async with lend(engine) as connection:
+    async with asyncio.timeout_at(deadline), lend(engine) as connection:
         if LOCAL_SETTINGS not in engine.get_execution_options():
             yield connection
             return

@@ -5,6 +5,8 @@ JSON only, which no HTML form can send; GET never mutates. A request is authoris
 framework's request and response objects: they cost as much as the resolvers do.
 """
 
+import asyncio
+from contextlib import nullcontext
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -14,9 +16,10 @@ from graphql import ExecutionResult, GraphQLError, execute
 from graphql.execution import Executor
 from starlette.types import Receive, Scope, Send
 
+from wallet_gql.domain.errors import Unavailable
 from wallet_gql.graphql import playground
 from wallet_gql.graphql.context import Context
-from wallet_gql.graphql.documents import Documents, InvalidDocument
+from wallet_gql.graphql.documents import Document, Documents, InvalidDocument
 from wallet_gql.graphql.errors import bad_request, format_errors
 from wallet_gql.graphql.limits import Limits
 from wallet_gql.graphql.negotiation import GRAPHQL_RESPONSE, HTML, JSON, choose, is_json
@@ -33,6 +36,10 @@ VALUES_MAX: Final = 1000
 
 _SMALL_BODY_BYTES: Final = 2 * 1024
 """A body that cannot hold more values than that is not counted."""
+
+
+COSTLY: Final = 500
+"""A query of more fields takes turns with others like it: together they would keep the loop from everyone else."""
 
 
 class BadRequest(Exception):
@@ -53,6 +60,7 @@ class GraphQLEndpoint:
         self._settings = settings
         self._schema = executable_schema()
         self.documents = Documents(self._schema, _limits(settings), introspection=settings.introspection)
+        self._costly_turn = asyncio.Lock()
         self._page = playground.page if settings.graphiql else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -133,20 +141,18 @@ class GraphQLEndpoint:
             return _request_error([error], media_type, request_id)
         if scope["method"] == "GET" and operation.is_mutation:
             raise BadRequest(HTTPStatus.METHOD_NOT_ALLOWED, "Send mutations by POST.", ((b"allow", b"POST"),))
-        result = execute(
-            self._schema,
-            document.node,
-            variable_values=variables,
-            operation_name=operation_name,
-            context_value=Context(scope["state"]["ledger"], request_id),
-            executor_class=Executor,
-            is_awaitable=is_coroutine,
-            is_async_iterable=is_stream,
-            hide_suggestions=not self._settings.introspection,
-        )
-        if is_coroutine(result):
-            result = await result
-        assert isinstance(result, ExecutionResult)
+        context = Context(scope["state"]["ledger"], request_id)
+        if operation.is_mutation:
+            # Its postings have a deadline of their own, which tells what became of them.
+            result = await self._execute(document, operation_name, variables, context)
+        else:
+            turn = self._costly_turn if operation.cost > COSTLY else nullcontext()
+            try:
+                async with asyncio.timeout(self._settings.request_deadline_seconds), turn:
+                    result = await self._execute(document, operation_name, variables, context)
+            except TimeoutError:
+                late = GraphQLError("", original_error=Unavailable("The deadline passed."))
+                return HTTPStatus.OK, {"data": None, "errors": format_errors([late], request_id)}
         if result.data is None and result.errors and all(error.path is None for error in result.errors):
             return _request_error(result.errors, media_type, request_id)
         answer: dict[str, Any] = {"data": result.data}
@@ -155,6 +161,25 @@ class GraphQLEndpoint:
         if show_cost:
             answer["extensions"] = {"cost": {"requested": operation.cost, "max": self._settings.document_cost_max}}
         return HTTPStatus.OK, answer
+
+    async def _execute(
+        self, document: Document, operation_name: str | None, variables: dict[str, Any] | None, context: Context
+    ) -> ExecutionResult:
+        result = execute(
+            self._schema,
+            document.node,
+            variable_values=variables,
+            operation_name=operation_name,
+            context_value=context,
+            executor_class=Executor,
+            is_awaitable=is_coroutine,
+            is_async_iterable=is_stream,
+            hide_suggestions=not self._settings.introspection,
+        )
+        if is_coroutine(result):
+            result = await result
+        assert isinstance(result, ExecutionResult)
+        return result
 
 
 def _limits(settings: Settings) -> Limits:

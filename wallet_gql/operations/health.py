@@ -13,7 +13,8 @@ ANSWER_WITHIN_SECONDS: Final = 2
 async def check_database(ledger: Ledger) -> str:
     """Return "ok", or in a word why the database does not answer."""
     try:
-        async with asyncio.timeout(ANSWER_WITHIN_SECONDS), connect(ledger.engine) as connection:
+        deadline = asyncio.get_running_loop().time() + ANSWER_WITHIN_SECONDS
+        async with connect(ledger.engine, deadline=deadline) as connection:
             await connection.execute("SELECT 1 FROM ledger")
     except TimeoutError:
         return "slow"

@@ -1,10 +1,11 @@
 """Opens the ledger for a worker: connections, its own treasury stripes, and what never changes."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 from uuid import UUID
 
 from asyncpg import Connection
@@ -18,6 +19,8 @@ from wallet_gql.ledger.treasury import SLOT_COUNT, claim_slot, open_stripes
 from wallet_gql.operations.group_commit import GroupCommit
 from wallet_gql.operations.read_batches import ReadBatch
 from wallet_gql.settings import Settings
+
+CLOSED_WITHIN_SECONDS: Final = 2
 
 Post: TypeAlias = Callable[[PostingRequest], Awaitable[Outcome]]
 
@@ -63,7 +66,7 @@ async def open_ledger(settings: Settings) -> AsyncIterator[Ledger]:
     """
     async with AsyncExitStack() as stack:
         engine = create_engine(settings)
-        stack.push_async_callback(engine.dispose)
+        stack.push_async_callback(_close, engine)
         await check_at_head(engine)
         async with connect(engine) as connection:
             shard_count = await reads.read_shard_count(connection)
@@ -100,14 +103,21 @@ async def open_ledger(settings: Settings) -> AsyncIterator[Ledger]:
         )
 
 
+async def _close(engine: AsyncEngine) -> None:
+    """Close the pool; what a silent database does not confirm, the end of the process closes."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(CLOSED_WITHIN_SECONDS):
+            await engine.dispose()
+
+
 def _batched_reads(engine: AsyncEngine, deadline_seconds: float) -> Reads:
     return Reads(
         wallets=ReadBatch(engine, reads.read_wallets, deadline_seconds),
         wallets_by_id=ReadBatch(engine, reads.read_wallets_by_id, deadline_seconds),
         balances=ReadBatch(engine, reads.read_balances, deadline_seconds),
         owners_balances=ReadBatch(engine, reads.read_owners_balances, deadline_seconds),
-        pages=ReadBatch(engine, reads.read_pages, deadline_seconds),
-        entries=ReadBatch(engine, reads.read_entries, deadline_seconds),
+        pages=ReadBatch(engine, reads.read_pages, deadline_seconds, rows=lambda page: 1 + len(page.transactions)),
+        entries=ReadBatch(engine, reads.read_entries, deadline_seconds, rows=len),
         transactions=ReadBatch(engine, reads.read_transactions, deadline_seconds),
         transactions_by_key=ReadBatch(engine, reads.read_transactions_by_key, deadline_seconds),
         assets=ReadBatch(engine, _read_assets, deadline_seconds),

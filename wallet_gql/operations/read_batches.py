@@ -20,6 +20,9 @@ Value = TypeVar("Value")
 STATEMENTS_UNDER_WAY_MAX: Final = 2
 BATCH_SIZE_MAX: Final = 1000
 
+ROWS_AT_ONCE: Final = 250
+"""So many rows are handed out in one turn of the event loop: what is made of them must not keep it from the others."""
+
 
 class ReadBatch(Generic[Key, Value]):
     """Collects keys and reads them together; `read` answers one value a key, in order."""
@@ -29,12 +32,16 @@ class ReadBatch(Generic[Key, Value]):
         engine: AsyncEngine,
         read: Callable[[Connection, Sequence[Key]], Awaitable[Sequence[Value]]],
         deadline_seconds: float,
+        *,
+        rows: Callable[[Value], int] = lambda _: 1,
     ) -> None:
-        """Take what is read and from where; nothing is sent before the first `load`."""
+        """Take what is read, from where, and how many rows a value has; nothing is sent before the first `load`."""
         self._engine = engine
         self._read = read
         self._deadline_seconds = deadline_seconds
+        self._rows = rows
         self._waiting: dict[Key, asyncio.Future[Value]] = {}
+        self._deadline = 0.0  # of the one that waits longest
         self._under_way: set[asyncio.Task[None]] = set()
         self._is_scheduled = False
 
@@ -43,6 +50,8 @@ class ReadBatch(Generic[Key, Value]):
         future = self._waiting.get(key)
         if future is None:
             loop = asyncio.get_running_loop()
+            if not self._waiting:
+                self._deadline = loop.time() + self._deadline_seconds
             future = self._waiting[key] = loop.create_future()
             if not self._is_scheduled and len(self._under_way) < STATEMENTS_UNDER_WAY_MAX:
                 self._is_scheduled = True
@@ -56,7 +65,7 @@ class ReadBatch(Generic[Key, Value]):
         if not keys or len(self._under_way) >= STATEMENTS_UNDER_WAY_MAX:
             return
         batch = {key: self._waiting.pop(key) for key in keys}
-        task = asyncio.create_task(self._answer(batch))
+        task = asyncio.create_task(self._answer(batch, self._deadline))
         self._under_way.add(task)
         task.add_done_callback(self._finish)
         if self._waiting:
@@ -66,21 +75,27 @@ class ReadBatch(Generic[Key, Value]):
         self._under_way.discard(task)
         self._send()
 
-    async def _answer(self, batch: dict[Key, asyncio.Future[Value]]) -> None:
+    async def _answer(self, batch: dict[Key, asyncio.Future[Value]], deadline: float) -> None:
         keys = list(batch)
 
         async def work() -> Sequence[Value]:
-            async with connect(self._engine) as connection:
+            async with connect(self._engine, deadline=deadline) as connection:
                 return await self._read(connection, keys)
 
         try:
-            values = await retrying(work, deadline_seconds=self._deadline_seconds)
+            left_seconds = deadline - asyncio.get_running_loop().time()
+            values = await retrying(work, deadline_seconds=left_seconds)
         except Exception as error:  # noqa: BLE001 - whatever it is, each caller is told
             for future in batch.values():
                 if not future.done():
                     future.set_exception(error)
                     future.exception()  # a caller that went away leaves nobody to retrieve it
         else:
+            rows = 0
             for future, value in zip(batch.values(), values, strict=True):
                 if not future.done():
                     future.set_result(value)
+                rows += self._rows(value)
+                if rows >= ROWS_AT_ONCE:
+                    rows = 0
+                    await asyncio.sleep(0)

@@ -1,5 +1,6 @@
 """Opening a wallet: idempotent by nature, for an owner has one wallet."""
 
+import asyncio
 from typing import Final, NamedTuple
 
 from wallet_gql.db.engine import connect
@@ -28,13 +29,15 @@ class Opened(NamedTuple):
 
 async def open_wallet(ledger: Ledger, owner_id: str) -> Opened:
     """Open an owner's wallet, or return the one there is. Raises `BadUserInput` for a malformed owner id."""
+    deadline_seconds = ledger.settings.request_deadline_seconds
+    deadline = asyncio.get_running_loop().time() + deadline_seconds
     name = (shard_of(check_owner_id(owner_id), ledger.shard_count), WalletKind.USER, owner_id)
 
     async def work() -> Opened:
-        async with connect(ledger.engine) as connection:
+        async with connect(ledger.engine, deadline=deadline) as connection:
             row = await connection.fetchrow(_OPEN, *name)
             if row is not None:
                 return Opened(Wallet(*row), already_open=False)
             return Opened(Wallet(*await connection.fetchrow(_FIND, *name)), already_open=True)
 
-    return await retrying(work, deadline_seconds=ledger.settings.request_deadline_seconds)
+    return await retrying(work, deadline_seconds=deadline_seconds)

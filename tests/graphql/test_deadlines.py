@@ -1,0 +1,71 @@
+"""A request's end is near also when the database falls silent: it neither answers nor goes away."""
+
+import asyncio
+from typing import Any, Final
+
+from endpoint import Endpoint
+from factories import new_owner, new_owner_id
+from proxy import open_through_proxy
+
+from wallet_gql.operations.opening import Ledger
+from wallet_gql.settings import Settings
+
+DEADLINE_SECONDS: Final = 1.0
+
+# Much more than any of this takes: the machine may be busy.
+PATIENCE_SECONDS: Final = 60
+
+BALANCE: Final = "query($o: String!) { balance(ownerId: $o) { amount } }"
+COSTLY: Final = "query($o: [String!]!) { wallets(ownerIds: $o) { transactions(first: 20) { nodes { id } } } }"
+OPEN: Final = "mutation($o: String!) { openWallet(input: {ownerId: $o}) { __typename } }"
+
+
+def codes(answer: dict[str, Any]) -> list[str]:
+    return [error["extensions"]["code"] for error in answer.get("errors", [])]
+
+
+async def test_a_silent_database_is_unavailable_to_reads_and_to_opening_a_wallet(settings: Settings) -> None:
+    short = settings.model_copy(update={"request_deadline_seconds": DEADLINE_SECONDS, "pool_size": 40})
+    async with open_through_proxy(short) as (service, proxy):
+        endpoint = Endpoint(service)
+        owner, unopened = await new_owner(service, gold=7), new_owner_id()
+        assert (await endpoint.ask(BALANCE, variables={"o": owner})).json() == {"data": {"balance": {"amount": "7"}}}
+
+        proxy.stall()
+        # More at once than there are statements under way: what waits for its turn has the same deadline.
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            silent = [endpoint.ask(BALANCE, variables={"o": name}) for name in (owner, unopened, *"abcdef")]
+            answers = await asyncio.gather(*silent, endpoint.ask(OPEN, variables={"o": unopened}))
+        assert [codes(answer.json()) for answer in answers] == [["UNAVAILABLE"]] * len(answers)
+        assert {answer.status_code for answer in answers} == {200}
+        assert {answer.headers["retry-after"] for answer in answers} == {"2"}
+
+        # The connections that fell silent were given up: what is asked afterwards has others.
+        proxy.flow()
+        assert (await endpoint.ask(BALANCE, variables={"o": owner})).json() == {"data": {"balance": {"amount": "7"}}}
+        opened = (await endpoint.ask(OPEN, variables={"o": unopened})).json()
+        assert opened == {"data": {"openWallet": {"__typename": "OpenWalletPayload"}}}
+
+
+async def test_costly_queries_take_turns_and_keep_nobody_else_waiting(ledger: Ledger) -> None:
+    short = ledger.settings.model_copy(update={"request_deadline_seconds": DEADLINE_SECONDS})
+    endpoint = Endpoint(ledger)
+    endpoint.endpoint._settings = short
+    owner = await new_owner(ledger, gold=7)
+    async with endpoint.endpoint._costly_turn:
+        waiting = asyncio.create_task(endpoint.ask(COSTLY, variables={"o": [owner]}))
+        answer = await endpoint.ask(BALANCE, variables={"o": owner})
+        assert answer.json() == {"data": {"balance": {"amount": "7"}}}
+        assert not waiting.done()
+        late = (await waiting).json()
+    assert (late["data"], codes(late)) == (None, ["UNAVAILABLE"])
+
+    answers = await asyncio.gather(*(endpoint.ask(COSTLY, variables={"o": [owner]}) for _ in range(5)))
+    assert [len(answer.json()["data"]["wallets"]) for answer in answers] == [1] * 5
+
+
+async def test_a_service_closes_although_its_database_is_silent(settings: Settings) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        async with open_through_proxy(settings, flow_at_end=False) as (service, proxy):
+            await new_owner(service)
+            proxy.stall()
