@@ -29,6 +29,7 @@ from wallet_gql.graphql.schema import export_schema
 from wallet_gql.operations import assets, demo, proof
 from wallet_gql.operations.opening import Ledger, ShardCountDiffers, open_ledger
 from wallet_gql.operations.unit_of_work import is_away
+from wallet_gql.protocol import WholeAnswers
 from wallet_gql.settings import Settings
 
 Result = TypeVar("Result")
@@ -197,6 +198,7 @@ def _serve(settings: Settings, listener: socket.socket) -> None:
         "date_header": False,
         "proxy_headers": False,
         "ws": "none",
+        "http": WholeAnswers,
         "lifespan": "on",
         "timeout_graceful_shutdown": settings.shutdown_timeout_seconds,
     }

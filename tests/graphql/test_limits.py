@@ -38,7 +38,7 @@ def fault(documents: Documents, text: str) -> str | None:
 
 
 def cost(text: str) -> int:
-    return check(parse(text), LIMITS)[None]
+    return check(parse(text), LIMITS)[None].cost
 
 
 def nested(depth: int) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from asyncpg import Connection
 from asyncpg.transaction import Transaction
 from sqlalchemy.engine import URL
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from wallet_gql.settings import Settings
 
@@ -83,25 +83,25 @@ async def lend(engine: AsyncEngine) -> AsyncIterator[Connection]:
     A connection that the server closed while it lay in the pool is replaced. One that comes back closed, inside a
     transaction, or from somebody who gave up waiting for its answer, is thrown away.
     """
-    async with engine.connect() as connection:
-        driver = await _driver(connection)
+    pooled = await engine.raw_connection()
+    driver: Any = pooled.driver_connection
+    try:
         while driver.is_closed():
-            await connection.invalidate()
-            driver = await _driver(connection)
-        try:
-            yield driver
-        except asyncio.CancelledError:
-            # A database that fell silent would not answer to who got the connection next either.
+            pooled.invalidate()
+            pooled = await engine.raw_connection()
+            driver = pooled.driver_connection
+        yield driver
+    except asyncio.CancelledError:
+        # A database that fell silent would not answer to who got the connection next either.
+        driver.terminate()
+        raise
+    finally:
+        # Neither needs an await, for neither sends anything: the pool resets nothing, what is broken is gone already.
+        if driver.is_closed() or driver.is_in_transaction():
             driver.terminate()
-            raise
-        finally:
-            if driver.is_closed() or driver.is_in_transaction():
-                driver.terminate()
-                await connection.invalidate()
-
-
-async def _driver(connection: AsyncConnection) -> Connection:
-    return (await connection.get_raw_connection()).driver_connection
+            pooled.invalidate()
+        else:
+            pooled.close()
 
 
 async def begin(engine: AsyncEngine, connection: Connection) -> Transaction:

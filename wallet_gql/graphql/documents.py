@@ -20,6 +20,7 @@ from graphql import (
     specified_rules,
     validate,
 )
+from graphql.execution.collect_fields import CollectedFields
 
 from wallet_gql.graphql import limits
 from wallet_gql.graphql.limits import Limits
@@ -39,10 +40,12 @@ VALIDATION_ERRORS_MAX: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One operation of a valid document; `cost` is in fields, see `limits`."""
+    """One operation of a valid document, how large it is by `limits`, and what its execution keeps with it."""
 
     node: OperationDefinitionNode
     cost: int
+    root_field_count: int
+    collected: dict[tuple[str, int], CollectedFields] | None
 
     @property
     def is_mutation(self) -> bool:
@@ -136,7 +139,7 @@ class Documents:
             )
         node = parse(text, max_tokens=self._limits.tokens)
         tokens = _unchain(node)
-        costs = limits.check(node, self._limits)
+        sizes = limits.check(node, self._limits)
         errors = validate(
             self._schema,
             node,
@@ -155,7 +158,11 @@ class Documents:
             errors = [GraphQLError("The document has no operation.")]
         if errors:
             raise InvalidDocument(errors)
-        operations_by_name = {name: Operation(operation, costs[name]) for name, operation in operations.items()}
+        # Without a directive, a selection is the same in every request.
+        operations_by_name = {
+            name: Operation(operation, *sizes[name], collected=None if "@" in text else {})
+            for name, operation in operations.items()
+        }
         return Document(node, tokens, operations_by_name)
 
 

@@ -10,7 +10,7 @@ multiply what is selected below them. A variable counts as 100, the most that it
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from graphql import (
     ArgumentNode,
@@ -52,8 +52,15 @@ class Limits:
     cost: int
 
 
-def check(document: DocumentNode, limits: Limits) -> dict[str | None, int]:
-    """Return the cost of each operation by its name; raises GraphQLError where the document goes past a limit."""
+class Size(NamedTuple):
+    """What an operation can answer with, in fields; and its root fields, fragments expanded."""
+
+    cost: int
+    root_field_count: int
+
+
+def check(document: DocumentNode, limits: Limits) -> dict[str | None, Size]:
+    """Return the size of each operation by its name; raises GraphQLError where the document goes past a limit."""
     fragments = {
         definition.name.value: definition
         for definition in document.definitions
@@ -111,8 +118,8 @@ class _Walk:
         self._directives = 0
         self._repetitions = 0
 
-    def measure(self, operation: OperationDefinitionNode) -> int:
-        """Return an operation's cost."""
+    def measure(self, operation: OperationDefinitionNode) -> Size:
+        """Return an operation's size."""
         limits = self._limits
         self._directives += len(operation.directives or ())
         groups = self._groups([operation.selection_set])
@@ -127,7 +134,7 @@ class _Walk:
             raise GraphQLError(
                 f"The operation costs {cost}, at most {limits.cost} is allowed: ask for smaller pages or fewer fields."
             )
-        return cost
+        return Size(cost, len(groups))
 
     def _cost(self, groups: Iterable[list[FieldNode]], depth: int) -> int:
         if depth > self._limits.depth:

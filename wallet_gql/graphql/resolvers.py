@@ -24,6 +24,8 @@ from graphql import (
 from strawberry.schema.schema_converter import GraphQLCoreConverter
 from strawberry.types.field import StrawberryField
 
+from wallet_gql.graphql.executor import Leaf, find_leaves
+
 _STRAWBERRY: Final = GraphQLCoreConverter.DEFINITION_BACKREF
 """Where Strawberry keeps its definition of a thing among graphql-core's extensions of it."""
 
@@ -41,6 +43,7 @@ def is_stream(_value: object) -> TypeGuard[AsyncIterable[Any]]:
 def tune(schema: GraphQLSchema) -> None:
     """Set how fields are resolved, inputs are made and members are found."""
     names: dict[type, str] = {}
+    attributes: dict[tuple[str, str], Leaf] = {}
 
     def resolve_type(value: object, *_: object) -> str:
         return names[type(value)]
@@ -58,10 +61,13 @@ def tune(schema: GraphQLSchema) -> None:
                 names[graphql_type.extensions[_STRAWBERRY].origin] = graphql_type.name
                 # Its class has told already what an object is.
                 graphql_type.is_type_of = None
-                for field in graphql_type.fields.values():
+                for name, field in graphql_type.fields.items():
                     field.resolve = _resolver(field)
+                    if field.extensions[_STRAWBERRY].base_resolver is None:
+                        attributes[graphql_type.name, name] = attrgetter(field.extensions[_STRAWBERRY].python_name)
                     for argument in field.args.values():
                         argument.out_name = argument.extensions[_STRAWBERRY].python_name
+    find_leaves(schema, attributes)
 
 
 def _make(origin: type, values: dict[str, Any]) -> object:

@@ -28,7 +28,7 @@ from wallet_gql.domain.model import Outcome, PostingRequest
 from wallet_gql.ledger.posting import WalletBusy, post_batch
 from wallet_gql.operations.unit_of_work import retrying, unit_of_work
 
-LANE_COUNT: Final = 4
+LANE_COUNT: Final = 2
 BATCH_SIZE_MAX: Final = 256
 PARKED_UNDER_WAY_MAX: Final = 4
 """Wallets that are waited for at once: each wait holds a connection."""
