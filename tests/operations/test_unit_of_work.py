@@ -246,7 +246,7 @@ async def test_deadlock_is_resolved(ledger: Ledger) -> None:
         retrying(lambda: lock_one_by_one(*reversed(owners)), deadline_seconds=DEADLINE_SECONDS),
     )
 
-    assert attempts == 3
+    assert attempts > 2
 
 
 async def test_lock_timeout_is_unavailable(ledger: Ledger) -> None:

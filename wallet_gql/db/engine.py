@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from asyncpg import Connection
 from asyncpg.transaction import Transaction
+from sqlalchemy import PoolProxiedConnection
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -83,13 +84,9 @@ async def lend(engine: AsyncEngine) -> AsyncIterator[Connection]:
     A connection that the server closed while it lay in the pool is replaced. One that comes back closed, inside a
     transaction, or from somebody who gave up waiting for its answer, is thrown away.
     """
-    pooled = await engine.raw_connection()
+    pooled = await _check_out(engine)
     driver: Any = pooled.driver_connection
     try:
-        while driver.is_closed():
-            pooled.invalidate()
-            pooled = await engine.raw_connection()
-            driver = pooled.driver_connection
         yield driver
     except asyncio.CancelledError:
         # A database that fell silent would not answer to who got the connection next either.
@@ -102,6 +99,18 @@ async def lend(engine: AsyncEngine) -> AsyncIterator[Connection]:
             pooled.invalidate()
         else:
             pooled.close()
+
+
+async def _check_out(engine: AsyncEngine) -> PoolProxiedConnection:
+    while True:
+        try:
+            pooled = await engine.raw_connection()
+        except engine.dialect.loaded_dbapi.Error as error:
+            # SQLAlchemy's wrapping of what the server answered to the driver.
+            raise error.__cause__ or error from None
+        if pooled.driver_connection is not None and not pooled.driver_connection.is_closed():
+            return pooled
+        pooled.invalidate()
 
 
 async def begin(engine: AsyncEngine, connection: Connection) -> Transaction:

@@ -191,6 +191,8 @@ class GraphQLEndpoint:
         if is_coroutine(result):
             result = await result
         assert isinstance(result, ExecutionResult)
+        # The executor and these helpers hold each other; apart, what a request made is gone without the collector.
+        del executor.async_helpers
         return result
 
 

@@ -29,6 +29,10 @@ from wallet_gql.ledger.posting import WalletBusy, post_batch
 from wallet_gql.operations.unit_of_work import retrying, unit_of_work
 
 LANE_COUNT: Final = 2
+TURNS_BETWEEN_BATCHES: Final = 8
+"""How often the event loop comes round before a busy lane takes its next batch. Answers go out, and what has arrived at
+the sockets is read and joins; nobody waits for what is not there."""
+
 BATCH_SIZE_MAX: Final = 256
 PARKED_UNDER_WAY_MAX: Final = 4
 """Wallets that are waited for at once: each wait holds a connection."""
@@ -190,6 +194,8 @@ class GroupCommit:
                 else:
                     item.answer(outcome)
             self._park_followers(lane)
+            for _ in range(TURNS_BETWEEN_BATCHES):
+                await asyncio.sleep(0)
         lane.is_running = False
 
     def _park(self, item: _Item) -> None:

@@ -1,0 +1,139 @@
+"""The executor's short ways lead where graphql-core's own executor goes."""
+
+import asyncio
+from dataclasses import replace
+from typing import Any, Final
+
+import pytest
+from factories import new_owner, new_owner_id
+from graphql import ExecutionResult, GraphQLObjectType, execute, parse, validate
+
+from wallet_gql.graphql import types
+from wallet_gql.graphql.context import Context
+from wallet_gql.graphql.executor import LEAVES, StraightExecutor
+from wallet_gql.graphql.resolvers import is_coroutine, is_stream
+from wallet_gql.graphql.schema import executable_schema
+from wallet_gql.operations.opening import Ledger
+
+PAGE: Final = """
+  query ($o: String!, $no: Boolean = false, $yes: Boolean = true) {
+    wallet(ownerId: $o) {
+      b: balance { amount asset { code scale } id } __typename
+      transactions(first: 3) {
+        totalCount pageInfo { hasNextPage endCursor }
+        edges { cursor node { ...one } }
+        nodes { ...one ... on Node { id } entries { account amount } }
+        nodes { balanceAfter @skip(if: $no) reference @include(if: $no) description @include(if: $yes) }
+      }
+      id
+      openedAt
+    }
+    assets { name }
+    again: assets { code ...on Asset { scale } }
+  }
+  fragment one on Transaction { type direction executedAt idempotencyKey description asset { id } }
+"""
+DOCUMENTS: Final = [
+    PAGE,
+    "query ($o: String!) { a: balance(ownerId: $o) { amount } balance(ownerId: $o) { ownerId cursor } }",
+    'query ($o: String!) { transactions(ownerId: $o, first: 500) { totalCount } node(id: "x") { id } __typename }',
+    "query ($o: String!) { wallets(ownerIds: [$o, $o]) { id balances { asset { code } } } __schema { __typename } }",
+]
+
+
+async def run(executor_class: type | None, ledger: Ledger, text: str, variables: dict[str, Any]) -> ExecutionResult:
+    result = execute(
+        executable_schema(),
+        parse(text),
+        variable_values=variables,
+        context_value=Context(ledger, "test"),
+        executor_class=executor_class,
+        is_awaitable=is_coroutine,
+        is_async_iterable=is_stream,
+    )
+    answer = await result if is_coroutine(result) else result
+    assert isinstance(answer, ExecutionResult)
+    return answer
+
+
+@pytest.mark.parametrize("text", DOCUMENTS)
+async def test_answers_are_those_of_graphql_core(ledger: Ledger, text: str) -> None:
+    assert validate(executable_schema(), parse(text)) == []
+    owner = await new_owner(ledger, gold=10)
+    for variables in ({"o": owner}, {"o": owner, "no": True, "yes": False}, {"o": new_owner_id()}, {"o": ""}):
+        straight, usual = (
+            await run(StraightExecutor, ledger, text, variables),
+            await run(None, ledger, text, variables),
+        )
+        # As text, for the order of the fields is part of the answer.
+        assert repr(straight.data) == repr(usual.data)
+        assert straight.errors == usual.errors
+
+
+@pytest.mark.parametrize("kept", [False, True])
+async def test_what_a_document_keeps_serves_all_its_requests(ledger: Ledger, *, kept: bool) -> None:
+    document = parse("query ($o: String!) { balance(ownerId: $o) { amount asset { code } } assets { code } }")
+    collected: dict[Any, Any] = {}
+    for gold in (5, 6):
+        executor = StraightExecutor.build(
+            executable_schema(), document, None, Context(ledger, "test"), {"o": await new_owner(ledger, gold=gold)},
+            is_awaitable=is_coroutine, is_async_iterable=is_stream,
+        )  # fmt: skip
+        assert isinstance(executor, StraightExecutor)
+        executor.collected = collected if kept else None
+        result = executor.execute_operation()
+        assert is_coroutine(result)
+        answer = await result
+        assert answer.data["balance"] == {"amount": str(gold), "asset": {"code": "GOLD"}}
+    assert len(collected) == (3 if kept else 0)
+
+
+def test_every_attribute_that_is_a_leaf_is_read_at_once() -> None:
+    leaves = {
+        name: set(graphql_type.extensions[LEAVES]) - {"__typename"}
+        for name, graphql_type in executable_schema().type_map.items()
+        if isinstance(graphql_type, GraphQLObjectType) and not name.startswith("__")
+    }
+    assert leaves["Balance"] == {"id", "ownerId", "amount", "cursor"}
+    assert leaves["Wallet"] == {"id", "ownerId", "openedAt"}
+    assert leaves["Query"] == leaves["Mutation"] == set()
+    assert leaves["InsufficientBalance"] == {
+        "code", "message", "retryable", "available", "required", "alreadyProcessed",
+    }  # fmt: skip
+
+
+async def test_a_leaf_that_fails_is_told_as_ever() -> None:
+    """A value that its type cannot be: the field's error, with its path, and null as far as it must go."""
+    asset = types.Asset(id="x", code="GOLD", name="Gold", scale=2)  # type: ignore[arg-type] # an id is a str at heart
+    schema = executable_schema()
+    parent = schema.type_map["Asset"]
+    assert isinstance(parent, GraphQLObjectType)
+    leaves = parent.extensions[LEAVES]
+    assert leaves["scale"](asset) == 2
+    wrong: Any
+    for wrong in (None, "two", 2**40):
+        broken = replace(asset, scale=wrong)
+        answers = []
+        for executor_class in (StraightExecutor, None):
+            document = parse("{ assets { code scale } }")
+
+            async def assets(_source: object, _info: object, broken: types.Asset = broken) -> list[types.Asset]:
+                await asyncio.sleep(0)
+                return [asset, broken]
+
+            query = schema.query_type
+            assert query is not None
+            field = query.fields["assets"]
+            resolve, field.resolve = field.resolve, assets
+            try:
+                result = execute(
+                    schema, document, executor_class=executor_class, is_awaitable=is_coroutine,
+                    is_async_iterable=is_stream,
+                )  # fmt: skip
+                assert is_coroutine(result)
+                answers.append(await result)
+            finally:
+                field.resolve = resolve
+        assert answers[0].data == answers[1].data == {"assets": None}
+        assert [error.formatted for error in answers[0].errors] == [error.formatted for error in answers[1].errors]
+        assert answers[0].errors[0].path == ["assets", 1, "scale"]
