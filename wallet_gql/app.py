@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uuid_utils.compat import uuid7
+from uuid_utils import uuid7
 
 from wallet_gql import logs
 from wallet_gql.graphql import playground
@@ -114,7 +114,7 @@ class Front:
             await self._others(scope, receive, send)
             return
         app = self._endpoint if scope["path"] == "/graphql" else self._others
-        sent = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+        sent = dict(scope["headers"]).get(b"x-request-id", b"")
         request_id = sent.decode() if _REQUEST_ID.fullmatch(sent) else uuid7().hex
         state: dict[str, Any] = scope["state"]
         state["request_id"] = request_id

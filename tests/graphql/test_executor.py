@@ -1,17 +1,20 @@
 """The executor's short ways lead where graphql-core's own executor goes."""
 
 import asyncio
+import gc
 from dataclasses import replace
 from typing import Any, Final
 
 import pytest
+from endpoint import Endpoint
 from factories import new_owner, new_owner_id
-from graphql import ExecutionResult, GraphQLObjectType, execute, parse, validate
+from graphql import ExecutionResult, GraphQLObjectType, OperationDefinitionNode, execute, parse, validate
+from graphql.execution import get_variable_values
+from graphql.execution.values import VariableValues
 
 from wallet_gql.graphql import types
 from wallet_gql.graphql.context import Context
-from wallet_gql.graphql.executor import LEAVES, StraightExecutor
-from wallet_gql.graphql.resolvers import is_coroutine, is_stream
+from wallet_gql.graphql.executor import LEAVES, StraightExecutor, is_coroutine, is_stream
 from wallet_gql.graphql.schema import executable_schema
 from wallet_gql.operations.opening import Ledger
 
@@ -70,22 +73,81 @@ async def test_answers_are_those_of_graphql_core(ledger: Ledger, text: str) -> N
         assert straight.errors == usual.errors
 
 
-@pytest.mark.parametrize("kept", [False, True])
-async def test_what_a_document_keeps_serves_all_its_requests(ledger: Ledger, *, kept: bool) -> None:
-    document = parse("query ($o: String!) { balance(ownerId: $o) { amount asset { code } } assets { code } }")
-    collected: dict[Any, Any] = {}
+@pytest.mark.parametrize(("directive", "kept"), [("", 3), ("@include(if: true)", 0)])
+async def test_what_a_document_keeps_serves_all_its_requests(ledger: Ledger, directive: str, kept: int) -> None:
+    text = f"query ($o: String!) {{ balance(ownerId: $o) {directive} {{ amount asset {{ code }} }} assets {{ code }} }}"
+    document = parse(text)
+    operation = document.definitions[0]
+    assert isinstance(operation, OperationDefinitionNode)
+    shared = StraightExecutor.of(executable_schema(), document, operation, text)
     for gold in (5, 6):
-        executor = StraightExecutor.build(
-            executable_schema(), document, None, Context(ledger, "test"), {"o": await new_owner(ledger, gold=gold)},
-            is_awaitable=is_coroutine, is_async_iterable=is_stream,
-        )  # fmt: skip
+        variables = {"o": await new_owner(ledger, gold=gold)}
+        executor = shared.for_request(Context(ledger, "test"), variables, hide_suggestions=False)
         assert isinstance(executor, StraightExecutor)
-        executor.collected = collected if kept else None
         result = executor.execute_operation()
         assert is_coroutine(result)
         answer = await result
+        assert answer.errors is None
         assert answer.data["balance"] == {"amount": str(gold), "asset": {"code": "GOLD"}}
-    assert len(collected) == (3 if kept else 0)
+    assert len(shared.collected or {}) == kept
+    assert (shared.context_value, shared.variable_values) == (None, VariableValues({}, {}))
+
+
+async def test_a_request_leaves_nothing_to_the_collector(ledger: Ledger) -> None:
+    endpoint = Endpoint(ledger)
+    owner = await new_owner(ledger, gold=10)
+    query = "query ($o: String!) { wallet(ownerId: $o) { id balance { amount } } assets { code } }"
+    await endpoint.ask(query, variables={"o": owner})
+    gc.collect()
+    gc.disable()
+    try:
+        await endpoint.ask(query, variables={"o": owner})
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        ours = [type(found) for found in gc.garbage if type(found).__module__.startswith(("graphql", "wallet_gql"))]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert ours == []
+
+
+VARIABLES: Final = [
+    ("$o: String!", {"o": "a"}, ("o",)),
+    ("$o: String!", {}, None),
+    ("$o: String!", {"o": None}, None),
+    ("$o: String!", {"o": 5}, None),
+    ('$o: String = "b"', {}, ("o",)),
+    ("$o: String", {}, ()),
+    ("$o: String", {"o": None, "more": 1}, ("o",)),
+    ("$o: [ID!]", {"o": "one"}, ("o",)),
+    ("$o: [ID!]", {"o": ["one", None]}, None),
+    ("$o: UUID!, $n: Int", {"o": "11111111-1111-4111-8111-111111111111", "n": 2**31}, None),
+    ("$o: TopUpInput!", {"o": {"ownerId": "a", "amount": "1", "idempotencyKey": "x"}}, None),
+    ("$o: TopUpInput!", {"o": [[[[]]]]}, None),
+]
+
+
+@pytest.mark.parametrize(("definitions", "given", "coerced"), VARIABLES)
+def test_variables_are_what_graphql_core_makes_of_them(
+    definitions: str, given: dict[str, Any], coerced: tuple[str, ...] | None
+) -> None:
+    text = f"query ({definitions}) {{ __typename }}"
+    document = parse(text)
+    operation = document.definitions[0]
+    assert isinstance(operation, OperationDefinitionNode)
+    shared = StraightExecutor.of(executable_schema(), document, operation, text)
+    executor = shared.for_request(None, given, hide_suggestions=True)
+    usual = get_variable_values(
+        executable_schema(), operation.variable_definitions or (), given, max_errors=20, hide_suggestions=True
+    )
+    if isinstance(executor, list):
+        assert executor == usual
+        assert coerced is None
+    else:
+        assert not isinstance(usual, list)
+        assert executor.variable_values.coerced == usual.coerced
+        assert tuple(usual.coerced) == coerced
 
 
 def test_every_attribute_that_is_a_leaf_is_read_at_once() -> None:

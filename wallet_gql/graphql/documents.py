@@ -20,9 +20,9 @@ from graphql import (
     specified_rules,
     validate,
 )
-from graphql.execution.collect_fields import CollectedFields
 
 from wallet_gql.graphql import limits
+from wallet_gql.graphql.executor import StraightExecutor
 from wallet_gql.graphql.limits import Limits
 
 TOKENS_KEPT_MAX: Final = 16_000
@@ -40,24 +40,22 @@ VALIDATION_ERRORS_MAX: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One operation of a valid document, how large it is by `limits`, and what its execution keeps with it."""
+    """One operation of a valid document, how large it is by `limits`, and what executes it."""
 
-    node: OperationDefinitionNode
+    executor: StraightExecutor
     cost: int
     root_field_count: int
-    collected: dict[tuple[str, int], CollectedFields] | None
 
     @property
     def is_mutation(self) -> bool:
         """Whether it changes anything."""
-        return self.node.operation is OperationType.MUTATION
+        return self.executor.operation.operation is OperationType.MUTATION
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A valid document, its size in tokens, and its operations by name."""
+    """A valid document: its size in tokens, and its operations by name."""
 
-    node: DocumentNode
     tokens: int
     operations: dict[str | None, Operation]
 
@@ -158,12 +156,11 @@ class Documents:
             errors = [GraphQLError("The document has no operation.")]
         if errors:
             raise InvalidDocument(errors)
-        # Without a directive, a selection is the same in every request.
         operations_by_name = {
-            name: Operation(operation, *sizes[name], collected=None if "@" in text else {})
+            name: Operation(StraightExecutor.of(self._schema, node, operation, text), *sizes[name])
             for name, operation in operations.items()
         }
-        return Document(node, tokens, operations_by_name)
+        return Document(tokens, operations_by_name)
 
 
 def _unchain(node: DocumentNode) -> int:

@@ -1,24 +1,54 @@
-"""graphql-core's executor with two short ways, for what is most of an answer.
+"""graphql-core's executor with short ways for what is most of a request.
 
 A leaf that is an attribute of its source, and neither null where it must not be nor faulty, is read at once: on the
 long way it would get a path, a resolve info and three calls. And what a selection set of one field holds is collected
-once a document instead of once a request, where no directive could make it differ. Everything else goes the long way,
-errors among it. The two methods are graphql-core's own, not its public interface (docs/decisions/0004).
+once a document instead of once a request, where no directive could make it differ. So is what a variable's type is.
+Everything else goes the long way, errors among it. The methods of graphql-core that are overridden are its own, not its
+public interface (docs/decisions/0004).
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
+from types import CoroutineType
+from typing import Any, Final, Self, TypeGuard, cast
 
-from graphql import GraphQLEnumType, GraphQLError, GraphQLNonNull, GraphQLObjectType, GraphQLScalarType, GraphQLSchema
-from graphql.execution import Executor
-from graphql.execution.collect_fields import CollectedFields, FieldDetails
+from graphql import (
+    DocumentNode,
+    FragmentDefinitionNode,
+    GraphQLEnumType,
+    GraphQLError,
+    GraphQLNonNull,
+    GraphQLObjectType,
+    GraphQLResolveInfoHelpers,
+    GraphQLScalarType,
+    GraphQLSchema,
+    OperationDefinitionNode,
+    default_field_resolver,
+    default_type_resolver,
+)
+from graphql.execution import Executor, get_variable_values
+from graphql.execution.collect_fields import CollectedFields, FieldDetails, FragmentDetails
+from graphql.execution.get_variable_signature import GraphQLVariableSignature, get_variable_signature
+from graphql.execution.values import VariableValues, VariableValueSource
 from graphql.pyutils import AwaitableOrValue, Path, Undefined
+from graphql.utilities import coerce_input_value
+
+VARIABLE_ERRORS_MAX: Final = 20
 
 Leaf = Callable[[Any], Any]
 """Reads a leaf from its source, coerced for the answer; Undefined where the long way must be gone."""
 
 LEAVES: Final = "leaves"
 """Where an object type's leaves are kept, by field name, among graphql-core's extensions of it."""
+
+
+def is_coroutine(value: object) -> TypeGuard[Awaitable[Any]]:
+    """Say whether a result is to be awaited: resolvers here are plain functions or coroutine functions."""
+    return type(value) is CoroutineType
+
+
+def is_stream(_value: object) -> TypeGuard[AsyncIterable[Any]]:
+    """Say that no result is an asynchronous iterable: lists here are lists."""
+    return False
 
 
 def find_leaves(schema: GraphQLSchema, attributes: Mapping[tuple[str, str], Leaf]) -> None:
@@ -56,9 +86,75 @@ def _coerced(read: Leaf, leaf_type: GraphQLScalarType | GraphQLEnumType, null: o
 
 
 class StraightExecutor(Executor[Any]):
-    """Executes an operation; `collected` is what its document keeps, None where selections depend on the request."""
+    """Executes an operation for one request; made from the one that its document keeps."""
 
     collected: dict[tuple[str, int], CollectedFields] | None = None
+    signatures: Sequence[GraphQLVariableSignature] = ()
+
+    @classmethod
+    def of(cls, schema: GraphQLSchema, document: DocumentNode, operation: OperationDefinitionNode, text: str) -> Self:
+        """Make what all requests for an operation of a valid document share; `text` is the document's."""
+        fragments = {
+            definition.name.value: definition
+            for definition in document.definitions
+            if isinstance(definition, FragmentDefinitionNode)
+        }
+        executor = cls(
+            schema,
+            fragments,
+            {name: FragmentDetails(definition, None) for name, definition in fragments.items()},
+            None,
+            None,
+            operation,
+            VariableValues({}, {}),
+            default_field_resolver,
+            default_type_resolver,
+            default_field_resolver,
+            is_awaitable=is_coroutine,
+            is_async_iterable=is_stream,
+        )
+        # They and the executor would hold each other, which is work for the collector; no resolver here uses them.
+        executor.async_helpers = cast("GraphQLResolveInfoHelpers", None)
+        signatures = [get_variable_signature(schema, node) for node in operation.variable_definitions or ()]
+        executor.signatures = [signature for signature in signatures if not isinstance(signature, GraphQLError)]
+        # Without a directive, a selection is the same in every request.
+        executor.collected = None if "@" in text else {}
+        return executor
+
+    def for_request(
+        self, context: object, inputs: dict[str, Any], *, hide_suggestions: bool
+    ) -> "StraightExecutor | list[GraphQLError]":
+        """Return the executor of a request, or what is wrong with its variables."""
+        values = self._coerce(inputs) or get_variable_values(
+            self.schema,
+            self.operation.variable_definitions or (),
+            inputs,
+            max_errors=VARIABLE_ERRORS_MAX,
+            hide_suggestions=hide_suggestions,
+        )
+        if isinstance(values, list):
+            return values
+        executor = self.build_per_event_executor(None)
+        assert isinstance(executor, StraightExecutor)
+        executor.context_value = context
+        executor.variable_values = values
+        executor.hide_suggestions = hide_suggestions
+        executor._relevant_sub_fields = {}
+        return executor
+
+    def _coerce(self, inputs: dict[str, Any]) -> VariableValues | None:
+        """Coerce variables that are all given and right; None where the long way must be gone."""
+        sources: dict[str, VariableValueSource] = {}
+        coerced: dict[str, Any] = {}
+        for signature in self.signatures:
+            value = inputs.get(signature.name, Undefined)
+            if value is Undefined:
+                return None
+            sources[signature.name] = VariableValueSource(signature, value)
+            coerced[signature.name] = coerce_input_value(value, signature.type)
+            if coerced[signature.name] is Undefined:
+                return None
+        return VariableValues(sources, coerced)
 
     def execute_fields(
         self,

@@ -18,12 +18,11 @@ from starlette.types import Receive, Scope, Send
 from wallet_gql.domain.errors import Unavailable
 from wallet_gql.graphql import playground
 from wallet_gql.graphql.context import Context
-from wallet_gql.graphql.documents import Document, Documents, InvalidDocument, Operation
+from wallet_gql.graphql.documents import Documents, InvalidDocument, Operation
 from wallet_gql.graphql.errors import bad_request, format_errors
-from wallet_gql.graphql.executor import StraightExecutor
+from wallet_gql.graphql.executor import is_coroutine
 from wallet_gql.graphql.limits import Limits
 from wallet_gql.graphql.negotiation import GRAPHQL_RESPONSE, HTML, JSON, choose, is_json
-from wallet_gql.graphql.resolvers import is_coroutine, is_stream
 from wallet_gql.graphql.schema import executable_schema
 from wallet_gql.settings import Settings
 
@@ -144,12 +143,12 @@ class GraphQLEndpoint:
         context = Context(scope["state"]["ledger"], request_id)
         if operation.is_mutation:
             # Its postings have a deadline of their own, which tells what became of them.
-            result = await self._execute(document, operation, operation_name, variables, context)
+            result = await self._execute(operation, variables or {}, context)
         else:
             turn = self._costly_turn if operation.cost > COSTLY else nullcontext()
             try:
                 async with asyncio.timeout(self._settings.request_deadline_seconds), turn:
-                    result = await self._execute(document, operation, operation_name, variables, context)
+                    result = await self._execute(operation, variables or {}, context)
             except TimeoutError:
                 late = GraphQLError("", original_error=Unavailable("The deadline passed."))
                 return HTTPStatus.OK, {"data": None, "errors": format_errors([late], request_id)}
@@ -162,37 +161,15 @@ class GraphQLEndpoint:
             answer["extensions"] = {"cost": {"requested": operation.cost, "max": self._settings.document_cost_max}}
         return HTTPStatus.OK, answer
 
-    async def _execute(
-        self,
-        document: Document,
-        operation: Operation,
-        operation_name: str | None,
-        variables: dict[str, Any] | None,
-        context: Context,
-    ) -> ExecutionResult:
-        # What `graphql.execute` does, less its wrapper for incremental results, and without the machinery that runs
-        # root fields one after the other where there is only one.
-        executor = StraightExecutor.build(
-            self._schema,
-            document.node,
-            None,
-            context,
-            variables,
-            operation_name,
-            is_awaitable=is_coroutine,
-            is_async_iterable=is_stream,
-            hide_suggestions=not self._settings.introspection,
-        )
+    async def _execute(self, operation: Operation, variables: dict[str, Any], context: Context) -> ExecutionResult:
+        executor = operation.executor.for_request(context, variables, hide_suggestions=not self._settings.introspection)
         if isinstance(executor, list):
             return ExecutionResult(None, executor)
-        assert isinstance(executor, StraightExecutor)
-        executor.collected = operation.collected
+        # One root field alone needs no machinery to run root fields one after the other.
         result = executor.execute_operation(serially=operation.is_mutation and operation.root_field_count > 1)
         if is_coroutine(result):
             result = await result
         assert isinstance(result, ExecutionResult)
-        # The executor and these helpers hold each other; apart, what a request made is gone without the collector.
-        del executor.async_helpers
         return result
 
 

@@ -7,11 +7,10 @@ they are coerced (`out_type`), union members found by their class (`resolve_type
 field that does. docs/decisions/0004 has the measurement.
 """
 
-from collections.abc import AsyncIterable, Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from operator import attrgetter
-from types import CoroutineType
-from typing import Any, Final, TypeGuard, cast
+from typing import Any, Final, cast
 
 from graphql import (
     GraphQLField,
@@ -28,16 +27,6 @@ from wallet_gql.graphql.executor import Leaf, find_leaves
 
 _STRAWBERRY: Final = GraphQLCoreConverter.DEFINITION_BACKREF
 """Where Strawberry keeps its definition of a thing among graphql-core's extensions of it."""
-
-
-def is_coroutine(value: object) -> TypeGuard[Awaitable[Any]]:
-    """Say whether a result is to be awaited: resolvers here are plain functions or coroutine functions."""
-    return type(value) is CoroutineType
-
-
-def is_stream(_value: object) -> TypeGuard[AsyncIterable[Any]]:
-    """Say that no result is an asynchronous iterable: lists here are lists."""
-    return False
 
 
 def tune(schema: GraphQLSchema) -> None:
