@@ -59,6 +59,7 @@ _ROLES: Final = ("postgres", "wallet_owner", "wallet_server")
 _SETTINGS: Final = {
     "shared_buffers": "256MB",
     "max_wal_size": "4GB",
+    "checkpoint_timeout": "15min",  # a page is logged whole when it first changes after a checkpoint: the fewer, the less
     "max_connections": "200",
     "timezone": "UTC",
     "log_timezone": "UTC",
