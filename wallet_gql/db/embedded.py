@@ -58,8 +58,9 @@ _ROLES: Final = ("postgres", "wallet_owner", "wallet_server")
 
 _SETTINGS: Final = {
     "shared_buffers": "256MB",
+    # A page is logged whole when it first changes after a checkpoint: the rarer they are, the less is logged.
     "max_wal_size": "4GB",
-    "checkpoint_timeout": "15min",  # a page is logged whole when it first changes after a checkpoint: the fewer, the less
+    "checkpoint_timeout": "15min",
     "max_connections": "200",
     "timezone": "UTC",
     "log_timezone": "UTC",
