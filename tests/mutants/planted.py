@@ -11,7 +11,7 @@ UNIT_OF_WORK: Final = "wallet_gql/operations/unit_of_work.py"
 
 LEDGER_TESTS: Final = ("tests/ledger",)
 OPERATIONS_TESTS: Final = ("tests/operations",)
-RACE_TESTS: Final = ("tests/ledger", "tests/concurrency", "tests/operations/test_group_commit.py")
+RACE_TESTS: Final = ("tests/ledger", "tests/concurrency", "tests/operations/group_commit")
 
 
 class Mutant(NamedTuple):
