@@ -1,7 +1,7 @@
-"""The database is stopped for 30 s under load, and started again: what clients are told, how fast, and whether it is true.
+"""The database is stopped for 30 s under load and started again: what clients are told, how fast, and is it true.
 
-`python bench/outage.py [SECONDS]`. Ends with 1 if an answer was wrong, took longer than the deadline, or if postings were
-not answered again within 3 s.
+`python bench/outage.py [SECONDS]`. Ends with 1 if an answer was wrong, took longer than the deadline, or if postings
+were not answered again within 3 s.
 """
 
 import asyncio
@@ -25,9 +25,9 @@ from pydantic import SecretStr
 
 from wallet_gql.db import migrations
 from wallet_gql.db.embedded import EmbeddedPostgres, start
+from wallet_gql.operations import demo
 from wallet_gql.operations.opening import open_ledger
 from wallet_gql.operations.proof import prove
-from wallet_gql.operations import demo
 from wallet_gql.operations.wallets import open_wallet
 from wallet_gql.settings import Settings
 
