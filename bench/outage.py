@@ -5,15 +5,13 @@ were not answered again within 3 s.
 """
 
 import asyncio
-import os
 import shutil
-import signal
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -132,14 +130,15 @@ async def prepare(settings: Settings) -> None:
             await open_wallet(ledger, f"player-{n}")
 
 
-async def drive(data: Path, url: str, running: EmbeddedPostgres, seconds: float) -> tuple[Told, float, list[str]]:
-    """Play, stop the database for so long, start it again, and ask again for everything; the server is left running."""
+async def drive(url: str, first: ExitStack, data: Path, seconds: float) -> tuple[Told, float, list[str]]:
+    """Play, stop the first database for so long, start it again, and ask again for everything."""
     told = Told()
     players = [asyncio.create_task(play(url, n, told)) for n in range(CLIENTS)]
     await asyncio.sleep(5)
-    os.kill(running.pid, signal.SIGQUIT)
+    await asyncio.to_thread(first.close)
     await asyncio.sleep(seconds)
-    with start(data):
+    with ExitStack() as second:
+        running = await asyncio.to_thread(second.enter_context, start(data))
         back = time.monotonic()
         await asyncio.sleep(8)
         told.is_over = True
@@ -151,16 +150,14 @@ async def drive(data: Path, url: str, running: EmbeddedPostgres, seconds: float)
 
 def main(seconds: float) -> int:
     """Print what happened."""
-    with folder() as made:
-        data = made / "data"
-        with start(data) as running:
-            settings = settings_of(running)
-            migrations.upgrade(settings.owner_url(), settings.server_role())
-            asyncio.run(prepare(settings))
-            environment = {"DATABASE_URL": running.server_url}
-            with servers.service(made, environment) as server:
-                told, back, wrong = asyncio.run(drive(data, f"{server.url}/graphql", running, seconds))
-        deadline = settings.request_deadline_seconds
+    with folder() as made, ExitStack() as first:
+        running = first.enter_context(start(made / "data"))
+        settings = settings_of(running)
+        migrations.upgrade(settings.owner_url(), settings.server_role())
+        asyncio.run(prepare(settings))
+        with servers.service(made, {"DATABASE_URL": running.server_url}) as server:
+            told, back, wrong = asyncio.run(drive(f"{server.url}/graphql", first, made / "data", seconds))
+    deadline = settings.request_deadline_seconds
     print(f"The database was away for {seconds:.0f} s beside {CLIENTS} clients: {dict(told.codes)}")
     print(
         f"slowest answer {told.slowest:.2f} s (deadline {deadline:.0f} s), first posting {back:.2f} s after the start"
