@@ -56,25 +56,36 @@ def caught_by(mutant: Mutant, copy: Path) -> str | None:
     return str(failed[0]) if failed else f"pytest's exit code {run.returncode}:\n{run.stdout[-2000:]}"
 
 
+def run_on_copy(mutant: Mutant) -> str | None:
+    """Plant a mutant in a copy of the project; return the test that caught it."""
+    folder = Path(tempfile.mkdtemp(prefix="wallet-gql-mutant-", dir="/tmp"))
+    try:
+        folder.chmod(0o755)
+        for name in COPIED:
+            source = ROOT / name
+            ignore = shutil.ignore_patterns("conformance", "mutants", "__pycache__")
+            if source.is_dir():
+                shutil.copytree(source, folder / name, ignore=ignore)
+            else:
+                shutil.copy(source, folder / name)
+        plant(mutant, folder)
+        return caught_by(mutant, folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def main(names: list[str]) -> int:
     """Plant every mutant, or the named ones; return 1 if one survived."""
-    survivors = 0
     chosen = [mutant for mutant in MUTANTS if not names or mutant.name in names]
+    tests = tuple(sorted({test for mutant in chosen for test in mutant.tests}))
+    # What fails anyway would catch everything.
+    if failed := run_on_copy(Mutant("nothing", (), tests)):
+        print(f"The tests fail without a mistake, so they prove nothing: {failed}")
+        return 1
+    print("passed    without a mistake", flush=True)
+    survivors = 0
     for mutant in chosen:
-        folder = Path(tempfile.mkdtemp(prefix="wallet-gql-mutant-", dir="/tmp"))
-        try:
-            folder.chmod(0o755)
-            for name in COPIED:
-                source = ROOT / name
-                ignore = shutil.ignore_patterns("conformance", "mutants", "__pycache__")
-                if source.is_dir():
-                    shutil.copytree(source, folder / name, ignore=ignore)
-                else:
-                    shutil.copy(source, folder / name)
-            plant(mutant, folder)
-            test = caught_by(mutant, folder)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        test = run_on_copy(mutant)
         survivors += test is None
         print(f"{'SURVIVED' if test is None else 'caught  '}  {mutant.name:45} {test or ''}", flush=True)
     print(f"{len(chosen) - survivors} passed, {survivors} failed")
