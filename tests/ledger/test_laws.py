@@ -56,7 +56,8 @@ class Owner:
         self.shard = shard_of(owner_id, ledger.shard_count)
 
     async def movement(self, amount: int = 10) -> Movement:
-        return await movement(self.connection, self.shard, self.id, amount)
+        # The stripe that the opening balance came from: a fork needs an entry that is there already.
+        return await movement(self.connection, self.shard, self.id, amount, slot=self.ledger.slot)
 
     async def balance(self) -> int:
         return await balance(self.ledger, self.id)
