@@ -10,7 +10,7 @@ from proxy import open_through_proxy
 from wallet_gql.operations.opening import Ledger
 from wallet_gql.settings import Settings
 
-DEADLINE_SECONDS: Final = 1.0
+DEADLINE_SECONDS: Final = 3.0
 
 # Much more than any of this takes: the machine may be busy.
 PATIENCE_SECONDS: Final = 60
