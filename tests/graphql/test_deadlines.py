@@ -3,10 +3,12 @@
 import asyncio
 from typing import Any, Final
 
+import pytest
 from endpoint import Endpoint
 from factories import new_owner, new_owner_id
 from proxy import open_through_proxy
 
+from wallet_gql.graphql import documents
 from wallet_gql.operations.opening import Ledger
 from wallet_gql.settings import Settings
 
@@ -62,6 +64,22 @@ async def test_costly_queries_take_turns_and_keep_nobody_else_waiting(ledger: Le
 
     answers = await asyncio.gather(*(endpoint.ask(COSTLY, variables={"o": [owner]}) for _ in range(5)))
     assert [len(answer.json()["data"]["wallets"]) for answer in answers] == [1] * 5
+
+
+async def test_a_new_document_that_never_has_its_turn_is_overload_and_known_ones_go_on(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(documents, "TURN_WITHIN_SECONDS", 0.1)
+    endpoint = Endpoint(ledger)
+    owner = await new_owner(ledger, gold=7)
+    known = {"data": {"balance": {"amount": "7"}}}
+    assert (await endpoint.ask(BALANCE, variables={"o": owner})).json() == known
+    async with endpoint.documents._short_turn:
+        late = await endpoint.ask(OPEN, variables={"o": new_owner_id()})
+        assert (await endpoint.ask(BALANCE, variables={"o": owner})).json() == known
+    assert (late.status_code, codes(late.json()), late.headers["retry-after"]) == (200, ["OVERLOADED"], "1")
+    opened = (await endpoint.ask(OPEN, variables={"o": new_owner_id()})).json()
+    assert opened == {"data": {"openWallet": {"__typename": "OpenWalletPayload"}}}
 
 
 async def test_a_service_closes_although_its_database_is_silent(settings: Settings) -> None:

@@ -21,6 +21,7 @@ from graphql import (
     validate,
 )
 
+from wallet_gql.domain.errors import Overloaded
 from wallet_gql.graphql import limits
 from wallet_gql.graphql.executor import StraightExecutor
 from wallet_gql.graphql.limits import Limits
@@ -33,6 +34,9 @@ SHORT_CHARACTERS: Final = 1000
 
 LONG_SECONDS: Final = 0.005
 """A document that takes longer is followed by a pause."""
+
+TURN_WITHIN_SECONDS: Final = 5
+"""A text that has not had its turn by then is refused as overload."""
 
 VALIDATION_ERRORS_MAX: Final = 5
 """Each can quote a value as long as the document."""
@@ -96,7 +100,7 @@ class Documents:
         self._long_turn = asyncio.Lock()
 
     async def find(self, text: str) -> Document:
-        """Return the document of a text; raises InvalidDocument.
+        """Return the document of a text; raises InvalidDocument, or Overloaded where too many new ones wait.
 
         Texts that are not kept take turns, short ones and long ones apart; one that took long leaves the loop to the
         others for as long as it held it. So whoever sends many of them delays the others by one at a time.
@@ -104,7 +108,13 @@ class Documents:
         document: Document | None = self._kept.get(text)
         if document is not None:
             return document
-        async with self._short_turn if len(text) <= SHORT_CHARACTERS else self._long_turn:
+        turn = self._short_turn if len(text) <= SHORT_CHARACTERS else self._long_turn
+        try:
+            async with asyncio.timeout(TURN_WITHIN_SECONDS):
+                await turn.acquire()
+        except TimeoutError:
+            raise Overloaded("Too many new documents wait.") from None
+        try:
             document = self._kept.get(text)
             if document is not None:
                 return document
@@ -115,6 +125,8 @@ class Documents:
                 seconds = time.perf_counter() - started
                 await asyncio.sleep(seconds if seconds > LONG_SECONDS else 0)
             return document
+        finally:
+            turn.release()
 
     def prepare(self, text: str) -> Document:
         """Parse, measure and validate a text; raises InvalidDocument."""

@@ -15,7 +15,7 @@ import orjson
 from graphql import ExecutionResult, GraphQLError
 from starlette.types import Receive, Scope, Send
 
-from wallet_gql.domain.errors import Unavailable
+from wallet_gql.domain.errors import Fault, Overloaded, Unavailable
 from wallet_gql.graphql import playground
 from wallet_gql.graphql.context import Context
 from wallet_gql.graphql.documents import Documents, InvalidDocument, Operation
@@ -138,6 +138,8 @@ class GraphQLEndpoint:
             return _request_error(error.errors, media_type, request_id)
         except GraphQLError as error:
             return _request_error([error], media_type, request_id)
+        except Overloaded as fault:
+            return _fault(fault, request_id)
         if scope["method"] == "GET" and operation.is_mutation:
             raise BadRequest(HTTPStatus.METHOD_NOT_ALLOWED, "Send mutations by POST.", ((b"allow", b"POST"),))
         context = Context(scope["state"]["ledger"], request_id)
@@ -150,8 +152,7 @@ class GraphQLEndpoint:
                 async with asyncio.timeout(self._settings.request_deadline_seconds), turn:
                     result = await self._execute(operation, variables or {}, context)
             except TimeoutError:
-                late = GraphQLError("", original_error=Unavailable("The deadline passed."))
-                return HTTPStatus.OK, {"data": None, "errors": format_errors([late], request_id)}
+                return _fault(Unavailable("The deadline passed."), request_id)
         if result.data is None and result.errors and all(error.path is None for error in result.errors):
             return _request_error(result.errors, media_type, request_id)
         answer: dict[str, Any] = {"data": result.data}
@@ -245,6 +246,12 @@ def _request_error(errors: list[GraphQLError], media_type: str, request_id: str)
     """Answer a request that was not executed: no `data` entry, and 400 where the media type means the status."""
     status = HTTPStatus.BAD_REQUEST if media_type == GRAPHQL_RESPONSE else HTTPStatus.OK
     return status, {"errors": format_errors(errors, request_id)}
+
+
+def _fault(fault: Fault, request_id: str) -> tuple[HTTPStatus, dict[str, Any]]:
+    """Answer a request that is right, but had to be given up as a whole."""
+    errors = format_errors([GraphQLError("", original_error=fault)], request_id)
+    return HTTPStatus.OK, {"data": None, "errors": errors}
 
 
 def _retry_after(body: dict[str, Any]) -> tuple[tuple[bytes, bytes], ...]:
