@@ -132,20 +132,23 @@ async def lane_held_up(ledger: Ledger, shard: int = 0, commits: GroupCommit | No
     await posted(first)
 
 
-async def sessions(settings: Settings, condition: str, count: int) -> list[int]:
-    """Wait until so many of the service's sessions on this database are in a state; returns their process ids."""
+async def sessions(settings: Settings, condition: str, count: int | None) -> list[int]:
+    """Wait until so many of the service's sessions on this database are in a state; returns their process ids.
+
+    None does not wait.
+    """
     async with connected(settings) as connection, asyncio.timeout(PATIENCE_SECONDS):
         while True:
             rows = await connection.fetch(
                 "SELECT pid FROM pg_stat_activity a"
                 f" WHERE datname = current_database() AND application_name = 'wallet-gql' AND {condition}"
             )
-            if len(rows) == count:
+            if count is None or len(rows) == count:
                 return [row[0] for row in rows]
             await asyncio.sleep(0.005)
 
 
-async def waiting_for_locks(ledger: Ledger, count: int) -> list[int]:
+async def waiting_for_locks(ledger: Ledger, count: int | None) -> list[int]:
     return await sessions(
         ledger.settings, "EXISTS (SELECT FROM pg_locks l WHERE l.pid = a.pid AND NOT l.granted)", count
     )

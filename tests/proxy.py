@@ -35,6 +35,9 @@ class Fate(Enum):
     HELD = auto()
     """It waits until `release`, then goes on."""
 
+    HELD_UNANSWERED = auto()
+    """It waits until `release`; then it is as above: done, but not answered."""
+
 
 @dataclass(eq=False)
 class _Link:
@@ -149,9 +152,9 @@ class Proxy:
                     self._refuse(but=link)
                 if self._fate is Fate.LOST:
                     return
-                if self._fate is Fate.HELD:
+                if self._fate in {Fate.HELD, Fate.HELD_UNANSWERED}:
                     await self._released.wait()
-                else:
+                if self._fate in {Fate.UNANSWERED, Fate.HELD_UNANSWERED}:
                     link.is_answer_lost = True
             link.server.write(message)
 

@@ -27,16 +27,23 @@ CONFLICTS = {
     "serialization failure": "ERRCODE = '40001'",
     "deadlock": "ERRCODE = '40P01'",
     "fork of a chain": "ERRCODE = '23505', CONSTRAINT = 'entry_pkey'",
+    "key written meanwhile": "ERRCODE = '23505', CONSTRAINT = 'idempotency_key_pkey'",
+    "account opened meanwhile": "ERRCODE = '23505', CONSTRAINT = 'account_shard_wallet_id_asset_id_key'",
 }
 
 FAULTS = {
-    "another unique key": ("ERRCODE = '23505', CONSTRAINT = 'idempotency_key_pkey'", asyncpg.UniqueViolationError),
+    "another unique key": ("ERRCODE = '23505', CONSTRAINT = 'asset_code_key'", asyncpg.UniqueViolationError),
     "law of the ledger": ("ERRCODE = '23514', CONSTRAINT = 'entry_law_chain'", asyncpg.CheckViolationError),
     "guard trigger": ("ERRCODE = '23001'", asyncpg.RestrictViolationError),
     "syntax": ("ERRCODE = '42601'", asyncpg.PostgresSyntaxError),
     "missing right": ("ERRCODE = '42501'", asyncpg.InsufficientPrivilegeError),
-    "disk full": ("ERRCODE = '53100'", asyncpg.DiskFullError),
-    "damaged data": ("ERRCODE = 'XX001'", asyncpg.DataCorruptedError),
+}
+
+SERVER_FAULTS = {
+    "disk full": "ERRCODE = '53100'",
+    "out of memory": "ERRCODE = '53200'",
+    "input or output": "ERRCODE = '58030'",
+    "damaged data": "ERRCODE = 'XX001'",
 }
 
 DEADLINE_SECONDS = 10
@@ -220,6 +227,18 @@ async def test_other_error_is_raised_at_once(ledger: Ledger, using: str, error: 
     work = Planted(ledger, using, failures=1)
 
     with pytest.raises(error):
+        await retrying(work, deadline_seconds=DEADLINE_SECONDS)
+
+    assert work.attempts == 1
+    assert await count_rows(ledger.settings) == before
+
+
+@pytest.mark.parametrize("using", SERVER_FAULTS.values(), ids=SERVER_FAULTS)
+async def test_servers_own_fault_is_unavailable_at_once(ledger: Ledger, using: str) -> None:
+    before = await count_rows(ledger.settings)
+    work = Planted(ledger, using, failures=1)
+
+    with pytest.raises(Unavailable):
         await retrying(work, deadline_seconds=DEADLINE_SECONDS)
 
     assert work.attempts == 1

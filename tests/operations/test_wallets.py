@@ -3,14 +3,16 @@ from datetime import UTC, datetime
 
 import pytest
 from factories import balance, new_owner_id, post
+from proxy import COMMIT, Fate, open_through_proxy
 from tables import count_rows
 
-from wallet_gql.domain.errors import BadUserInput
+from wallet_gql.domain.errors import BadUserInput, OutcomeUnknown
 from wallet_gql.domain.model import WalletMissing
 from wallet_gql.domain.shards import shard_of
 from wallet_gql.ledger.reads import OwnerName
 from wallet_gql.operations.opening import Ledger, open_ledger
 from wallet_gql.operations.wallets import open_wallet
+from wallet_gql.settings import Settings
 
 
 async def test_new_owner_gets_an_empty_wallet_in_its_shard(ledger: Ledger) -> None:
@@ -52,6 +54,43 @@ async def test_opened_at_once_over_many_connections_it_is_one_wallet(ledger: Led
         assert len({wallet.wallet.id for wallet in own}) == 1
         assert sorted(wallet.already_open for wallet in own) == [False, True, True, True]
     assert await count_rows(ledger.settings) == before._replace(wallets=before.wallets + len(owners))
+
+
+async def test_opening_again_burns_no_id(ledger: Ledger) -> None:
+    owner = new_owner_id()
+    first = await open_wallet(ledger, owner)
+    for _ in range(20):
+        await open_wallet(ledger, owner)
+
+    assert (await open_wallet(ledger, new_owner_id())).wallet.id == first.wallet.id + 1
+
+
+@pytest.mark.parametrize(("fate", "is_done"), [(Fate.LOST, False), (Fate.UNANSWERED, True)])
+async def test_opening_whose_commit_stays_in_doubt_is_outcome_unknown(
+    ledger: Ledger, settings: Settings, fate: Fate, is_done: bool
+) -> None:
+    async with open_through_proxy(settings) as (service, proxy):
+        owner = new_owner_id()
+        before = await count_rows(settings)
+        proxy.on(COMMIT, fate, then_refuse=True)
+
+        with pytest.raises(OutcomeUnknown):
+            await open_wallet(service, owner)
+
+        assert proxy.count == 1
+        assert await count_rows(settings) == before._replace(wallets=before.wallets + is_done)
+    assert (await open_wallet(ledger, owner)).already_open is is_done
+
+
+async def test_opening_whose_commit_was_cut_is_done_once(ledger: Ledger, settings: Settings) -> None:
+    async with open_through_proxy(settings) as (service, proxy):
+        before = await count_rows(settings)
+        proxy.on(COMMIT, Fate.UNANSWERED)
+
+        opened = await open_wallet(service, new_owner_id())
+
+        assert (proxy.count, opened.wallet.shard) == (1, shard_of(opened.wallet.owner_id, ledger.shard_count))
+        assert await count_rows(settings) == before._replace(wallets=before.wallets + 1)
 
 
 async def test_case_matters(ledger: Ledger) -> None:

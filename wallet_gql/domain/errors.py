@@ -23,7 +23,12 @@ class BadUserInput(Fault):
 
 
 class Overloaded(Fault):
-    """More requests wait than the service will queue; nothing was posted."""
+    """More is asked for than the service can do in time; nothing was posted."""
+
+    def __init__(self, message: str, *, retry_after_seconds: int = 1) -> None:
+        """Say what is full, and when it helps to come back."""
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class Unavailable(Fault):

@@ -99,6 +99,13 @@ class Documents:
         self._short_turn = asyncio.Lock()
         self._long_turn = asyncio.Lock()
 
+    def may_mutate(self, text: str) -> bool:
+        """Say whether a text has a mutation, without parsing it: a text that is not kept may only look like it."""
+        document: Document | None = self._kept.get(text)
+        if document is None:
+            return "mutation" in text
+        return any(operation.is_mutation for operation in document.operations.values())
+
     async def find(self, text: str) -> Document:
         """Return the document of a text; raises InvalidDocument, or Overloaded where too many new ones wait.
 

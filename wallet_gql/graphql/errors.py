@@ -36,6 +36,8 @@ _MESSAGES: Final = {
     "INTERNAL": "Something went wrong here: try again with the same key, and tell the operator the request id.",
 }
 
+UNAVAILABLE_RETRY_AFTER_SECONDS: Final = 2
+
 _log = structlog.get_logger()
 
 
@@ -60,9 +62,14 @@ def _format(error: GraphQLError, request_id: str) -> dict[str, Any]:
         message = message[:MESSAGE_LENGTH_MAX] + "…"
     if code == "INTERNAL":
         _log.error("fault", request_id=request_id, path=error.path, exc_info=error.original_error)
-    extensions = {"code": code, "requestId": request_id}
-    if isinstance(error.original_error, BadUserInput):
-        extensions["field"] = error.original_error.field
+    extensions: dict[str, Any] = {"code": code, "requestId": request_id}
+    match error.original_error:
+        case BadUserInput(field=field):
+            extensions["field"] = field
+        case Overloaded(retry_after_seconds=seconds):
+            extensions["retryAfterSeconds"] = seconds
+        case Unavailable():
+            extensions["retryAfterSeconds"] = UNAVAILABLE_RETRY_AFTER_SECONDS
     formatted: dict[str, Any] = {"message": message, "extensions": extensions}
     if error.locations:
         formatted["locations"] = [location.formatted for location in error.locations]

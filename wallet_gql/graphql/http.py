@@ -24,11 +24,10 @@ from wallet_gql.graphql.executor import is_coroutine
 from wallet_gql.graphql.limits import Limits
 from wallet_gql.graphql.negotiation import GRAPHQL_RESPONSE, HTML, JSON, choose, is_json
 from wallet_gql.graphql.schema import executable_schema
+from wallet_gql.operations.opening import Ledger
 from wallet_gql.settings import Settings
 
 _ANSWERS: Final = (JSON, GRAPHQL_RESPONSE)
-_RETRY_AFTER_SECONDS: Final = {"OVERLOADED": b"1", "UNAVAILABLE": b"2"}
-
 
 VALUES_MAX: Final = 1000
 """The most values that variables may have, nested ones included."""
@@ -132,8 +131,7 @@ class GraphQLEndpoint:
         """Execute a request; returns the status and the answer."""
         query, variables, operation_name = _check_parameters(parameters)
         try:
-            document = await self.documents.find(query)
-            operation = document.operation(operation_name)
+            operation = await self._find(scope["state"]["ledger"], query, operation_name)
         except InvalidDocument as error:
             return _request_error(error.errors, media_type, request_id)
         except GraphQLError as error:
@@ -161,6 +159,14 @@ class GraphQLEndpoint:
         if show_cost:
             answer["extensions"] = {"cost": {"requested": operation.cost, "max": self._settings.document_cost_max}}
         return HTTPStatus.OK, answer
+
+    async def _find(self, ledger: Ledger, query: str, operation_name: str | None) -> Operation:
+        """Return the operation to execute; a mutation that would be refused is refused before it costs anything."""
+        refusal = ledger.commits.refusal()
+        if refusal is not None and self.documents.may_mutate(query):
+            raise refusal
+        document = await self.documents.find(query)
+        return document.operation(operation_name)
 
     async def _execute(self, operation: Operation, variables: dict[str, Any], context: Context) -> ExecutionResult:
         executor = operation.executor.for_request(context, variables, hide_suggestions=not self._settings.introspection)
@@ -255,8 +261,6 @@ def _fault(fault: Fault, request_id: str) -> tuple[HTTPStatus, dict[str, Any]]:
 
 
 def _retry_after(body: dict[str, Any]) -> tuple[tuple[bytes, bytes], ...]:
-    for error in body.get("errors", ()):
-        seconds = _RETRY_AFTER_SECONDS.get(error["extensions"]["code"])
-        if seconds is not None:
-            return ((b"retry-after", seconds),)
-    return ()
+    """Return the header that says when to come back, where an error says so."""
+    seconds = [error["extensions"].get("retryAfterSeconds", 0) for error in body.get("errors", ())]
+    return ((b"retry-after", b"%d" % max(seconds)),) if any(seconds) else ()

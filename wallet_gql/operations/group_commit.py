@@ -5,17 +5,21 @@ added wait when idle; order is kept per wallet. Each caller gets its own outcome
 
 | what goes wrong | what is done |
 | --- | --- |
-| a conflict, a lost connection, a COMMIT in doubt | the batch is replayed whole: the keys make that safe |
+| a conflict, a lost connection | the batch is replayed whole: the keys make that safe |
+| a COMMIT in doubt | as above; from then on each request gets its true outcome or `OutcomeUnknown`, nothing else |
 | an error in the data | the batch is halved until the culprit stands alone; only its caller is told |
-| a wallet locked by somebody else | its requests are parked: they wait for it apart, their lane goes on |
+| any other error | the batch's callers are told; it is never split |
+| a wallet locked by somebody else | its requests are parked: they wait apart (see `parking`), their lane goes on |
 | a lock or statement timeout | the batch's callers are told `Unavailable`; it is never split |
 | the queue is full, or one wallet's share of it | `Overloaded` at once |
+| the queue is so long that a request would miss its deadline | `Overloaded` at once, with the time to come back |
 | a caller's deadline is near | `Unavailable` if it is queued (it is taken out); when it passes, `OutcomeUnknown` |
 | the database falls silent | its connection is given up: `Unavailable`, or `OutcomeUnknown` where COMMIT was sent |
 | a caller hangs up | nothing: its request is posted once like any other, and its key answers |
 """
 
 import asyncio
+import math
 from collections import Counter, deque
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +30,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from wallet_gql.domain.errors import Fault, OutcomeUnknown, Overloaded, Unavailable
 from wallet_gql.domain.model import Outcome, PostingRequest
 from wallet_gql.ledger.posting import WalletBusy, post_batch
-from wallet_gql.operations.unit_of_work import retrying, unit_of_work
+from wallet_gql.operations.parking import PROBE_SECONDS, StillBusy, Wallet, find_free, wait_in_line
+from wallet_gql.operations.unit_of_work import Verdict, retrying, unit_of_work, verdict
 
 LANE_COUNT: Final = 2
 TURNS_BETWEEN_BATCHES: Final = 8
@@ -34,12 +39,13 @@ TURNS_BETWEEN_BATCHES: Final = 8
 the sockets is read and joins; nobody waits for what is not there."""
 
 BATCH_SIZE_MAX: Final = 256
-PARKED_UNDER_WAY_MAX: Final = 4
-"""Wallets that are waited for at once: each wait holds a connection."""
 
 MARGIN_SECONDS: Final = 0.25
 """How long before its deadline a request gives up: twice this in a queue, this waiting for a lock, half this for any
 answer. So what is taken from a queue has time, and what was not posted is known not to be before the deadline."""
+
+MEMORY: Final = 0.5
+"""How much what a lane measured before counts beside its newest batch."""
 
 
 @dataclass(slots=True)
@@ -55,21 +61,28 @@ class Figures:
 
 @dataclass(slots=True, eq=False)
 class _Item:
-    """A request on its way; `queue` is where it waits, None once it is in the database."""
+    """A request on its way.
+
+    `queue` is where it waits, None once it is in the database. `is_in_doubt`: a COMMIT of it was sent and not answered.
+    """
 
     request: PostingRequest
     future: asyncio.Future[Outcome]
     queued_at: float
     queue: deque["_Item"] | None = None
+    is_in_doubt: bool = False
 
     @property
-    def wallet(self) -> tuple[int, str]:
+    def wallet(self) -> Wallet:
         return self.request.shard, self.request.owner_id
 
     def answer(self, result: Outcome | BaseException) -> None:
         # A caller that hung up, or was told that its deadline passed, listens no more.
         if self.future.done():
             return
+        if self.is_in_doubt and isinstance(result, BaseException):
+            # It may be in the books: that something else went wrong afterwards does not say that it is not.
+            result = OutcomeUnknown("The connection to the database was lost at COMMIT.")
         if isinstance(result, BaseException):
             self.future.set_exception(result)
         else:
@@ -78,10 +91,21 @@ class _Item:
 
 @dataclass(slots=True, eq=False)
 class _Lane:
-    """The queue of a group of shards."""
+    """The queue of a group of shards, and how long its postings take."""
 
     queue: deque[_Item] = field(default_factory=deque)
     is_running: bool = False
+    under_way_count: int = 0
+    measured_seconds: float = 0.0
+    measured_count: float = 1.0
+
+    def measure(self, seconds: float, count: int) -> None:
+        self.measured_seconds = MEMORY * self.measured_seconds + seconds
+        self.measured_count = MEMORY * self.measured_count + count
+
+    def seconds_until_posted(self) -> float:
+        """Return how long a request that comes now will take: those before it, and itself."""
+        return (self.under_way_count + len(self.queue) + 1) * self.measured_seconds / self.measured_count
 
 
 class GroupCommit:
@@ -104,20 +128,24 @@ class GroupCommit:
         self._queue_size_max = queue_size_max
         self._wallet_queue_size_max = max(1, queue_size_max // 4)
         self._lanes = [_Lane() for _ in range(lane_count)]
-        self._parked: dict[tuple[int, str], deque[_Item]] = {}
-        self._parking = asyncio.Semaphore(PARKED_UNDER_WAY_MAX)
-        self._waiting: Counter[tuple[int, str]] = Counter()
+        self._parked: dict[Wallet, deque[_Item]] = {}
+        self._in_line: Wallet | None = None
+        self._is_parking = False
+        self._waiting: Counter[Wallet] = Counter()
         self._waiting_count = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_closing = False
 
     async def post(self, request: PostingRequest) -> Outcome:
         """Queue a request and return its outcome. Raises `Overloaded`, `Unavailable` or `OutcomeUnknown`."""
-        wallet = request.shard, request.owner_id
         if self._is_closing:
             raise Unavailable("The service is shutting down.")
-        if self._waiting_count >= self._queue_size_max or self._waiting[wallet] >= self._wallet_queue_size_max:
-            raise Overloaded("Too many requests wait.")
+        wallet = request.shard, request.owner_id
+        lane = self._lane_of(wallet)
+        if (refusal := self._refusal(lane)) is not None:
+            raise refusal
+        if self._waiting[wallet] >= self._wallet_queue_size_max:
+            raise Overloaded(f"{self._waiting[wallet]} requests of this wallet wait already.")
         loop = asyncio.get_running_loop()
         item = _Item(request, loop.create_future(), loop.time())
         self._enqueue(item)
@@ -127,6 +155,27 @@ class GroupCommit:
             return await item.future
         finally:
             timer.cancel()
+
+    def refusal(self) -> Overloaded | None:
+        """Return why no lane takes a request now; None where one does. Costs next to nothing to ask."""
+        refusals = [self._refusal(lane) for lane in self._lanes]
+        return min(filter(None, refusals), key=lambda refusal: refusal.retry_after_seconds) if all(refusals) else None
+
+    def _refusal(self, lane: _Lane) -> Overloaded | None:
+        """Return why a lane takes no request: what cannot be posted before its deadline is refused at once.
+
+        A request that is let in only to miss its deadline costs the database as much as one that makes it.
+        """
+        needed = lane.seconds_until_posted()
+        too_late = needed - max(self._deadline_seconds - 2 * MARGIN_SECONDS, self._deadline_seconds / 2)
+        # An idle lane takes a request whatever it measured last: so it measures again.
+        if too_late > 0 and (lane.under_way_count or lane.queue):
+            return Overloaded(f"A posting would take {needed:.1f} s now.", retry_after_seconds=math.ceil(too_late))
+        if self._waiting_count >= self._queue_size_max:
+            return Overloaded(
+                f"{self._waiting_count} requests wait already.", retry_after_seconds=max(1, math.ceil(needed))
+            )
+        return None
 
     async def close(self) -> None:
         """Refuse new requests and finish those that wait."""
@@ -139,15 +188,21 @@ class GroupCommit:
         if parked is not None:
             self._queue(item, parked)
             return
-        lane = self._lanes[item.request.shard % len(self._lanes)]
+        lane = self._lane_of(item.wallet)
         self._queue(item, lane.queue)
-        if not lane.is_running:
+        self._run(lane)
+
+    def _lane_of(self, wallet: Wallet) -> _Lane:
+        return self._lanes[wallet[0] % len(self._lanes)]
+
+    def _run(self, lane: _Lane) -> None:
+        if lane.queue and not lane.is_running:
             lane.is_running = True
             self._start(self._run_lane(lane))
 
-    def _queue(self, item: _Item, queue: deque[_Item]) -> None:
+    def _queue(self, item: _Item, queue: deque[_Item], *, in_front: bool = False) -> None:
         item.queue = queue
-        queue.append(item)
+        queue.appendleft(item) if in_front else queue.append(item)
         self._waiting_count += 1
         self._waiting[item.wallet] += 1
 
@@ -186,9 +241,14 @@ class GroupCommit:
         task.add_done_callback(self._tasks.discard)
 
     async def _run_lane(self, lane: _Lane) -> None:
+        loop = asyncio.get_running_loop()
         while lane.queue:
+            started = loop.time()
             batch = self._take(lane.queue)
-            for item, outcome in zip(batch, await self._post(batch, wait=False), strict=True):
+            lane.under_way_count = len(batch)
+            outcomes = await self._post(batch, wait=False)
+            lane.under_way_count = 0
+            for item, outcome in zip(batch, outcomes, strict=True):
                 if isinstance(outcome, WalletBusy):
                     self._park(item)
                 else:
@@ -196,19 +256,22 @@ class GroupCommit:
             self._park_followers(lane)
             for _ in range(TURNS_BETWEEN_BATCHES):
                 await asyncio.sleep(0)
+            if not any(isinstance(outcome, Fault) for outcome in outcomes):
+                lane.measure(loop.time() - started, len(batch))
         lane.is_running = False
 
     def _park(self, item: _Item) -> None:
         """Let a request wait apart for its wallet."""
         if item.future.done() and not item.future.cancelled():
-            # Its caller was told that the outcome is unknown: now it is known that nothing was posted.
+            # Its caller was told that the outcome is unknown, and its key tells what became of it.
             return
-        parked = self._parked.get(item.wallet)
-        if parked is None:
-            parked = self._parked[item.wallet] = deque()
+        if item.wallet not in self._parked:
+            self._parked[item.wallet] = deque()
             self.figures.parked_count += 1
-            self._start(self._run_parked(item.wallet, parked))
-        self._queue(item, parked)
+        self._queue(item, self._parked[item.wallet])
+        if not self._is_parking:
+            self._is_parking = True
+            self._start(self._run_parking())
 
     def _park_followers(self, lane: _Lane) -> None:
         """Let what arrived for parked wallets while their batch was in the database wait behind it, in order."""
@@ -218,37 +281,81 @@ class GroupCommit:
             self._leave_queue(item)
             self._queue(item, self._parked[item.wallet])
 
-    async def _run_parked(self, wallet: tuple[int, str], queue: deque[_Item]) -> None:
-        """Post a wallet's requests in batches of their own, each waiting for the wallet's lock."""
-        async with self._parking:
-            while queue:
-                batch = self._take(queue)
-                for item, outcome in zip(batch, await self._post(batch, wait=True), strict=True):
-                    assert not isinstance(outcome, WalletBusy)
+    def _unpark(self, wallet: Wallet) -> None:
+        """Send what waits for a wallet back to its lane, in front, in order."""
+        lane = self._lane_of(wallet)
+        for item in reversed(self._parked.pop(wallet)):
+            item.queue = lane.queue
+            lane.queue.appendleft(item)
+        self._run(lane)
+
+    async def _run_parking(self) -> None:
+        while self._parked:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._look_for_free())
+                group.create_task(self._stand_in_line())
+        self._is_parking = False
+
+    async def _look_for_free(self) -> None:
+        """Send parked wallets back to their lanes as soon as their locks are free."""
+        while self._parked:
+            await asyncio.sleep(PROBE_SECONDS)
+            asked = [wallet for wallet in self._parked if wallet != self._in_line]
+            for wallet in await find_free(self._engine, asked, deadline_seconds=self._deadline_seconds):
+                if wallet in self._parked and wallet != self._in_line:
+                    self._unpark(wallet)
+
+    async def _stand_in_line(self) -> None:
+        """Let one parked wallet after the other wait in the database's own line for its lock, a short slice each.
+
+        A wallet that others lock again and again is never seen free: without its turn in that line it would starve.
+        """
+        loop = asyncio.get_running_loop()
+        while self._parked:
+            wallet = self._in_line = next(iter(self._parked))
+            queue = self._parked[wallet] = self._parked.pop(wallet)  # now it is the last one
+            batch = self._take(queue)
+            outcomes = await self._post(batch, wait=True) if batch else ()
+            self._in_line = None
+            for item, outcome in zip(reversed(batch), reversed(outcomes), strict=True):
+                if not isinstance(outcome, WalletBusy):
                     item.answer(outcome)
-        del self._parked[wallet]
+                elif loop.time() > item.queued_at + self._deadline_seconds - 2 * MARGIN_SECONDS:
+                    item.answer(Unavailable("The wallet stayed locked."))
+                else:
+                    self._queue(item, queue, in_front=True)
+            if not any(isinstance(outcome, WalletBusy) for outcome in outcomes):
+                self._unpark(wallet)
 
     async def _post(self, batch: Sequence[_Item], *, wait: bool) -> Sequence[Outcome | WalletBusy | Exception]:
-        """Post a batch in a unit of work; one result an item, in order."""
+        """Post a batch in a unit of work; one result per item, in order."""
         loop = asyncio.get_running_loop()
         started = loop.time()
-        left_seconds = max(MARGIN_SECONDS, batch[0].queued_at + self._deadline_seconds - started - MARGIN_SECONDS)
+        # As long as its youngest has: the older ones' callers are told when their own deadlines pass.
+        deadline = max(item.queued_at for item in batch) + self._deadline_seconds
+        left_seconds = max(MARGIN_SECONDS, deadline - started - MARGIN_SECONDS)
         requests = [item.request for item in batch]
 
         async def work() -> list[Outcome | WalletBusy]:
-            async with unit_of_work(self._engine, deadline=started + left_seconds + MARGIN_SECONDS / 2) as connection:
-                if wait:
-                    # So that what waited for the lock in vain is known not to be posted before its deadline passes.
-                    await connection.execute(f"SET LOCAL lock_timeout = {round(left_seconds * 1000)}")
-                return await post_batch(connection, requests, self._slot, wait=wait)
+            try:
+                async with unit_of_work(
+                    self._engine, deadline=started + left_seconds + MARGIN_SECONDS / 2
+                ) as connection:
+                    if wait:
+                        await wait_in_line(connection, batch[0].wallet, left_seconds)
+                    return await post_batch(connection, requests, self._slot, wait=wait)
+            except StillBusy:
+                return [WalletBusy()] * len(batch)
+
+        def doubt() -> None:
+            for item in batch:
+                item.is_in_doubt = True
 
         try:
-            return await retrying(work, deadline_seconds=left_seconds)
-        except Fault as fault:
-            return [fault] * len(batch)
-        except Exception as error:  # noqa: BLE001 - whatever the data did, each caller is answered
-            if len(batch) == 1:
-                return [error]
+            return await retrying(work, deadline_seconds=left_seconds, on_doubt=doubt)
+        except Exception as error:  # noqa: BLE001 - whatever it is, each caller is answered
+            if len(batch) == 1 or verdict(error) is not Verdict.DATA:
+                return [error] * len(batch)
         finally:
             self.figures.database_seconds += loop.time() - started
         middle = len(batch) // 2

@@ -3,12 +3,12 @@
 import asyncio
 from typing import Final, NamedTuple
 
-from wallet_gql.db.engine import connect
 from wallet_gql.domain.model import Wallet, WalletKind
 from wallet_gql.domain.shards import shard_of
 from wallet_gql.domain.text import check_owner_id
+from wallet_gql.ledger.reads import OwnerName
 from wallet_gql.operations.opening import Ledger
-from wallet_gql.operations.unit_of_work import retrying
+from wallet_gql.operations.unit_of_work import retrying, unit_of_work
 
 _OPEN: Final = """
 INSERT INTO wallet (shard, kind, owner_id) VALUES ($1, $2, $3)
@@ -28,16 +28,23 @@ class Opened(NamedTuple):
 
 
 async def open_wallet(ledger: Ledger, owner_id: str) -> Opened:
-    """Open an owner's wallet, or return the one there is. Raises `BadUserInput` for a malformed owner id."""
+    """Open an owner's wallet, or return the one there is.
+
+    Raises `BadUserInput` for a malformed owner id, `Unavailable`, and `OutcomeUnknown` when a COMMIT stayed in doubt.
+    """
     deadline_seconds = ledger.settings.request_deadline_seconds
     deadline = asyncio.get_running_loop().time() + deadline_seconds
-    name = (shard_of(check_owner_id(owner_id), ledger.shard_count), WalletKind.USER, owner_id)
+    shard = shard_of(check_owner_id(owner_id), ledger.shard_count)
+    # Looked up first: an insert that meets the row burns an id all the same.
+    if (found := await ledger.reads.wallets.load(OwnerName(shard, owner_id))) is not None:
+        return Opened(found, already_open=True)
 
     async def work() -> Opened:
-        async with connect(ledger.engine, deadline=deadline) as connection:
-            row = await connection.fetchrow(_OPEN, *name)
+        async with unit_of_work(ledger.engine, deadline=deadline) as connection:
+            row = await connection.fetchrow(_OPEN, shard, WalletKind.USER, owner_id)
             if row is not None:
                 return Opened(Wallet(*row), already_open=False)
-            return Opened(Wallet(*await connection.fetchrow(_FIND, *name)), already_open=True)
+            row = await connection.fetchrow(_FIND, shard, WalletKind.USER, owner_id)
+            return Opened(Wallet(*row), already_open=True)
 
     return await retrying(work, deadline_seconds=deadline_seconds)

@@ -1,14 +1,20 @@
 """What goes wrong in the database, at COMMIT above all, and what becomes of the batch."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
 import pytest
 from batches import (
+    DEADLINE_SECONDS,
+    PATIENCE_SECONDS,
     added,
     again,
     ask,
+    connected,
+    group_commit_of,
     held,
     new_owner_in,
     new_owners_in,
@@ -21,18 +27,23 @@ from batches import (
     terminate,
     until,
     waiting_for_locks,
+    wallet,
 )
 from factories import balance
-from proxy import COMMIT, Fate, open_through_proxy
+from proxy import COMMIT, Fate, Proxy, open_through_proxy
 from tables import count_rows
 
 from wallet_gql.domain.errors import OutcomeUnknown, Unavailable
 from wallet_gql.domain.model import (
+    Outcome,
     Posted,
+    PostingRequest,
     Refused,
 )
 from wallet_gql.ledger import posting
+from wallet_gql.ledger.locks import lock_wallets
 from wallet_gql.operations import group_commit
+from wallet_gql.operations.group_commit import GroupCommit
 from wallet_gql.operations.opening import Ledger
 from wallet_gql.settings import Settings
 
@@ -73,8 +84,19 @@ async def test_lost_race_is_replayed_whole(ledger: Ledger, error: Exception, att
     assert await count_rows(ledger.settings) == added(before, transactions=10)
 
 
-@pytest.mark.parametrize("error", [asyncpg.LockNotAvailableError("planted"), asyncpg.QueryCanceledError("planted")])
-async def test_timeout_is_told_to_the_whole_batch_which_is_never_split(
+@pytest.mark.parametrize(
+    "error",
+    [
+        asyncpg.LockNotAvailableError("planted"),
+        asyncpg.QueryCanceledError("planted"),
+        asyncpg.DiskFullError("planted"),
+        asyncpg.OutOfMemoryError("planted"),
+        asyncpg.PostgresIOError("planted"),
+        asyncpg.DataCorruptedError("planted"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_fault_of_the_server_is_told_to_the_whole_batch_which_is_never_split(
     ledger: Ledger, error: Exception, attempts: list[Exception | None]
 ) -> None:
     owner = await new_owner_in(ledger, 0)
@@ -86,6 +108,71 @@ async def test_timeout_is_told_to_the_whole_batch_which_is_never_split(
     assert [type(outcome) for outcome in outcomes] == [Unavailable] * 10
     assert len(attempts) == 1
     assert await count_rows(ledger.settings) == before
+
+
+async def test_fault_of_ours_is_told_to_the_whole_batch_which_is_never_split(
+    ledger: Ledger, attempts: list[Exception | None]
+) -> None:
+    owner = await new_owner_in(ledger, 0)
+    before = await count_rows(ledger.settings)
+    attempts += [LookupError("planted"), LookupError("planted")]
+
+    outcomes = await results(await send(ledger.commits, *(ask(ledger, owner) for _ in range(10))))
+
+    assert [type(outcome) for outcome in outcomes] == [LookupError] * 10
+    assert len(attempts) == 1
+    assert await count_rows(ledger.settings) == before
+
+
+@asynccontextmanager
+async def taken_after_a_commit_in_doubt(
+    settings: Settings, service: Ledger, proxy: Proxy, owner: str, commits: GroupCommit, *requests: PostingRequest
+) -> AsyncIterator[list[asyncio.Task[Outcome]]]:
+    """Post requests whose COMMIT is done but not answered; another session has the wallet before they are replayed."""
+    proxy.on(COMMIT, Fate.HELD_UNANSWERED)
+    tasks = await send(commits, *requests)
+    await until(lambda: proxy.count == 1)
+    async with connected(settings) as other, other.transaction():
+        taking = asyncio.create_task(lock_wallets(other, [wallet(service, owner)]))
+        async with connected(settings) as watcher:
+            while not await watcher.fetchval(  # noqa: ASYNC110 - another session's wait has no event of ours
+                "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = $1 AND NOT granted)", other.get_server_pid()
+            ):
+                await asyncio.sleep(0.005)
+        proxy.release()
+        await taking
+        await until(lambda: commits.figures.parked_count == 1)
+        yield tasks
+
+
+@pytest.mark.usefixtures("long_margin")
+@pytest.mark.parametrize("is_freed", [True, False], ids=["freed", "held until the deadline"])
+async def test_doubt_of_a_commit_is_kept_while_its_wallet_is_parked(
+    ledger: Ledger, settings: Settings, is_freed: bool
+) -> None:
+    async with (
+        open_through_proxy(settings) as (service, proxy),
+        group_commit_of(service, deadline_seconds=PATIENCE_SECONDS if is_freed else DEADLINE_SECONDS) as commits,
+    ):
+        owner = await new_owner_in(service, 0, gold=1)
+        requests = [ask(service, owner) for _ in range(3)]
+        before = await count_rows(settings)
+        async with taken_after_a_commit_in_doubt(settings, service, proxy, owner, commits, *requests) as doubtful:
+            # One that comes later is in no doubt.
+            tasks = [*doubtful, *await send(commits, late := ask(service, owner, 10))]
+            if not is_freed:
+                outcomes = await results(tasks)
+                # They are in the books: "nothing was posted" would be untrue.
+                assert [type(outcome) for outcome in outcomes] == [OutcomeUnknown] * 3 + [Unavailable]
+                assert await count_rows(settings) == added(before, transactions=3)
+        if is_freed:
+            assert seqs(await posted(tasks)) == [2, 3, 4, 5]
+            assert await count_rows(settings) == added(before, transactions=4)
+        else:
+            told = await asyncio.gather(*await send(ledger.commits, *map(again, [*requests, late])))
+            assert [isinstance(outcome, Posted) and outcome.already_processed for outcome in told] == [True] * 3 + [
+                False
+            ]
 
 
 @pytest.mark.parametrize("fate", [Fate.LOST, Fate.UNANSWERED])

@@ -35,7 +35,7 @@ from wallet_gql.domain.model import (
     Posted,
 )
 from wallet_gql.operations import group_commit
-from wallet_gql.operations.group_commit import BATCH_SIZE_MAX, PARKED_UNDER_WAY_MAX
+from wallet_gql.operations.group_commit import BATCH_SIZE_MAX
 from wallet_gql.operations.opening import Ledger, open_ledger
 from wallet_gql.settings import Settings
 
@@ -251,11 +251,11 @@ async def test_close_finishes_a_full_queue_and_refuses_what_is_new(ledger: Ledge
 
 
 async def test_close_finishes_what_waits_for_held_wallets(ledger: Ledger) -> None:
-    owners = await new_owners_in(ledger, 0, PARKED_UNDER_WAY_MAX + 2)
+    owners = await new_owners_in(ledger, 0, 6)
     async with group_commit_of(ledger) as commits:
         async with held(ledger.settings, *(wallet(ledger, owner) for owner in owners)):
             tasks = await send(commits, *(ask(ledger, owner) for owner in owners for _ in range(2)))
-            await waiting_for_locks(ledger, PARKED_UNDER_WAY_MAX)
+            await until(lambda: commits.figures.parked_count == len(owners))
             closing = asyncio.create_task(commits.close())
             await turns()
             assert not closing.done()

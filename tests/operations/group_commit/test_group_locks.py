@@ -24,6 +24,7 @@ from batches import (
     seqs,
     sessions,
     stripe,
+    until,
     waiting_for_locks,
     wallet,
 )
@@ -35,7 +36,6 @@ from wallet_gql.domain.errors import Unavailable
 from wallet_gql.domain.model import (
     Outcome,
 )
-from wallet_gql.operations.group_commit import PARKED_UNDER_WAY_MAX
 from wallet_gql.operations.opening import Ledger, open_ledger
 from wallet_gql.settings import Settings
 
@@ -99,11 +99,11 @@ async def test_order_is_kept_where_a_wallet_is_found_busy(ledger: Ledger) -> Non
 
 
 async def test_many_held_wallets_do_not_stop_the_others(ledger: Ledger) -> None:
-    stuck = await new_owners_in(ledger, 0, 3 * PARKED_UNDER_WAY_MAX)
+    stuck = await new_owners_in(ledger, 0, 12)
     others = await new_owners_in(ledger, 0, 3)
     async with held(ledger.settings, *(wallet(ledger, owner) for owner in stuck)):
         tasks = await send(ledger.commits, *(ask(ledger, owner) for _ in range(3) for owner in stuck))
-        await waiting_for_locks(ledger, PARKED_UNDER_WAY_MAX)
+        await until(lambda: ledger.commits.figures.parked_count == len(stuck))
         for _ in range(5):
             await posted(await send(ledger.commits, *(ask(ledger, owner) for owner in others)))
         tasks += await send(ledger.commits, *(ask(ledger, owner) for owner in stuck))
@@ -113,6 +113,45 @@ async def test_many_held_wallets_do_not_stop_the_others(ledger: Ledger) -> None:
     outcomes = await posted(tasks)
     for index in range(len(stuck)):
         assert seqs(outcomes[index :: len(stuck)]) == [1, 2, 3, 4]
+
+
+async def test_wallet_that_is_free_again_does_not_wait_for_wallets_that_are_not(ledger: Ledger) -> None:
+    *stuck, brief = await new_owners_in(ledger, 0, 13)
+    async with held(ledger.settings, *(wallet(ledger, owner) for owner in stuck)):
+        tasks = await send(ledger.commits, *(ask(ledger, owner) for owner in stuck))
+        await until(lambda: ledger.commits.figures.parked_count == len(stuck))
+        async with held(ledger.settings, wallet(ledger, brief)):
+            late = await send(ledger.commits, ask(ledger, brief), ask(ledger, brief))
+            await until(lambda: ledger.commits.figures.parked_count == len(stuck) + 1)
+
+        assert seqs(await posted(late)) == [1, 2]
+        # Whoever waits, waits with one connection in all.
+        for _ in range(20):
+            assert len(await waiting_for_locks(ledger, None)) <= 1
+            await asyncio.sleep(0.01)
+        assert not any(task.done() for task in tasks)
+
+    assert seqs(await posted(tasks)) == [1] * len(stuck)
+
+
+async def test_wallet_that_others_lock_again_and_again_has_its_turn(ledger: Ledger, settings: Settings) -> None:
+    owners = await new_owners_in(ledger, 0, 4)
+    is_over = False
+
+    async def use(owner: str) -> None:
+        # Of two sessions, one always waits in line already when the other lets go: the lock is never seen free.
+        while not is_over:
+            async with held(settings, wallet(ledger, owner)):
+                await asyncio.sleep(0.02)
+
+    users = [asyncio.create_task(use(owner)) for owner in owners for _ in range(2)]
+    try:
+        for _ in range(3):
+            await posted(await send(ledger.commits, *(ask(ledger, owner) for owner in owners for _ in range(2))))
+    finally:
+        is_over = True
+        await asyncio.gather(*users)
+    assert ledger.commits.figures.parked_count > 0
 
 
 async def test_held_wallet_is_waited_for_longer_than_the_lock_timeout(ledger: Ledger, settings: Settings) -> None:
@@ -128,7 +167,7 @@ async def test_held_wallet_is_waited_for_longer_than_the_lock_timeout(ledger: Le
 
 @pytest.mark.usefixtures("long_margin")
 async def test_wallets_held_until_the_deadline_are_unavailable_and_not_posted(ledger: Ledger) -> None:
-    stuck = await new_owners_in(ledger, 0, PARKED_UNDER_WAY_MAX + 2)
+    stuck = await new_owners_in(ledger, 0, 6)
     free = await new_owner_in(ledger, 0)
     before = await count_rows(ledger.settings)
     requests = [ask(ledger, owner) for owner in stuck for _ in range(2)]
