@@ -11,6 +11,7 @@ UNIT_OF_WORK: Final = "wallet_gql/operations/unit_of_work.py"
 
 LEDGER_TESTS: Final = ("tests/ledger",)
 OPERATIONS_TESTS: Final = ("tests/operations",)
+GROUP_COMMIT_TESTS: Final = ("tests/operations/group_commit",)
 RACE_TESTS: Final = ("tests/ledger", "tests/concurrency", "tests/operations/group_commit")
 
 
@@ -36,11 +37,11 @@ _LOCK_LATE: Final = """    for row in sorted({(a.wallet.shard, a.kind, a.wallet.
 _HEADS_LINE: Final = "    now = await _read_heads(connection, accounts)\n"
 _KEYS_LINE: Final = "    batch = _Batch(now, await _read_keys(connection, found))\n"
 
-_POST_LINE: Final = "                return await post_batch(connection, requests, self._slot, wait=wait)\n"
-_ANSWER_EARLY: Final = """                early = await post_batch(connection, requests, self._slot, wait=wait)
-                for item, outcome in zip(batch, early, strict=True):
-                    item.answer(outcome)
-                return early
+_POST_LINE: Final = "                    return await post_batch(connection, requests, self._slot, wait=wait)\n"
+_ANSWER_EARLY: Final = """                    early = await post_batch(connection, requests, self._slot, wait=wait)
+                    for item, outcome in zip(batch, early, strict=True):
+                        item.answer(outcome)
+                    return early
 """
 
 _WORK_LINE: Final = "        async def work() -> list[Outcome | WalletBusy]:\n"
@@ -116,8 +117,8 @@ MUTANTS: Final = (
         (
             (
                 GROUP_COMMIT,
-                "for item, outcome in zip(batch, await self._post(batch, wait=False), strict=True):",
-                "for item, outcome in zip(batch, [*await self._post(batch, wait=False)][::-1], strict=True):",
+                "outcomes = await self._post(batch, wait=False)",
+                "outcomes = [*await self._post(batch, wait=False)][::-1]",
             ),
         ),
         OPERATIONS_TESTS,
@@ -142,5 +143,36 @@ MUTANTS: Final = (
             ),
         ),
         LEDGER_TESTS,
+    ),
+    Mutant(
+        "doubt of a COMMIT forgotten while parked",
+        ((GROUP_COMMIT, "if self.is_in_doubt and isinstance(result, BaseException):", "if False:"),),
+        GROUP_COMMIT_TESTS,
+    ),
+    Mutant(
+        "batch split on a fault of the server",
+        ((GROUP_COMMIT, "len(batch) == 1 or verdict(error) is not Verdict.DATA", "len(batch) == 1"),),
+        GROUP_COMMIT_TESTS,
+    ),
+    Mutant(
+        "free wallets wait behind locked ones",
+        (
+            (
+                GROUP_COMMIT,
+                "                    self._unpark(wallet)\n\n    async def _stand",
+                "                    str(wallet)\n\n    async def _stand",
+            ),
+        ),
+        GROUP_COMMIT_TESTS,
+    ),
+    Mutant(
+        "a locked wallet never stands in line",
+        ((GROUP_COMMIT, "                group.create_task(self._stand_in_line())\n", ""),),
+        GROUP_COMMIT_TESTS,
+    ),
+    Mutant(
+        "what cannot be in time is let in",
+        ((GROUP_COMMIT, "if too_late > 0 and (lane", "if too_late > 1000 and (lane"),),
+        GROUP_COMMIT_TESTS,
     ),
 )
