@@ -108,7 +108,7 @@ def _add_cycle(row: Row, image_bytes: int, checkpoint_seconds: float) -> None:
     assert row.wal_bytes is not None
     assert row.wal_images is not None
     share = image_bytes / (row.rate * checkpoint_seconds)
-    row.extra = {
+    row.extra |= {
         "image_bytes_since_checkpoint": image_bytes,
         "wal_bytes_of_cycle": row.wal_bytes - row.wal_images + share,
     }

@@ -41,6 +41,7 @@ local options, head, window_end = {}, nil, nil
 
 -- Globals, for `done` reads them from each thread.
 sent, answered, in_window, postings, failed, first_failure = 0, 0, 0, 0, 0, ""
+by_second = {}
 
 local function seed()
   local file = assert(io.open("/dev/urandom", "rb"))
@@ -108,7 +109,12 @@ end
 function response(status, _, body)
   answered = answered + 1
   if status == 200 and succeeded(body) then
-    if now() <= window_end then in_window = in_window + 1 end
+    local left = window_end - now()
+    if left >= 0 then
+      in_window = in_window + 1
+      local second = math.min(math.floor(window_seconds - left), math.ceil(window_seconds) - 1) + 1
+      by_second[second] = (by_second[second] or 0) + 1
+    end
     return
   end
   failed = failed + 1
@@ -156,6 +162,14 @@ function done(summary, latency, _)
   total.max_ms = latency.max / 1000
   local fields = {}
   for name, value in pairs(total) do table.insert(fields, string.format('"%s":%.17g', name, value)) end
+  local seconds = {}
+  for second = 1, math.ceil(total.window_seconds) do
+    seconds[second] = 0
+    for _, thread in ipairs(threads) do
+      seconds[second] = seconds[second] + (thread:get("by_second")[second] or 0)
+    end
+  end
+  table.insert(fields, '"by_second":[' .. table.concat(seconds, ",") .. "]")
   for _, thread in ipairs(threads) do
     if thread:get("failed") > 0 then print("FAILURE " .. thread:get("first_failure")) break end
   end

@@ -1,7 +1,7 @@
 """`make bench`: measures the service beside its references, judges the targets, and fails where one is missed.
 
-`python bench/run.py [--quick] [--only GROUP …] [--publish]`. Groups: throughput, memory, growth, endpoint. `--publish`
-writes docs/performance.md's tables and plots; bench/results/ gets everything in any case.
+`python bench/run.py [--quick] [--only GROUP …] [--publish]`. Groups: fresh, throughput, memory, growth, endpoint.
+`--publish` writes docs/performance.md's tables and plots; bench/results/ gets everything in any case.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import endpoint
 import machine
 import report
 import targets
+from fresh import fresh
 from growth import growth
 from session import Session
 from throughput import memory, throughput
@@ -24,7 +25,7 @@ from wrk import LoadFailed, check_installed
 
 from wallet_gql.db.embedded import EmbeddedError
 
-GROUPS: Final = {"throughput": throughput, "memory": memory, "growth": growth}
+GROUPS: Final = {"fresh": fresh, "throughput": throughput, "memory": memory, "growth": growth}
 RESULTS: Final = Path(__file__).with_name("results")
 
 

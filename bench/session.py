@@ -100,6 +100,7 @@ class Session:
         row = _row(scenario, number, load)
         row.server_cpu_us = (server.cpu_seconds() - server_cpu) * 1e6 / max(1, load.requests)
         row.memory_mb = server.memory_mb()
+        row.extra["slowest_rate"] = load.slowest_rate()
         if database:
             costs.add(row, load)
         self._check(scenario, [warm, load], database.count() - before if database and posts else None)

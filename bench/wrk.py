@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 SCRIPT: Final = Path(__file__).with_name("load.lua")
 TIMEOUT_SECONDS: Final = 10
@@ -18,7 +18,10 @@ class LoadFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a run sent and got back. `postings` are success payloads of mutations; `rate` is successes in the window."""
+    """What a run sent and got back. `postings` are success payloads of mutations; `rate` is successes in the window.
+
+    `by_second`: successes in each second of the window.
+    """
 
     requests: int
     postings: int
@@ -29,6 +32,12 @@ class Load:
     max_ms: float
     failed: int = 0
     first_failure: str = ""
+    by_second: tuple[int, ...] = ()
+
+    def slowest_rate(self) -> float:
+        """Return the rate of the slowest two seconds in a row."""
+        pairs = zip(self.by_second, self.by_second[1:], strict=False)
+        return min(((first + second) / 2 for first, second in pairs), default=self.rate)
 
 
 def check_installed() -> None:
@@ -55,7 +64,7 @@ def drive(
     return _load(json.loads(result), failure)
 
 
-def _load(counted: dict[str, float], failure: str) -> Load:
+def _load(counted: dict[str, Any], failure: str) -> Load:
     unanswered, socket_errors = int(counted["unanswered"]), int(counted["socket_errors"])
     if unanswered or socket_errors:
         failure = failure or f"{unanswered} requests were not answered, {socket_errors} errors of the socket"
@@ -69,4 +78,5 @@ def _load(counted: dict[str, float], failure: str) -> Load:
         max_ms=counted["max_ms"],
         failed=int(counted["failed"]) + unanswered + socket_errors,
         first_failure=failure,
+        by_second=tuple(counted["by_second"]),
     )
