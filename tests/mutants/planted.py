@@ -6,12 +6,14 @@ LOCKS: Final = "wallet_gql/ledger/locks.py"
 POSTING: Final = "wallet_gql/ledger/posting.py"
 READS: Final = "wallet_gql/ledger/reads.py"
 MODEL: Final = "wallet_gql/domain/model.py"
+IDS: Final = "wallet_gql/graphql/ids.py"
 GROUP_COMMIT: Final = "wallet_gql/operations/group_commit.py"
 UNIT_OF_WORK: Final = "wallet_gql/operations/unit_of_work.py"
 
 LEDGER_TESTS: Final = ("tests/ledger",)
 OPERATIONS_TESTS: Final = ("tests/operations",)
 GROUP_COMMIT_TESTS: Final = ("tests/operations/group_commit",)
+RELEASED_TESTS: Final = ("tests/released",)
 RACE_TESTS: Final = ("tests/ledger", "tests/concurrency", "tests/operations/group_commit")
 
 
@@ -132,6 +134,19 @@ MUTANTS: Final = (
         "replay moves credits again",
         ((POSTING, "    if first is not None:\n", "    if first is not None and first.outcome is None:\n"),),
         (*LEDGER_TESTS, *OPERATIONS_TESTS),
+    ),
+    Mutant(
+        "a fingerprint says that a new field was left out",
+        ((MODEL, "{amount_minor} {texts}", "{amount_minor} {texts}-"),),
+        RELEASED_TESTS,
+    ),
+    Mutant(
+        "ids and cursors are written another way, and read so",
+        (
+            (IDS, "urlsafe_b64encode(text.encode())", "urlsafe_b64encode(text[::-1].encode())"),
+            (IDS, '.decode("ascii")\n', '.decode("ascii")[::-1]\n'),
+        ),
+        RELEASED_TESTS,
     ),
     Mutant(
         "the clock runs backwards",
