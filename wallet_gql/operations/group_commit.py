@@ -30,6 +30,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from wallet_gql.domain.errors import Fault, OutcomeUnknown, Overloaded, Unavailable
 from wallet_gql.domain.model import Outcome, PostingRequest
 from wallet_gql.ledger.posting import WalletBusy, post_batch
+from wallet_gql.operations.pace import Pace
 from wallet_gql.operations.parking import PROBE_SECONDS, StillBusy, Wallet, find_free, wait_in_line
 from wallet_gql.operations.unit_of_work import Verdict, retrying, unit_of_work, verdict
 
@@ -38,14 +39,17 @@ TURNS_BETWEEN_BATCHES: Final = 8
 """How often the event loop comes round before a busy lane takes its next batch. Answers go out, and what has arrived at
 the sockets is read and joins; nobody waits for what is not there."""
 
+TURNS_SECONDS_MAX: Final = 0.01
+"""When turns are as long as this, one of them has read everything that there is."""
+
 BATCH_SIZE_MAX: Final = 256
+
+BATCHES_PER_DEADLINE: Final = 4
+"""A batch has as many postings, up to its limit, as take this part of the time until their deadline."""
 
 MARGIN_SECONDS: Final = 0.25
 """How long before its deadline a request gives up: twice this in a queue, this waiting for a lock, half this for any
 answer. So what is taken from a queue has time, and what was not posted is known not to be before the deadline."""
-
-MEMORY: Final = 0.5
-"""How much what a lane measured before counts beside its newest batch."""
 
 
 @dataclass(slots=True)
@@ -91,21 +95,25 @@ class _Item:
 
 @dataclass(slots=True, eq=False)
 class _Lane:
-    """The queue of a group of shards, and how long its postings take."""
+    """The queue of a group of shards, the batch of it that is in the database, and how long its batches take."""
 
     queue: deque[_Item] = field(default_factory=deque)
     is_running: bool = False
     under_way_count: int = 0
-    measured_seconds: float = 0.0
-    measured_count: float = 1.0
+    under_way_since: float = 0.0
+    pace: Pace = field(default_factory=Pace)
+    batch_size: int = BATCH_SIZE_MAX
 
-    def measure(self, seconds: float, count: int) -> None:
-        self.measured_seconds = MEMORY * self.measured_seconds + seconds
-        self.measured_count = MEMORY * self.measured_count + count
+    def seconds_until_posted(self, now: float) -> float:
+        """Return how long a request that comes now will take: what is under way, what is queued, and itself.
 
-    def seconds_until_posted(self) -> float:
-        """Return how long a request that comes now will take: those before it, and itself."""
-        return (self.under_way_count + len(self.queue) + 1) * self.measured_seconds / self.measured_count
+        An idle lane says none, whatever it measured last: so it measures again.
+        """
+        count = len(self.queue)
+        if not (self.under_way_count or count):
+            return 0.0
+        left = self.pace.seconds(1, self.under_way_count) - (now - self.under_way_since) if self.under_way_count else 0
+        return max(0.0, left) + self.pace.seconds(count // self.batch_size + 1, count + 1)
 
 
 class GroupCommit:
@@ -125,6 +133,8 @@ class GroupCommit:
         self._engine = engine
         self._slot = slot
         self._deadline_seconds = deadline_seconds
+        usable_seconds = max(deadline_seconds - 2 * MARGIN_SECONDS, deadline_seconds / 2)
+        self._batch_seconds_max = usable_seconds / BATCHES_PER_DEADLINE
         self._queue_size_max = queue_size_max
         self._wallet_queue_size_max = max(1, queue_size_max // 4)
         self._lanes = [_Lane() for _ in range(lane_count)]
@@ -166,10 +176,10 @@ class GroupCommit:
 
         A request that is let in only to miss its deadline costs the database as much as one that makes it.
         """
-        needed = lane.seconds_until_posted()
-        too_late = needed - max(self._deadline_seconds - 2 * MARGIN_SECONDS, self._deadline_seconds / 2)
-        # An idle lane takes a request whatever it measured last: so it measures again.
-        if too_late > 0 and (lane.under_way_count or lane.queue):
+        needed = lane.seconds_until_posted(asyncio.get_running_loop().time())
+        # A batch may take in others behind it until it is sent, so each must have time for a whole one.
+        too_late = needed - (BATCHES_PER_DEADLINE - 1) * self._batch_seconds_max
+        if too_late > 0:
             return Overloaded(f"A posting would take {needed:.1f} s now.", retry_after_seconds=math.ceil(too_late))
         if self._waiting_count >= self._queue_size_max:
             return Overloaded(
@@ -206,9 +216,9 @@ class GroupCommit:
         self._waiting_count += 1
         self._waiting[item.wallet] += 1
 
-    def _take(self, queue: deque[_Item]) -> list[_Item]:
+    def _take(self, queue: deque[_Item], size_max: int = BATCH_SIZE_MAX) -> list[_Item]:
         """Take the next batch out of a queue."""
-        batch = [queue.popleft() for _ in range(min(len(queue), BATCH_SIZE_MAX))]
+        batch = [queue.popleft() for _ in range(min(len(queue), size_max))]
         now = asyncio.get_running_loop().time()
         for item in batch:
             self._leave_queue(item)
@@ -243,11 +253,12 @@ class GroupCommit:
     async def _run_lane(self, lane: _Lane) -> None:
         loop = asyncio.get_running_loop()
         while lane.queue:
-            started = loop.time()
-            batch = self._take(lane.queue)
+            started = lane.under_way_since = loop.time()
+            batch = self._take(lane.queue, lane.batch_size)
             lane.under_way_count = len(batch)
             outcomes = await self._post(batch, wait=False)
             lane.under_way_count = 0
+            ended = loop.time()
             for item, outcome in zip(batch, outcomes, strict=True):
                 if isinstance(outcome, WalletBusy):
                     self._park(item)
@@ -256,8 +267,11 @@ class GroupCommit:
             self._park_followers(lane)
             for _ in range(TURNS_BETWEEN_BATCHES):
                 await asyncio.sleep(0)
+                if loop.time() - ended > TURNS_SECONDS_MAX:
+                    break
             if not any(isinstance(outcome, Fault) for outcome in outcomes):
-                lane.measure(loop.time() - started, len(batch))
+                lane.pace.measure(len(batch), loop.time() - started)
+                lane.batch_size = lane.pace.count_within(self._batch_seconds_max, BATCH_SIZE_MAX)
         lane.is_running = False
 
     def _park(self, item: _Item) -> None:
