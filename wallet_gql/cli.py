@@ -23,7 +23,7 @@ from uvicorn.supervisors import Multiprocess
 from wallet_gql import logs
 from wallet_gql.app import create_app
 from wallet_gql.db import migrations
-from wallet_gql.db.embedded import EmbeddedError, EmbeddedPostgres, attach_or_start, default_data_dir, start
+from wallet_gql.db.embedded import EmbeddedError, EmbeddedPostgres, attach_or_start, default_data_dir, remove, start
 from wallet_gql.domain.errors import Fault
 from wallet_gql.graphql.schema import export_schema
 from wallet_gql.operations import assets, demo, proof
@@ -230,6 +230,25 @@ def seed() -> None:
             _migrate(settings)
         _in_ledger(settings, demo.seed)
         typer.echo("Demo data is loaded: " + ", ".join(owner_id for owner_id, _, _ in demo.OWNERS) + ".")
+
+
+@app.command()
+def reset(
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it without asking.")] = False,
+) -> None:
+    """Remove the data of the embedded PostgreSQL, which must be stopped. A database of yours is never touched."""
+    settings = Settings()
+    if settings.database_url is not None:
+        _fail(
+            "DATABASE_URL is set, and reset only removes the data of the embedded PostgreSQL. Nothing was removed."
+            " Unset DATABASE_URL (see .env, too) to remove the embedded data."
+        )
+    data_dir = settings.data_dir or default_data_dir()
+    question = f"Remove every wallet and transaction in {data_dir}?"
+    if not remove(data_dir, lambda: yes or typer.confirm(question, abort=True)):
+        typer.echo(f"There is nothing to remove: {data_dir} has no embedded database.")
+        return
+    typer.echo(f"Removed the embedded database in {data_dir}. The next `make run` starts with fresh demo data.")
 
 
 @app.command("add-asset")
