@@ -1,16 +1,19 @@
 # Needs Python >= 3.11 and make; everything else is installed into .venv.
 PYTHON ?= python3
-PORT ?= 8000
 PG ?= 18
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check
 LOCK := --universal --python-version 3.11 --generate-hashes --no-header
 STAMP := $(VENV)/.installed
 
-.PHONY: run test conformance mutants bench install check format lint types imports schema lock clean
+.PHONY: run reset test conformance mutants bench install check format lint types imports schema lock clean
 
-run: install ## Serve the API with demo data on an embedded PostgreSQL
-	$(BIN)/wallet-gql serve --demo --port $(PORT)
+run: install ## Serve the API with demo data on an embedded PostgreSQL (PORT=8000)
+	@$(BIN)/wallet-gql serve --demo $(if $(PORT),--port $(PORT))
+
+reset: install ## Remove the data of the embedded PostgreSQL; asks first (ARGS=--yes: does not)
+	@$(BIN)/wallet-gql reset $(ARGS)
 
 test: install ## Run the tests on an embedded PostgreSQL (PG=16 or 18)
 	WALLET_POSTGRES_VERSION=$(PG) $(BIN)/pytest -n auto $(ARGS)
@@ -22,17 +25,20 @@ mutants: install ## Plant mistakes in the ledger and show which test catches eac
 	$(BIN)/python tests/mutants/run.py $(ARGS)
 
 bench: install ## Measure the service beside its references, under 20 minutes (needs wrk); ARGS=--quick for a try-out
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r bench/requirements.txt
+	$(PIP) --quiet -r bench/requirements.txt
 	$(BIN)/python bench/run.py $(ARGS)
 
 install: $(STAMP) ## Make .venv and install the locked dependencies and the command
 
 $(STAMP): requirements.lock pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one: make PYTHON=python3.12")'
-	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	@touch $@
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed, and there is no $(PYTHON). Name one: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(v < (3, 11) and "Python 3.11 or newer is needed, and $(PYTHON) is %d.%d. Name a newer one: make PYTHON=python3.12" % v)'
+	@echo "Installing the packages of requirements.lock into $(VENV): once, about 20 seconds."
+	@$(PYTHON) -m venv --clear $(VENV)
+	@{ $(PIP) --require-hashes -r requirements.lock && $(PIP) --quiet --no-deps --no-build-isolation --editable . && touch $@; } \
+		| sed -n -e 's#^Collecting \([^ ]*\).*#  \1#p' -e 's#^Processing [^ ]*/\([^ ]*\).*#  \1#p' \
+			-e 's#^Installing collected packages.*#Unpacking them.#p'
+	@test -e $@ || { echo "The packages were not installed; pip says above why. They come from the network: behind a proxy set HTTPS_PROXY, with a mirror PIP_INDEX_URL, and run make again." >&2; exit 1; }
 
 check: lint types imports schema test ## Everything that CI checks
 

@@ -27,7 +27,7 @@ from wallet_gql.db.migrations import head
 from wallet_gql.settings import Settings
 
 COMMAND: Final = Path(sys.executable).with_name("wallet-gql")
-COMMANDS: Final = ("serve", "migrate", "seed", "add-asset", "verify", "export-schema", "database-url")
+COMMANDS: Final = ("serve", "migrate", "seed", "reset", "add-asset", "verify", "export-schema", "database-url")
 SCHEMA_FILE: Final = Path(__file__).parents[1] / "schema.graphql"
 GUARD_SECONDS: Final = 180
 """When a command that hangs is ended; no test depends on it."""
@@ -407,26 +407,26 @@ def test_migrating_as_the_serving_role_is_told_in_a_line(empty: Shell) -> None:
     assert "WALLET_MIGRATION_DATABASE_URL" in line
 
 
-def test_serve_says_where_it_is_and_what_to_paste(shell: Shell) -> None:
+def test_serve_says_where_it_is(shell: Shell) -> None:
     with shell.serve() as serving:
         said = "".join(serving.said)
         response = httpx.get(f"{serving.url}/health")
 
     assert response.json() == {"status": "ok", "database": "ok"}
     assert re.search(r"^Serving http://127\.0\.0\.1:\d+/graphql", said, re.MULTILINE)
-    assert re.search(r"^curl -s http://127\.0\.0\.1:\d+/graphql ", said, re.MULTILINE)
+    assert "demo-alice" not in said
     assert "WARNING" not in "".join(serving.log)
     assert serving.process.returncode == 143
 
 
-def test_what_serve_says_to_paste_works(own: Shell) -> None:
+def test_serve_with_demo_data_says_what_to_paste_and_to_read(own: Shell) -> None:
     with own.serve("--demo") as serving:
-        (curl,) = (line for line in serving.said if line.startswith("curl"))
-        found = re.fullmatch(r"curl -s (\S+) -H 'content-type: application/json' -d '(.*)'\n", curl)
-        assert found is not None
-        answer = httpx.post(found[1], content=found[2], headers={"content-type": "application/json"}).json()
+        said = "".join(serving.said)
 
-    assert answer == {"data": {"topUp": {"__typename": "TopUpPayload", "balance": {"amount": "899"}}}}
+    assert re.search(r"^curl -sSw '\\n' http://127\.0\.0\.1:\d+/graphql .*demo-alice", said, re.MULTILINE)
+    assert "README.md" in said
+    assert "docs/api.md" in said
+    assert "make reset" not in said  # the database is not ours to remove
 
 
 def test_serve_beyond_loopback_warns(shell: Shell) -> None:

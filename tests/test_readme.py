@@ -1,46 +1,39 @@
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from conftest import Served, environment
+from newcomer import README, ROOT, ask, conversation, paste_the_readme, paste_what_serve_printed, play_the_tabs
 
 from wallet_gql.settings import Settings
 
-ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
 API = ROOT / "docs" / "api.md"
+STEPS = {"the printed line": paste_what_serve_printed, "the README": paste_the_readme, "the tabs": play_the_tabs}
 
 
-def conversation(page: Path) -> list[tuple[str, Any]]:
-    """Return a page's requests, each with the answer that stands below it."""
-    pairs = re.findall(r"```graphql\n(.*?)```\n\n```json\n(.*?)```", page.read_text(), re.DOTALL)
-    return [(query, json.loads(answer)) for query, answer in pairs]
+@pytest.fixture
+def fresh(serve: Callable[..., Served], new_database: Callable[[str], Settings]) -> Iterator[Served]:
+    """A server on demo data of its own, as `make run` starts it the first time."""
+    served = serve(environment(new_database("newcomer")), "--demo")
+    yield served
+    served.process.terminate()
+    served.process.wait()
+
+
+@pytest.mark.parametrize("order", list(permutations(STEPS)), ids=" then ".join)
+async def test_what_a_newcomer_pastes_answers_as_told(fresh: Served, order: tuple[str, ...]) -> None:
+    for step in order:
+        await STEPS[step](fresh)
 
 
 @pytest.fixture(scope="session")
 def demo(serve: Callable[..., Served], new_database: Callable[[str], Settings]) -> Served:
-    """A server on demo data that nobody has touched, as `make run` starts it the first time."""
+    """A server on demo data that only the pages' examples touch."""
     return serve(environment(new_database("readme")), "--demo")
-
-
-async def ask(url: str, query: str) -> Any:
-    async with httpx.AsyncClient() as client:
-        return (await client.post(url, json={"query": query})).json()
-
-
-async def test_the_conversation_gives_exactly_the_answers_that_the_readme_shows(demo: Served) -> None:
-    requests = conversation(README)
-    assert len(requests) == 4
-    for query, answer in requests:
-        assert await ask(demo.url, query) == answer
-    # The first request again, as the README tells the reader to.
-    again = await ask(demo.url, requests[0][0])
-    assert again["data"]["topUp"]["alreadyProcessed"] is True
-    assert again["data"]["topUp"]["transaction"]["balanceAfter"] == "899"
 
 
 def same(shown: Any, real: Any) -> bool:

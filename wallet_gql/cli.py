@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shlex
 import signal
 import socket
 import sys
@@ -9,7 +10,6 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
-from uuid import uuid4
 
 import orjson
 import typer
@@ -23,7 +23,7 @@ from uvicorn.supervisors import Multiprocess
 from wallet_gql import logs
 from wallet_gql.app import create_app
 from wallet_gql.db import migrations
-from wallet_gql.db.embedded import EmbeddedError, EmbeddedPostgres, attach_or_start, default_data_dir, start
+from wallet_gql.db.embedded import EmbeddedError, EmbeddedPostgres, attach_or_start, default_data_dir, remove, start
 from wallet_gql.domain.errors import Fault
 from wallet_gql.graphql.schema import export_schema
 from wallet_gql.operations import assets, demo, proof
@@ -142,7 +142,7 @@ def serve(
             _in_ledger(settings, demo.seed)
         else:
             _in_ledger(settings, _nothing)
-        _announce(settings, listener.getsockname()[1], is_embedded=is_embedded)
+        _announce(settings, listener.getsockname()[1], is_embedded=is_embedded, is_demo=demo_data)
         _serve(settings, listener)
 
 
@@ -168,7 +168,7 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _announce(settings: Settings, port: int, *, is_embedded: bool) -> None:
+def _announce(settings: Settings, port: int, *, is_embedded: bool, is_demo: bool) -> None:
     """Say where the API is and what to paste."""
     url = f"http://{settings.host}:{port}/graphql"
     out = Console(highlight=False, soft_wrap=True)
@@ -177,17 +177,17 @@ def _announce(settings: Settings, port: int, *, is_embedded: bool) -> None:
             f"[bold red]WARNING: listening on {settings.host}. There is no access control yet: whoever reaches this"
             " port can move credits.[/] Put it behind a gateway that authenticates callers."
         )
-    if is_embedded:
-        out.print(f"PostgreSQL {settings.postgres_version} is embedded, its data is in {settings.data_dir}")
     out.print(f"Serving [bold]{url}[/]" + (" - open it in a browser for GraphiQL" if settings.graphiql else ""))
-    out.print("Try:\n")
-    key = uuid4()
-    query = (
-        'mutation { topUp(input: {ownerId: \\"demo-alice\\", amount: \\"100\\",'
-        f' idempotencyKey: \\"{key}\\"}}) {{ __typename ... on TopUpPayload {{ balance {{ amount }} }}'
-        " ... on Error { message } } }"
-    )
-    out.print(f"curl -s {url} -H 'content-type: application/json' -d '{{\"query\": \"{query}\"}}'\n", markup=False)
+    if is_demo:
+        # It only reads, so that the README's answers hold whether it was pasted or not.
+        query = '{ balance(ownerId: \\"demo-alice\\") { amount } }'
+        request = f"-H 'content-type: application/json' -d '{{\"query\": \"{query}\"}}'"
+        out.print("Paste this to see what the player demo-alice has:\n")
+        out.print(f"curl -sSw '\\n' {shlex.quote(url)} {request}\n", markup=False)
+        out.print('Next: "A first conversation" in README.md. Every operation and its errors are in docs/api.md.')
+    if is_embedded:
+        data = f"Data: {settings.data_dir} (embedded PostgreSQL {settings.postgres_version})."
+        out.print(f"{data} Ctrl-C stops the server; make reset removes the data.\n", markup=False)
 
 
 def _serve(settings: Settings, listener: socket.socket) -> None:
@@ -230,6 +230,25 @@ def seed() -> None:
             _migrate(settings)
         _in_ledger(settings, demo.seed)
         typer.echo("Demo data is loaded: " + ", ".join(owner_id for owner_id, _, _ in demo.OWNERS) + ".")
+
+
+@app.command()
+def reset(
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it without asking.")] = False,
+) -> None:
+    """Remove the data of the embedded PostgreSQL, which must be stopped. A database of yours is never touched."""
+    settings = Settings()
+    if settings.database_url is not None:
+        _fail(
+            "DATABASE_URL is set, and reset only removes the data of the embedded PostgreSQL. Nothing was removed."
+            " Unset DATABASE_URL (see .env, too) to remove the embedded data."
+        )
+    data_dir = settings.data_dir or default_data_dir()
+    question = f"Remove every wallet and transaction in {data_dir}?"
+    if not remove(data_dir, lambda: yes or typer.confirm(question, abort=True)):
+        typer.echo(f"There is nothing to remove: {data_dir} has no embedded database.")
+        return
+    typer.echo(f"Removed the embedded database in {data_dir}. The next `make run` starts with fresh demo data.")
 
 
 @app.command("add-asset")

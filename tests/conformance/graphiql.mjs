@@ -11,6 +11,7 @@ const [endpoint, executablePath, screenshots] = process.argv.slice(2);
 mkdirSync(screenshots, { recursive: true });
 const origin = new URL(endpoint).origin;
 const TOKEN = "secret-token-9f1c";
+const TABS = "Balance,OpenWallet,TopUp,Bonus,Spend,Refused,History";
 const UUID4 = /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
 
 const faults = [];
@@ -97,8 +98,7 @@ async function conversation() {
   const page = await open(context);
   await shot(page, "01-opened");
   check((await page.title()) !== "", "the page has no title");
-  check(JSON.stringify(await titles(page)) === JSON.stringify(["Balance", "TopUp", "Bonus", "Spend", "History"]),
-    `tabs are ${JSON.stringify(await titles(page))}`);
+  check((await titles(page)).join() === TABS, `tabs are ${await titles(page)}`);
 
   step = "tab Balance";
   const first = await play(page);
@@ -106,6 +106,12 @@ async function conversation() {
   const accept = (await first.request.allHeaders()).accept;
   check(accept === "application/graphql-response+json, application/json", `Accept is ${accept}`);
   let balance = BigInt(first.data.balance.amount);
+
+  step = "tab OpenWallet";
+  await choose(page, "OpenWallet");
+  const opened = [await play(page), await play(page)].map(({ data }) => data.openWallet);
+  await shot(page, "02-open-wallet");
+  check(opened[1].alreadyOpen === true && opened[0].wallet.id === opened[1].wallet.id, `opened: ${JSON.stringify(opened)}`);
 
   step = "tab TopUp";
   await choose(page, "TopUp");
@@ -143,17 +149,14 @@ async function conversation() {
   await shot(page, "05-spend");
   check(spent.__typename === "SpendPayload" && BigInt(spent.balance.amount) === balance, `spend: ${JSON.stringify(spent)}`);
 
-  step = "a spend beyond the balance";
-  await page.evaluate((s) => {
-    const editor = document.querySelector(`${s} .CodeMirror`).CodeMirror;
-    editor.setValue(editor.getValue().replace('"30"', '"1000000000"'));
-  }, VARIABLES);
-  await page.locator('button[aria-label="New idempotencyKey in the variables"]').click();
-  await page.waitForTimeout(900);
-  const refused = (await play(page)).data.spend;
+  step = "tab Refused";
+  await choose(page, "Refused");
+  for (const again of [false, true]) {
+    const refused = (await play(page)).data.spend;
+    check(refused.__typename === "InsufficientBalance" && BigInt(refused.available) === balance && refused.code
+      && refused.alreadyProcessed === again, `refused spend: ${JSON.stringify(refused)}`);
+  }
   await shot(page, "06-refused");
-  check(refused.__typename === "InsufficientBalance" && BigInt(refused.available) === balance && refused.code,
-    `refused spend: ${JSON.stringify(refused)}`);
 
   step = "tab History";
   await choose(page, "History");
@@ -234,7 +237,7 @@ async function conversation() {
   await page.waitForTimeout(1500);
   await shot(page, "17-reloaded");
   check(!(await stored()).includes(TOKEN), "a header's value is in the browser's storage after a reload");
-  check((await titles(page)).join() === "Balance,TopUp,Bonus,Spend,History", `tabs after a reload: ${await titles(page)}`);
+  check((await titles(page)).join() === TABS, `tabs after a reload: ${await titles(page)}`);
   await page.locator('button[data-name="headers"]').click();
   check((await text(page, HEADERS)).trim() === "", "headers came back after a reload");
   await page.locator('button[data-name="variables"]').click();
@@ -280,11 +283,54 @@ async function narrow() {
   await context.close();
 }
 
+// What a finger reaches: inside the window, of a finger's size, and not under anything else.
+const isInReach = (page, selector) => page.evaluate((s) => {
+  const element = document.querySelector(s);
+  const { left, top, width, height } = element.getBoundingClientRect();
+  const hit = document.elementFromPoint(left + width / 2, top + height / 2);
+  return left >= 0 && left + width <= innerWidth && width >= 36 && height >= 36 && (element === hit || element.contains(hit));
+}, selector);
+
+async function phone(colorScheme) {
+  step = `a phone, ${colorScheme}`;
+  const context = await browser.newContext({ viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true, colorScheme });
+  const page = await open(context);
+  await shot(page, `19-phone-${colorScheme}`);
+  for (const tab of TABS.split(",")) {
+    step = `a phone, ${colorScheme}, tab ${tab}`;
+    await choose(page, tab);
+    check(await isInReach(page, ".graphiql-execute-button"), "the play button is out of reach");
+    check(await isInReach(page, ".graphiql-toolbar button:last-child"), "the key button is out of reach");
+    await play(page);
+    for (const pane of [QUERY, RESPONSE]) {
+      // Readable: most of the window's width, some lines, no small print.
+      const box = await page.locator(`${pane} .CodeMirror`).boundingBox();
+      const size = await page.locator(`${pane} .CodeMirror-line`).first().evaluate((line) => parseFloat(getComputedStyle(line).fontSize));
+      check(box.x >= 0 && box.x + box.width <= 390 && box.width >= 320 && box.height >= 150 && box.y + 150 <= 844 && size >= 14,
+        `${pane} is ${JSON.stringify(box)} in ${size} pixels' type`);
+      const cut = await page.evaluate((s) => { const { clientWidth, scrollWidth } = document.querySelector(`${s} .CodeMirror-scroll`); return scrollWidth - clientWidth; }, pane);
+      check(cut <= 0, `${pane} hides ${cut} pixels of its longest line`);
+    }
+    await shot(page, `20-phone-${colorScheme}-${tab}`);
+  }
+  check(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), "the page scrolls sideways");
+  step = `a phone, ${colorScheme}, documentation`;
+  await page.locator('button[aria-label="Show Documentation Explorer"]').click();
+  const docs = await page.locator(".graphiql-plugin").boundingBox();
+  check(docs.x >= 0 && docs.width >= 320 && docs.x + docs.width <= 390, `the documentation is ${JSON.stringify(docs)}`);
+  await shot(page, `21-phone-${colorScheme}-docs`);
+  await page.locator('button[aria-label="Hide Documentation Explorer"]').click();
+  check(await isInReach(page, ".graphiql-execute-button"), "the play button is out of reach after the documentation");
+  await context.close();
+}
+
 let failed;
 try {
   await conversation();
   await withoutSecureContext();
   await narrow();
+  await phone("light");
+  await phone("dark");
 } catch (error) {
   failed = `[${step}] ${error.message}`;
 }

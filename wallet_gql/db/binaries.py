@@ -107,6 +107,20 @@ def claim(data_dir: Path, account: pwd.struct_passwd | None) -> None:
         )
 
 
+def clusters_in(data_dir: Path) -> list[Path]:
+    """Return the folders of the clusters in a data folder, those included whose making was cut off."""
+    return [path for path in data_dir.glob("pg*") if re.fullmatch(r"pg\d+(\.new-\w+)?", path.name)]
+
+
+def remove_clusters(data_dir: Path) -> None:
+    """Remove the clusters of a data folder with their passwords and logs; whatever else is in it stays."""
+    for folder in clusters_in(data_dir):
+        shutil.rmtree(folder)
+    # Not the file `lock`: whoever removed it while it is held would let two servers in.
+    for name in ("passwords.json", "port", "postgres.log", "postgres.log.1"):
+        (data_dir / name).unlink(missing_ok=True)
+
+
 def _check_reachable(data_dir: Path, account: pwd.struct_passwd) -> None:
     # Asked of the kernel under that account: mode bits alone would not tell about access lists.
     probe = subprocess.run(  # noqa: S603 - a fixed script

@@ -27,9 +27,9 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -38,15 +38,17 @@ from wallet_gql.db.binaries import (
     ELSEWHERE,
     EmbeddedError,
     claim,
+    clusters_in,
     copied,
     default_data_dir,
     installed_binaries,
     open_private,
+    remove_clusters,
     unprivileged_account,
 )
 from wallet_gql.processes import end_with_parent
 
-__all__ = ["EmbeddedError", "EmbeddedPostgres", "attach_or_start", "default_data_dir", "start"]
+__all__ = ["EmbeddedError", "EmbeddedPostgres", "attach_or_start", "default_data_dir", "remove", "start"]
 
 _START_SECONDS: Final = 60
 _ORPHAN_SECONDS: Final = 30
@@ -54,6 +56,7 @@ _STOP_STEPS: Final = ((signal.SIGINT, 60), (signal.SIGQUIT, 10), (signal.SIGKILL
 _PORT_ATTEMPTS: Final = 5
 _LOG_BYTES_MAX: Final = 10_000_000
 _LOG_LINES: Final = 10
+_VERSIONS: Final = (16, 18)
 _ROLES: Final = ("postgres", "wallet_owner", "wallet_server")
 
 _SETTINGS: Final = {
@@ -146,6 +149,31 @@ def attach_or_start(data_dir: Path, *, version: int = 18) -> Iterator[EmbeddedPo
         time.sleep(0.05)
     with _serving(cluster, lock, {}) as server:
         yield server
+
+
+def remove(data_dir: Path, confirm: Callable[[], object]) -> bool:
+    """Remove the folder's clusters and all that is in them; False where there is none.
+
+    `confirm` is called before anything is removed, and raises to keep it. Raises EmbeddedError, before that, when
+    another process uses the folder.
+    """
+    if not clusters_in(data_dir):
+        return False
+    cluster = _prepare(data_dir, max(_VERSIONS))
+    if (lock := _try_lock(cluster)) is None:
+        raise EmbeddedError(
+            f"{data_dir} is in use by process {_holder(cluster)[0]}. Stop that server (Ctrl-C), then reset again."
+            " Nothing was removed."
+        )
+    try:
+        confirm()
+        with _naming_faults(data_dir):
+            for version in _VERSIONS:
+                _await_orphans(replace(cluster, version=version))
+            remove_clusters(data_dir)
+    finally:
+        os.close(lock)
+    return True
 
 
 @contextmanager

@@ -71,7 +71,13 @@
   };
 
   function NewKeyButton() {
-    const { variableEditor } = GraphiQL.React.useEditorContext({ nonNull: true });
+    const { queryEditor, variableEditor } = GraphiQL.React.useEditorContext({ nonNull: true });
+    React.useEffect(() => {
+      // So that no line runs out of sight, least of all on a phone.
+      for (const editor of [queryEditor, variableEditor]) {
+        editor?.setOption("lineWrapping", true);
+      }
+    }, [queryEditor, variableEditor]);
     const renew = () => {
       const variables = variableEditor?.getValue() ?? "";
       variableEditor?.setValue(
