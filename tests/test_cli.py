@@ -8,8 +8,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
@@ -18,6 +18,7 @@ import asyncpg
 import httpx
 import pytest
 from conftest import environment, plain
+from direct import without_laws
 from factories import new_owner_id
 from sqlalchemy import make_url
 from tables import Rows, count_rows
@@ -164,14 +165,22 @@ def closed_port() -> int:
         return port
 
 
-async def execute_as_superuser(postgres: EmbeddedPostgres, shell: Shell, *statements: str) -> None:
-    """Do what no role of the service may."""
+@asynccontextmanager
+async def superuser(postgres: EmbeddedPostgres, shell: Shell) -> AsyncIterator[asyncpg.Connection]:
     database = make_url(shell.environment["DATABASE_URL"]).database
     url = make_url(postgres.superuser_url).set(database=database, drivername="postgresql")
     connection = await asyncpg.connect(url.render_as_string(hide_password=False))
-    for statement in statements:
-        await connection.execute(statement)
-    await connection.close()
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def execute_as_superuser(postgres: EmbeddedPostgres, shell: Shell, *statements: str) -> None:
+    """Do what no role of the service may."""
+    async with superuser(postgres, shell) as connection:
+        for statement in statements:
+            await connection.execute(statement)
 
 
 def rows(shell: Shell) -> Rows:
@@ -291,16 +300,16 @@ def test_verify_proves_the_books(own: Shell) -> None:
 
 
 def test_verify_names_the_account_that_was_damaged(own: Shell, postgres: EmbeddedPostgres) -> None:
+    async def damage() -> None:
+        async with superuser(postgres, own) as connection:
+            await without_laws(
+                connection,
+                "UPDATE entry SET balance_after = balance_after + 1 FROM account a JOIN wallet w ON w.id = a.wallet_id"
+                " WHERE a.id = entry.account_id AND w.owner_id = 'demo-alice'",
+            )
+
     own.run("seed")
-    asyncio.run(
-        execute_as_superuser(
-            postgres,
-            own,
-            "SET session_replication_role = replica",
-            "UPDATE entry SET balance_after = balance_after + 1 FROM account a JOIN wallet w ON w.id = a.wallet_id"
-            " WHERE a.id = entry.account_id AND w.owner_id = 'demo-alice'",
-        )
-    )
+    asyncio.run(damage())
 
     result = own.run("verify")
 
