@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 LOCK := --universal --python-version 3.11 --generate-hashes --no-header
 STAMP := $(VENV)/.installed
 
-.PHONY: run test conformance mutants bench install check format lint types imports schema lock clean
+.PHONY: run test conformance mutants bench install check format lint types imports schema armour lock clean
 
 run: install ## Serve the API with demo data on an embedded PostgreSQL
 	$(BIN)/wallet-gql serve --demo --port $(PORT)
@@ -52,6 +52,9 @@ imports: install
 
 schema: install ## Compare schema.graphql with the code's schema
 	$(BIN)/wallet-gql export-schema | diff -u schema.graphql -
+
+armour: install ## Renew armour.json from a freshly migrated database, after a new migration
+	$(BIN)/python tests/renew_armour.py
 
 lock: ## Renew the lock files (needs uv on the PATH): everything, and what the image needs
 	uv pip compile $(LOCK) --extra embedded --group dev pyproject.toml -o requirements.lock
