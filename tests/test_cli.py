@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import pty
 import re
 import signal
 import socket
@@ -9,8 +11,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any, Final
 from uuid import uuid4
 
@@ -319,6 +322,77 @@ def test_verify_names_the_account_that_was_damaged(own: Shell, postgres: Embedde
     assert "demo-bob" not in result.stdout
     assert re.search(r"^BROKEN: \d+ findings in 4 entries\.$", result.stdout, re.MULTILINE)
     assert "Traceback" not in result.stderr
+
+
+DISABLED: Final = "state of trigger entry.entry_law: is disabled, but should be enabled always"
+
+
+@pytest.mark.parametrize("command", [["serve", "--port", "0"], ["serve", "--port", "0", "--workers", "2"], ["seed"]])
+def test_damaged_armour_is_refused_by_name(own: Shell, postgres: EmbeddedPostgres, command: list[str]) -> None:
+    asyncio.run(execute_as_superuser(postgres, own, "ALTER TABLE entry DISABLE TRIGGER entry_law"))
+
+    result = own.run(*command)
+
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.splitlines() == [
+        "Error: Nothing may be posted to this database, for what keeps its books right is damaged:",
+        f"  {DISABLED}",
+        'Restore it (docs/operations.md, "The armour"), then prove the books: wallet-gql verify.',
+    ]
+
+
+def test_verify_names_the_armour_first_and_goes_on(own: Shell, postgres: EmbeddedPostgres) -> None:
+    own.run("seed")
+    asyncio.run(
+        execute_as_superuser(
+            postgres,
+            own,
+            "ALTER TABLE entry DISABLE TRIGGER ALL",
+            "UPDATE entry SET balance_after = balance_after + 1",
+        )
+    )
+
+    result = own.run("verify")
+    as_json = own.run("verify", "--json")
+
+    first, *others = result.stdout.splitlines()
+    assert result.returncode == as_json.returncode == 1
+    assert first == f"{DISABLED} [armour]"
+    assert any(
+        re.fullmatch(r"shard \d: account \d+ \(demo-alice\), seq 1: balance .* \[chain\]", line) for line in others
+    )
+    finding, *_ = json.loads(as_json.stdout)["findings"]
+    assert (finding["check"], finding["shard"]) == ("armour", None)
+
+
+def on_a_terminal(shell: Shell, *arguments: str, **variables: str) -> tuple[str, str]:
+    """Run the command with a terminal as its standard error; returns its output and what the terminal was sent."""
+    terminal, end = pty.openpty()
+    environment = {**shell.environment, "TERM": "xterm", **variables}
+    with subprocess.Popen([COMMAND, *arguments], env=environment, cwd=shell.folder, stdout=PIPE, stderr=end) as process:
+        os.close(end)
+        sent = b""
+        # Linux tells the end of a terminal by an error, others by nothing.
+        with suppress(OSError):
+            while read := os.read(terminal, 65536):
+                sent += read
+        os.close(terminal)
+        said, _ = process.communicate(timeout=GUARD_SECONDS)
+    return said.decode(), sent.decode()
+
+
+@pytest.mark.parametrize("shard_count", ["4", "64"])
+def test_verify_shows_its_progress_on_a_terminal(own: Shell, shard_count: str) -> None:
+    # Another setting than the database's count must not leave the bar short of its end.
+    said, sent = on_a_terminal(own, "verify", WALLET_SHARD_COUNT=shard_count)
+
+    assert said == "The books balance: 0 entries in 4 shards.\n"
+    assert "Verifying" in sent
+    assert "100%" in sent
+
+
+def test_verify_shows_no_progress_elsewhere(own: Shell) -> None:
+    assert own.run("verify").stderr == ""
 
 
 def test_export_schema_writes_the_committed_schema(shell: Shell) -> None:
