@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check
 LOCK := --universal --python-version 3.11 --generate-hashes --no-header
 STAMP := $(VENV)/.installed
 
-.PHONY: run reset test conformance mutants bench install check format lint types imports schema lock clean
+.PHONY: run reset test conformance mutants bench install check format lint types imports schema armour lock clean
 
 run: install ## Serve the API with demo data on an embedded PostgreSQL (PORT=8000)
 	@$(BIN)/wallet-gql serve --demo $(if $(PORT),--port $(PORT))
@@ -58,6 +58,9 @@ imports: install
 
 schema: install ## Compare schema.graphql with the code's schema
 	$(BIN)/wallet-gql export-schema | diff -u schema.graphql -
+
+armour: install ## Renew armour.json from a freshly migrated database, after a new migration
+	$(BIN)/python tests/renew_armour.py
 
 lock: ## Renew the lock files (needs uv on the PATH): everything, and what the image needs
 	uv pip compile $(LOCK) --extra embedded --group dev pyproject.toml -o requirements.lock

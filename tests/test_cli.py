@@ -2,15 +2,18 @@
 
 import asyncio
 import json
+import os
+import pty
 import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any, Final
 from uuid import uuid4
 
@@ -18,6 +21,7 @@ import asyncpg
 import httpx
 import pytest
 from conftest import environment, plain
+from direct import without_laws
 from factories import new_owner_id
 from sqlalchemy import make_url
 from tables import Rows, count_rows
@@ -164,14 +168,22 @@ def closed_port() -> int:
         return port
 
 
-async def execute_as_superuser(postgres: EmbeddedPostgres, shell: Shell, *statements: str) -> None:
-    """Do what no role of the service may."""
+@asynccontextmanager
+async def superuser(postgres: EmbeddedPostgres, shell: Shell) -> AsyncIterator[asyncpg.Connection]:
     database = make_url(shell.environment["DATABASE_URL"]).database
     url = make_url(postgres.superuser_url).set(database=database, drivername="postgresql")
     connection = await asyncpg.connect(url.render_as_string(hide_password=False))
-    for statement in statements:
-        await connection.execute(statement)
-    await connection.close()
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def execute_as_superuser(postgres: EmbeddedPostgres, shell: Shell, *statements: str) -> None:
+    """Do what no role of the service may."""
+    async with superuser(postgres, shell) as connection:
+        for statement in statements:
+            await connection.execute(statement)
 
 
 def rows(shell: Shell) -> Rows:
@@ -291,16 +303,16 @@ def test_verify_proves_the_books(own: Shell) -> None:
 
 
 def test_verify_names_the_account_that_was_damaged(own: Shell, postgres: EmbeddedPostgres) -> None:
+    async def damage() -> None:
+        async with superuser(postgres, own) as connection:
+            await without_laws(
+                connection,
+                "UPDATE entry SET balance_after = balance_after + 1 FROM account a JOIN wallet w ON w.id = a.wallet_id"
+                " WHERE a.id = entry.account_id AND w.owner_id = 'demo-alice'",
+            )
+
     own.run("seed")
-    asyncio.run(
-        execute_as_superuser(
-            postgres,
-            own,
-            "SET session_replication_role = replica",
-            "UPDATE entry SET balance_after = balance_after + 1 FROM account a JOIN wallet w ON w.id = a.wallet_id"
-            " WHERE a.id = entry.account_id AND w.owner_id = 'demo-alice'",
-        )
-    )
+    asyncio.run(damage())
 
     result = own.run("verify")
 
@@ -310,6 +322,77 @@ def test_verify_names_the_account_that_was_damaged(own: Shell, postgres: Embedde
     assert "demo-bob" not in result.stdout
     assert re.search(r"^BROKEN: \d+ findings in 4 entries\.$", result.stdout, re.MULTILINE)
     assert "Traceback" not in result.stderr
+
+
+DISABLED: Final = "state of trigger entry.entry_law: is disabled, but should be enabled always"
+
+
+@pytest.mark.parametrize("command", [["serve", "--port", "0"], ["serve", "--port", "0", "--workers", "2"], ["seed"]])
+def test_damaged_armour_is_refused_by_name(own: Shell, postgres: EmbeddedPostgres, command: list[str]) -> None:
+    asyncio.run(execute_as_superuser(postgres, own, "ALTER TABLE entry DISABLE TRIGGER entry_law"))
+
+    result = own.run(*command)
+
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.splitlines() == [
+        "Error: Nothing may be posted to this database, for what keeps its books right is damaged:",
+        f"  {DISABLED}",
+        'Restore it (docs/operations.md, "The armour"), then prove the books: wallet-gql verify.',
+    ]
+
+
+def test_verify_names_the_armour_first_and_goes_on(own: Shell, postgres: EmbeddedPostgres) -> None:
+    own.run("seed")
+    asyncio.run(
+        execute_as_superuser(
+            postgres,
+            own,
+            "ALTER TABLE entry DISABLE TRIGGER ALL",
+            "UPDATE entry SET balance_after = balance_after + 1",
+        )
+    )
+
+    result = own.run("verify")
+    as_json = own.run("verify", "--json")
+
+    first, *others = result.stdout.splitlines()
+    assert result.returncode == as_json.returncode == 1
+    assert first == f"{DISABLED} [armour]"
+    assert any(
+        re.fullmatch(r"shard \d: account \d+ \(demo-alice\), seq 1: balance .* \[chain\]", line) for line in others
+    )
+    finding, *_ = json.loads(as_json.stdout)["findings"]
+    assert (finding["check"], finding["shard"]) == ("armour", None)
+
+
+def on_a_terminal(shell: Shell, *arguments: str, **variables: str) -> tuple[str, str]:
+    """Run the command with a terminal as its standard error; returns its output and what the terminal was sent."""
+    terminal, end = pty.openpty()
+    environment = {**shell.environment, "TERM": "xterm", **variables}
+    with subprocess.Popen([COMMAND, *arguments], env=environment, cwd=shell.folder, stdout=PIPE, stderr=end) as process:
+        os.close(end)
+        sent = b""
+        # Linux tells the end of a terminal by an error, others by nothing.
+        with suppress(OSError):
+            while read := os.read(terminal, 65536):
+                sent += read
+        os.close(terminal)
+        said, _ = process.communicate(timeout=GUARD_SECONDS)
+    return said.decode(), sent.decode()
+
+
+@pytest.mark.parametrize("shard_count", ["4", "64"])
+def test_verify_shows_its_progress_on_a_terminal(own: Shell, shard_count: str) -> None:
+    # Another setting than the database's count must not leave the bar short of its end.
+    said, sent = on_a_terminal(own, "verify", WALLET_SHARD_COUNT=shard_count)
+
+    assert said == "The books balance: 0 entries in 4 shards.\n"
+    assert "Verifying" in sent
+    assert "100%" in sent
+
+
+def test_verify_shows_no_progress_elsewhere(own: Shell) -> None:
+    assert own.run("verify").stderr == ""
 
 
 def test_export_schema_writes_the_committed_schema(shell: Shell) -> None:

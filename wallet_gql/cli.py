@@ -26,6 +26,7 @@ from wallet_gql.db import migrations
 from wallet_gql.db.embedded import EmbeddedError, EmbeddedPostgres, attach_or_start, default_data_dir, remove, start
 from wallet_gql.domain.errors import Fault
 from wallet_gql.graphql.schema import export_schema
+from wallet_gql.ledger.armour import ArmourDamaged
 from wallet_gql.operations import assets, demo, proof
 from wallet_gql.operations.opening import Ledger, ShardCountDiffers, open_ledger
 from wallet_gql.operations.unit_of_work import is_away
@@ -54,7 +55,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         app()
-    except (EmbeddedError, migrations.SchemaNotAtHead, ShardCountDiffers, Fault) as error:
+    except (EmbeddedError, migrations.SchemaNotAtHead, ArmourDamaged, ShardCountDiffers, Fault) as error:
         _fail(str(error))
     except ValidationError as error:
         for problem in error.errors():
@@ -87,6 +88,7 @@ def _database(*, attach: bool = True) -> Iterator[Settings]:
     With `attach`, an embedded server that another command runs on the same folder is used.
     """
     settings = Settings()
+    logs.configure(settings)
     if settings.database_url is not None:
         yield settings
         return
@@ -135,7 +137,6 @@ def serve(
     is_embedded = given.database_url is None
     with _database(attach=False) as found:
         settings = found.model_copy(update={name: getattr(given, name) for name in chosen})
-        logs.configure(settings)
         if is_embedded:
             _migrate(settings)
         if demo_data:
@@ -217,7 +218,6 @@ def _serve(settings: Settings, listener: socket.socket) -> None:
 def migrate() -> None:
     """Bring the database's schema to this version, and give the serving role its rights."""
     with _database() as settings:
-        logs.configure(settings)
         _migrate(settings)
         typer.echo(f"The schema is at {migrations.head()}.")
 
@@ -271,12 +271,12 @@ def add_asset(
 def verify(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Prove the books. Exit code 0: every invariant holds; 1: what breaks is listed."""
+    """Prove the armour and the books. Exit code 0: every invariant holds; 1: what breaks is listed."""
 
     async def prove(settings: Settings) -> proof.Proof:
         with Progress(console=_errors, transient=True, disable=not _errors.is_terminal) as progress:
-            bar = progress.add_task("Verifying", total=settings.shard_count)
-            return await proof.prove(settings, on_shard=lambda: progress.advance(bar))
+            bar = progress.add_task("Verifying", total=None)
+            return await proof.prove(settings, on_check=lambda total: progress.update(bar, total=total, advance=1))
 
     with _database() as settings:
         result = asyncio.run(prove(settings))
@@ -284,7 +284,8 @@ def verify(
         typer.echo(orjson.dumps(result, option=orjson.OPT_INDENT_2).decode())
         raise SystemExit(1 if result.findings else 0)
     for finding in result.findings:
-        typer.echo(f"shard {finding.shard}: {finding.row}: {finding.fault} [{finding.check}]")
+        place = "" if finding.shard is None else f"shard {finding.shard}: "
+        typer.echo(f"{place}{finding.row}: {finding.fault} [{finding.check}]")
     if result.findings:
         typer.echo(f"BROKEN: {len(result.findings)} findings in {result.entry_count} entries.")
         raise SystemExit(1)

@@ -3,26 +3,34 @@
 Each check is a statement that returns the rows which break it, so an empty result is the proof. The snapshot is one
 REPEATABLE READ transaction: verification runs beside live traffic without a false alarm.
 
-What cannot be found without a seal outside the database: a removed tail of a shard together with its keys, a removed
-refusal, an asset's changed scale, an owner renamed to another of the same shard, and a consistent rewrite of a whole
-history.
+What cannot be found without a seal outside the database:
+
+- a removed tail of a shard together with its keys, a removed refusal, a consistent rewrite of a whole history;
+- what nothing else repeats: an asset's scale and name, when wallets and accounts were opened, the ids of a transaction
+  and of its key where they were changed in every place;
+- an owner renamed to another of the same shard, a treasury stripe renamed to a slot that has none;
+- of a refusal: another key, fingerprint or time, another wallet or balance where an account of that wallet held that
+  balance within an hour of it (the clock may have been set meanwhile), another outcome within an amount of the limit.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Final
 
 from asyncpg import Connection
 
+from wallet_gql.domain.model import OutcomeCode
+from wallet_gql.domain.money import BALANCE_MINOR_MAX, POSTING_MINOR_MAX, TREASURY_MINOR_MAX
 from wallet_gql.domain.shards import shard_of
+from wallet_gql.ledger.treasury import SLOT_COUNT
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A row that breaks an invariant: where it is, and what is wrong with it."""
+    """What breaks an invariant: where it is, and what is wrong with it. What concerns all shards has none."""
 
     check: str
-    shard: int
+    shard: int | None
     row: str
     fault: str
 
@@ -35,6 +43,7 @@ _CHECKS: Final = {
     "chain": """
         SELECT format('account %s (%s), seq %s', c.account_id, coalesce(w.owner_id, '?'), c.seq),
                CASE WHEN a.id IS NULL THEN 'its account does not exist'
+                    WHEN c.seq = c.seq_before THEN 'is there more than once'
                     WHEN c.seq <> c.seq_before + 1
                     THEN format('follows seq %s: entries between are missing', c.seq_before)
                     WHEN c.balance_after <> c.balance_before + c.amount
@@ -44,6 +53,9 @@ _CHECKS: Final = {
                     WHEN c.balance_after < 0 AND w.kind = 1
                     THEN format('an owner''s balance is negative: %s', c.balance_after)
                     WHEN c.amount = 0 THEN 'moves nothing'
+                    WHEN c.executed_at = '-infinity' THEN 'has no time'
+                    WHEN c.executed_at > now() + interval '60 s'
+                    THEN format('is dated in the future: %s', c.executed_at)
                     ELSE 'is older than the entry before it' END
           FROM (SELECT e.*, coalesce(lag(e.seq) OVER chain, 0) AS seq_before,
                        coalesce(lag(e.balance_after) OVER chain, 0)::numeric AS balance_before,
@@ -54,7 +66,9 @@ _CHECKS: Final = {
           LEFT JOIN wallet w ON w.shard = $1 AND w.id = a.wallet_id
          WHERE a.id IS NULL OR c.seq <> c.seq_before + 1 OR c.balance_after <> c.balance_before + c.amount
             OR c.may_go_negative <> a.may_go_negative OR (c.balance_after < 0 AND w.kind = 1) OR c.amount = 0
-            OR c.executed_at < c.executed_before
+            OR c.executed_at = '-infinity' OR c.executed_at > now() + interval '60 s'
+            -- A stripe's entries have the times of their transactions, which only follow the owner's.
+            OR (c.executed_at < c.executed_before AND w.kind = 1)
          ORDER BY c.account_id, c.seq""",
     "sum": """
         SELECT format('account %s', s.account_id),
@@ -86,7 +100,8 @@ _CHECKS: Final = {
                                bool_or(e.executed_at <> t.executed_at) AS other_time,
                                max(a.wallet_id) FILTER (WHERE a.wallet_kind = 1) AS wallet_id,
                                sum(e.amount) FILTER (WHERE a.wallet_kind = 1) AS user_amount,
-                               min(format('(account %s, seq %s)', e.account_id, e.seq)) AS first_leg
+                               min(format('(account %s, seq %s)', e.account_id, e.seq)) FILTER (WHERE t.id IS NULL)
+                                 AS first_leg
                           FROM entry e
                           LEFT JOIN account a ON a.shard = $1 AND a.id = e.account_id
                           LEFT JOIN transaction t ON t.shard = $1 AND t.id = e.transaction_id
@@ -103,8 +118,15 @@ _CHECKS: Final = {
                CASE WHEN k.key IS NULL AND t.idempotency_key IS NULL THEN format('transaction %s has none', t.id)
                     WHEN k.key IS NULL THEN format('is missing: transaction %s was posted under it', t.id)
                     WHEN w.id IS NULL THEN 'its wallet does not exist'
-                    WHEN t.id IS NULL AND k.outcome <> 1 THEN 'says refused, but not on which balance'
-                    WHEN t.id IS NULL THEN format('says posted, but there is no transaction %s', k.transaction_id)
+                    WHEN k.outcome NOT IN (1, 2, 3) THEN format('has outcome %s, which there is not', k.outcome)
+                    WHEN octet_length(k.fingerprint) <> 16
+                    THEN format('its fingerprint has %s bytes', octet_length(k.fingerprint))
+                    WHEN k.created_at > now() + interval '60 s'
+                    THEN format('is dated in the future: %s', k.created_at)
+                    WHEN k.outcome = 1 AND t.id IS NULL
+                    THEN format('says posted, but there is no transaction %s', k.transaction_id)
+                    WHEN k.outcome = 1 AND k.details IS NOT NULL THEN 'says posted, but has the details of a refusal'
+                    WHEN t.id IS NULL THEN 'says refused, but not on which balance'
                     WHEN k.outcome <> 1 THEN format('says refused, but transaction %s was posted', t.id)
                     WHEN (k.key, k.wallet_id) IS DISTINCT FROM (t.idempotency_key, t.wallet_id)
                     THEN format('is not the key of its transaction %s', t.id)
@@ -112,34 +134,130 @@ _CHECKS: Final = {
           FROM (SELECT * FROM idempotency_key WHERE shard = $1) AS k
           FULL JOIN (SELECT * FROM transaction WHERE shard = $1) AS t ON t.id = k.transaction_id
           LEFT JOIN wallet w ON w.shard = $1 AND w.id = k.wallet_id AND w.kind = 1
-          LEFT JOIN LATERAL (
-               SELECT substr(sha256(convert_to(
-                        t.type || ' ' || s.code || ' ' || abs(e.amount::numeric) || ' '
-                        || coalesce(length(t.description) || ':' || t.description, '-')
-                        || coalesce(length(t.reference) || ':' || t.reference, '-'), 'UTF8')), 1, 16) AS fingerprint
-                 FROM entry e
-                 JOIN account a ON a.shard = $1 AND a.id = e.account_id AND a.wallet_id = t.wallet_id
-                 JOIN asset s ON s.id = a.asset_id
-                WHERE e.shard = $1 AND e.transaction_id = t.id
-                LIMIT 1) AS given ON true
+          LEFT JOIN (SELECT e.transaction_id, a.wallet_id, s.code, e.amount
+                       FROM entry e
+                       JOIN account a ON a.shard = $1 AND a.id = e.account_id AND a.wallet_kind = 1
+                       JOIN asset s ON s.id = a.asset_id
+                      WHERE e.shard = $1) AS leg ON leg.transaction_id = t.id AND leg.wallet_id = t.wallet_id
          WHERE k.key IS NULL OR w.id IS NULL OR (k.outcome = 1) <> (t.id IS NOT NULL)
-            OR (k.outcome <> 1 AND jsonb_typeof(k.details -> 'balance_before_minor') IS DISTINCT FROM 'number')
-            OR (t.id IS NOT NULL AND ((k.key, k.wallet_id) IS DISTINCT FROM (t.idempotency_key, t.wallet_id)
-                                      OR k.fingerprint IS DISTINCT FROM given.fingerprint))
+            OR k.outcome NOT IN (1, 2, 3) OR octet_length(k.fingerprint) <> 16
+            OR k.created_at > now() + interval '60 s' OR (k.outcome = 1 AND k.details IS NOT NULL)
+            OR (k.outcome <> 1
+                AND (jsonb_typeof(k.details -> 'balance_before_minor') = 'number'
+                     AND k.details ->> 'balance_before_minor' ~ '^[0-9]{1,19}$') IS NOT TRUE)
+            OR (t.id IS NOT NULL
+                AND ((k.key, k.wallet_id) IS DISTINCT FROM (t.idempotency_key, t.wallet_id)
+                     OR k.fingerprint IS DISTINCT FROM substr(sha256(convert_to(
+                          t.type || ' ' || leg.code || ' ' || abs(leg.amount::numeric) || ' '
+                          || coalesce(length(t.description) || ':' || t.description, '-')
+                          || coalesce(length(t.reference) || ':' || t.reference, '-'), 'UTF8')), 1, 16)))
+         ORDER BY 1""",
+    "doubled key": """
+        SELECT format('key %s of wallet %s', k.key, k.wallet_id), format('is there %s times', count(*))
+          FROM idempotency_key k
+         WHERE k.shard = $1
+         GROUP BY k.wallet_id, k.key
+        HAVING count(*) > 1
+         ORDER BY k.wallet_id, k.key""",
+    # Each refusal among the times at which an account of its wallet held the balance that it was refused on: `until` is
+    # when the last of those that had begun by then was over. An account holds zero until its first entry.
+    "refusal": f"""
+        WITH refusal AS MATERIALIZED (
+          SELECT k.wallet_id, k.key, k.outcome, k.created_at,
+                 (k.details ->> 'balance_before_minor')::numeric AS balance,
+                 count(*) OVER (PARTITION BY k.transaction_id) AS same_id
+            FROM idempotency_key k
+           WHERE k.shard = $1 AND k.outcome <> 1 AND jsonb_typeof(k.details -> 'balance_before_minor') = 'number'
+        ), wanted AS MATERIALIZED (
+          SELECT DISTINCT wallet_id, balance FROM refusal
+        ), held AS (
+          SELECT r.wallet_id, r.balance, e.executed_at AS since, coalesce(next.executed_at, 'infinity') AS until
+            FROM wanted r
+            JOIN account a ON a.shard = $1 AND a.wallet_id = r.wallet_id
+            JOIN entry e ON e.shard = $1 AND e.account_id = a.id AND e.balance_after = r.balance
+            LEFT JOIN entry next ON next.shard = $1 AND next.account_id = e.account_id AND next.seq = e.seq + 1
+           UNION ALL
+          SELECT r.wallet_id, 0, '-infinity', coalesce(e.executed_at, 'infinity')
+            FROM wanted r
+           CROSS JOIN asset s
+            LEFT JOIN account a ON a.shard = $1 AND a.wallet_id = r.wallet_id AND a.asset_id = s.id
+            LEFT JOIN entry e ON e.shard = $1 AND e.account_id = a.id AND e.seq = 1
+           WHERE r.balance = 0
+        ), timeline AS (
+          SELECT wallet_id, balance, since - interval '1 hour' AS at, until, NULL::uuid AS key, NULL AS outcome,
+                 NULL AS same_id
+            FROM held
+           UNION ALL
+          SELECT wallet_id, balance, created_at, NULL, key, outcome, same_id FROM refusal
+        )
+        SELECT format('key %s of wallet %s', key, wallet_id),
+               CASE WHEN same_id > 1 THEN 'has the transaction id of another refusal'
+                    WHEN until IS NULL OR until < at - interval '1 hour'
+                    THEN format('says refused on %s, which no account of its wallet held then', balance)
+                    WHEN outcome = {OutcomeCode.INSUFFICIENT_BALANCE:d}
+                    THEN format('says that %s did not suffice, which is enough for any amount', balance)
+                    ELSE format('says that the limit was exceeded, which no amount exceeds from %s', balance) END
+          FROM (SELECT wallet_id, balance, at, key, outcome, same_id,
+                       max(until) OVER (PARTITION BY wallet_id, balance ORDER BY at, key NULLS FIRST
+                                        ROWS UNBOUNDED PRECEDING) AS until
+                  FROM timeline) AS found
+         WHERE key IS NOT NULL
+           AND (same_id > 1 OR until IS NULL OR until < at - interval '1 hour'
+                OR (outcome = {OutcomeCode.INSUFFICIENT_BALANCE:d} AND balance >= {POSTING_MINOR_MAX})
+                -- Stripes that were full were told as the owner's limit once.
+                OR (outcome = {OutcomeCode.BALANCE_LIMIT_EXCEEDED:d}
+                    AND balance <= {BALANCE_MINOR_MAX - POSTING_MINOR_MAX}
+                    AND NOT EXISTS (SELECT FROM entry e WHERE e.shard = $1
+                                       AND abs(e.balance_after) > {TREASURY_MINOR_MAX - POSTING_MINOR_MAX})))
          ORDER BY 1""",
     "account": """
         SELECT format('account %s', a.id),
-               CASE WHEN w.id IS NULL THEN format('its wallet %s does not exist in this shard', a.wallet_id)
+               CASE WHEN a.same_id > 1 THEN format('is there %s times', a.same_id)
+                    WHEN a.same_asset > 1
+                    THEN format('wallet %s has %s accounts in its asset', a.wallet_id, a.same_asset)
+                    WHEN w.id IS NULL THEN format('its wallet %s does not exist in this shard', a.wallet_id)
                     WHEN w.kind <> a.wallet_kind THEN 'its kind is not its wallet''s'
                     WHEN s.id IS NULL THEN format('its asset %s does not exist', a.asset_id)
+                    WHEN a.opened_at > now() + interval '60 s'
+                    THEN format('is dated in the future: %s', a.opened_at)
                     ELSE 'may_go_negative is right for the system''s accounts only' END
-          FROM account a
+          FROM (SELECT a.*, count(*) OVER (PARTITION BY a.wallet_id, a.asset_id) AS same_asset,
+                       count(*) OVER (PARTITION BY a.id) AS same_id
+                  FROM account a WHERE a.shard = $1) AS a
           LEFT JOIN wallet w ON w.shard = $1 AND w.id = a.wallet_id
           LEFT JOIN asset s ON s.id = a.asset_id
-         WHERE a.shard = $1
-           AND (w.id IS NULL OR w.kind <> a.wallet_kind OR s.id IS NULL OR a.may_go_negative <> (w.kind <> 1))
+         WHERE a.same_id > 1 OR a.same_asset > 1 OR w.id IS NULL OR w.kind <> a.wallet_kind OR s.id IS NULL
+            OR a.opened_at > now() + interval '60 s' OR a.may_go_negative <> (w.kind <> 1)
          ORDER BY a.id""",
+    "owner": f"""
+        SELECT format('wallet %s (%s)', w.id, w.owner_id),
+               CASE WHEN w.same_id > 1 THEN format('is there %s times', w.same_id)
+                    WHEN w.kind NOT IN (1, 2) THEN format('has kind %s, which there is not', w.kind)
+                    WHEN w.same_owner > 1 THEN format('its owner has %s wallets', w.same_owner)
+                    WHEN w.kind = 2 AND NOT w.is_slot
+                    THEN 'is the treasury''s, but its owner id is not a slot, 0 to {SLOT_COUNT - 1}'
+                    WHEN length(w.owner_id) NOT BETWEEN 1 AND 128
+                    THEN format('its owner id has %s characters', length(w.owner_id))
+                    ELSE format('is dated in the future: %s', w.opened_at) END
+          FROM (SELECT w.*, count(*) OVER (PARTITION BY w.kind, w.owner_id) AS same_owner,
+                       count(*) OVER (PARTITION BY w.id) AS same_id,
+                       w.owner_id IN (SELECT generate_series(0, {SLOT_COUNT - 1})::text) AS is_slot
+                  FROM wallet w WHERE w.shard = $1) AS w
+         WHERE w.same_id > 1 OR w.same_owner > 1 OR w.kind NOT IN (1, 2) OR (w.kind = 2 AND NOT w.is_slot)
+            OR length(w.owner_id) NOT BETWEEN 1 AND 128 OR w.opened_at > now() + interval '60 s'
+         ORDER BY w.id""",
 }
+
+CHECK_COUNT: Final = len(_CHECKS) + 1
+"""How many checks a shard has."""
+
+_ASSETS: Final = """
+SELECT format('asset %s (%s)', s.id, s.code), 'is there more than once'
+  FROM (SELECT s.*, count(*) OVER (PARTITION BY s.id) AS same_id, count(*) OVER (PARTITION BY s.code) AS same_code
+          FROM asset s) AS s
+ WHERE s.same_id > 1 OR s.same_code > 1
+ ORDER BY s.id
+"""
 
 _OUTSIDE: Final = """
 SELECT DISTINCT shard, name FROM (
@@ -151,22 +269,32 @@ SELECT DISTINCT shard, name FROM (
 """
 
 
-async def verify_shard(connection: Connection, shard: int, shard_count: int) -> AsyncIterator[Finding]:
-    """Yield what is wrong in a shard; the caller holds the snapshot."""
+async def verify_shard(
+    connection: Connection, shard: int, shard_count: int, on_check: Callable[[], object] = lambda: None
+) -> AsyncIterator[Finding]:
+    """Yield what is wrong in a shard; the caller holds the snapshot. `on_check` is called after each check."""
     for check, statement in _CHECKS.items():
         for row, fault in await connection.fetch(f"{statement} LIMIT {FINDINGS_PER_CHECK_MAX}", shard):
             yield Finding(check, shard, row, fault)
+        on_check()
     # The shard of an owner is a BLAKE2b, which SQL has not: wallets are streamed.
+    found = 0
     async for id_, owner_id in connection.cursor(
         "SELECT id, owner_id FROM wallet WHERE shard = $1 AND kind = 1 ORDER BY id", shard, prefetch=5000
     ):
         right = shard_of.__wrapped__(owner_id, shard_count)
         if right != shard:
             yield Finding("wallet", shard, f"wallet {id_} ({owner_id})", f"belongs in shard {right}")
+            found += 1
+            if found == FINDINGS_PER_CHECK_MAX:
+                break
+    on_check()
 
 
 async def verify_outside(connection: Connection, shard_count: int) -> AsyncIterator[Finding]:
-    """Yield the tables that have rows in shards which do not exist."""
+    """Yield what is wrong in no shard: doubled assets, and tables that have rows in shards which do not exist."""
+    for row, fault in await connection.fetch(f"{_ASSETS} LIMIT {FINDINGS_PER_CHECK_MAX}"):
+        yield Finding("asset", None, row, fault)
     for shard, table in await connection.fetch(_OUTSIDE, shard_count):
         yield Finding("shard", shard, f"table {table}", f"has rows in a shard past the last, {shard_count - 1}")
 

@@ -15,6 +15,7 @@ from wallet_gql.db.engine import connect, create_engine, lend
 from wallet_gql.db.migrations import check_at_head
 from wallet_gql.domain.model import Asset, Balance, Entry, Outcome, PostingRequest, TransactionView, Wallet
 from wallet_gql.ledger import reads
+from wallet_gql.ledger.armour import check_armour
 from wallet_gql.ledger.treasury import SLOT_COUNT, claim_slot, open_stripes
 from wallet_gql.operations.group_commit import GroupCommit
 from wallet_gql.operations.read_batches import ReadBatch
@@ -62,13 +63,14 @@ class ShardCountDiffers(Exception):
 async def open_ledger(settings: Settings) -> AsyncIterator[Ledger]:
     """Open the ledger of the configured database until the block ends.
 
-    Raises `SchemaNotAtHead` or `ShardCountDiffers` for a database that this version must not write to.
+    Raises `SchemaNotAtHead`, `ArmourDamaged` or `ShardCountDiffers` for a database that this version must not write to.
     """
     async with AsyncExitStack() as stack:
         engine = create_engine(settings)
         stack.push_async_callback(_close, engine)
         await check_at_head(engine)
         async with connect(engine) as connection:
+            await check_armour(connection)
             shard_count = await reads.read_shard_count(connection)
             if shard_count != settings.shard_count:
                 raise ShardCountDiffers(
