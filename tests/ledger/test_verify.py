@@ -265,6 +265,7 @@ async def test_balances_forged_from_the_first_entry_on_are_found(books: Books) -
 
 async def test_a_balance_forged_to_the_end_of_the_numbers_is_found(books: Books) -> None:
     await books.execute(
+        "ALTER TABLE entry DROP CONSTRAINT entry_balance_limit_check, DROP CONSTRAINT entry_amount_limit_check",
         f"UPDATE entry SET balance_after = {2**63 - 1} WHERE account_id = {books.account} AND seq = 1",
         f"UPDATE entry SET amount = {-(2**63)} WHERE account_id = {books.bob_account} AND seq = 1",
     )
@@ -347,11 +348,8 @@ async def test_a_time_that_runs_backwards_is_found(books: Books) -> None:
         await books.execute(
             f"UPDATE {table} SET executed_at = executed_at - interval '1 day' WHERE {column} = '{view.id}'"
         )
-    fault = "is older than the entry before it"
-    assert await books.findings() == [
-        ("chain", f"account {books.treasury} (0), seq 3", fault),
-        ("chain", books.entry(3), fault),
-    ]
+    # The stripe's entry is older than the one before it too, and may be.
+    assert await books.findings() == [("chain", books.entry(3), "is older than the entry before it")]
 
 
 async def test_a_leg_s_own_time_is_found(books: Books) -> None:

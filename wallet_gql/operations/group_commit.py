@@ -25,7 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from wallet_gql.domain.errors import Fault, OutcomeUnknown, Overloaded, Unavailable
 from wallet_gql.domain.model import Outcome, PostingRequest
-from wallet_gql.ledger.posting import WalletBusy, post_batch
+from wallet_gql.ledger.posting import Decided, WalletBusy, post_batch
 from wallet_gql.operations.unit_of_work import retrying, unit_of_work
 
 LANE_COUNT: Final = 2
@@ -228,14 +228,14 @@ class GroupCommit:
                     item.answer(outcome)
         del self._parked[wallet]
 
-    async def _post(self, batch: Sequence[_Item], *, wait: bool) -> Sequence[Outcome | WalletBusy | Exception]:
+    async def _post(self, batch: Sequence[_Item], *, wait: bool) -> Sequence[Decided | Exception]:
         """Post a batch in a unit of work; one result an item, in order."""
         loop = asyncio.get_running_loop()
         started = loop.time()
         left_seconds = max(MARGIN_SECONDS, batch[0].queued_at + self._deadline_seconds - started - MARGIN_SECONDS)
         requests = [item.request for item in batch]
 
-        async def work() -> list[Outcome | WalletBusy]:
+        async def work() -> list[Decided]:
             async with unit_of_work(self._engine, deadline=started + left_seconds + MARGIN_SECONDS / 2) as connection:
                 if wait:
                     # So that what waited for the lock in vain is known not to be posted before its deadline passes.
