@@ -2,7 +2,8 @@
 
 The database's address comes from the caller (`wallet-gql migrate`), or from the settings when Alembic's own command
 is used. Lock timeouts are set: a migration that cannot have its lock fails and changes nothing, instead of making
-the whole service queue behind it.
+the whole service queue behind it. The timeout and the migrators' lock are the session's: a migration may commit on its
+way.
 """
 
 import asyncio
@@ -24,13 +25,12 @@ def include_object(_object: Any, name: str | None, type_: str, _reflected: bool,
 
 
 def run(connection: Connection, server_role: str | None) -> None:
-    """Migrate and grant in one database transaction."""
+    """Migrate and grant, in one database transaction but for what a migration says."""
     context.configure(
         connection=connection, target_metadata=metadata, compare_server_default=True, include_object=include_object
     )
     with context.begin_transaction():
-        connection.execute(text("SET LOCAL lock_timeout = '5s'"))
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_ADVISORY_LOCK})
+        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATION_ADVISORY_LOCK})
         context.run_migrations()
         for statement in grant_statements(connection, server_role):
             connection.execute(text(statement))
@@ -42,7 +42,7 @@ async def main() -> None:
     settings = None if "url" in attributes else Settings()
     url = attributes["url"] if settings is None else settings.owner_url()
     role = attributes["server_role"] if settings is None else settings.server_role()
-    engine = create_async_engine(url, poolclass=NullPool)
+    engine = create_async_engine(url, poolclass=NullPool, connect_args={"server_settings": {"lock_timeout": "5s"}})
     async with engine.connect() as connection:
         await connection.run_sync(run, role)
         await connection.commit()

@@ -14,7 +14,9 @@ from uuid_utils.compat import uuid7
 
 from wallet_gql.domain.model import TransactionType, WalletKind, fingerprint
 
-TABLES = ("ledger", "asset", "wallet", "account", "transaction", "entry", "idempotency_key")
+# What the serving role appends to, and what it only reads.
+APPENDED = ("ledger", "asset", "wallet", "account", "transaction", "entry", "idempotency_key")
+TABLES = (*APPENDED, "transaction_shape")
 
 _INSERT = """
 WITH new_transaction AS (

@@ -16,9 +16,9 @@ from conftest import environment
 from factories import FLOWS, balance, new_owner, new_owner_id, post, request
 from tables import Rows, count_rows
 
-from wallet_gql.domain.model import Outcome, Posted, PostingRequest, Refused, TransactionType, WalletMissing
+from wallet_gql.domain.model import Posted, PostingRequest, Refused, TransactionType, WalletMissing
 from wallet_gql.domain.shards import shard_of
-from wallet_gql.ledger.posting import WalletBusy, post_batch
+from wallet_gql.ledger.posting import Decided, WalletBusy, post_batch
 from wallet_gql.operations.flows import FlowOutcome
 from wallet_gql.operations.opening import Ledger, open_ledger
 from wallet_gql.operations.proof import prove
@@ -182,7 +182,7 @@ def settings_of_its_own(new_database: Callable[[str], Settings]) -> Settings:
 async def test_opposing_orders_over_many_wallets_never_deadlock(settings_of_its_own: Settings, seed: int) -> None:
     chance = random.Random(seed)  # noqa: S311 - drawn again by its seed
 
-    async def post_all(ledger: Ledger, order: list[str], *, wait: bool) -> list[Outcome | WalletBusy]:
+    async def post_all(ledger: Ledger, order: list[str], *, wait: bool) -> list[Decided]:
         gold = ledger.assets["GOLD"]
         requests = [
             PostingRequest(
@@ -195,8 +195,8 @@ async def test_opposing_orders_over_many_wallets_never_deadlock(settings_of_its_
             # Slots are about speed: workers that share stripes wait for each other, in the same order.
             return await post_batch(connection, requests, chance.choice([0, ledger.slot]), wait=wait)
 
-    async def keep_posting(ledger: Ledger, owners: list[str]) -> list[Outcome | WalletBusy]:
-        outcomes: list[Outcome | WalletBusy] = []
+    async def keep_posting(ledger: Ledger, owners: list[str]) -> list[Decided]:
+        outcomes: list[Decided] = []
         for _ in range(10):
             order = chance.sample(owners, len(owners))
             outcomes += await post_all(ledger, order, wait=chance.random() < 0.7)

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import asyncpg
@@ -26,7 +26,8 @@ from sqlalchemy import make_url
 from uuid_utils.compat import uuid7
 
 from wallet_gql.db.embedded import EmbeddedPostgres
-from wallet_gql.domain.model import WalletKind
+from wallet_gql.domain.model import TransactionType, WalletKind
+from wallet_gql.domain.money import MINOR_MAX, TREASURY_MINOR_MAX
 from wallet_gql.domain.shards import shard_of
 from wallet_gql.operations.opening import Ledger
 from wallet_gql.settings import Settings
@@ -41,6 +42,10 @@ NO_SUCH_TRANSACTION = "no such transaction in this shard"
 NO_SUCH_ACCOUNT = "no such account in this shard"
 NOT_THE_ACCOUNT_S = "may_go_negative is not its account's"
 NOT_THE_TRANSACTION_S = "type or time is not its transaction's"
+NOT_ITS_WALLET = "its wallet is not its transaction's"
+WRONG_LEGS = "does not have the legs of type"
+# What the driver sends as PostgreSQL's "infinity".
+INFINITY = datetime.max.replace(tzinfo=UTC)
 MISSING_BEFORE = "the entry before it is missing"
 OLDER = "it is older than the entry before it"
 WRONG_BALANCE = "balance_after is not the balance before it plus amount"
@@ -176,6 +181,37 @@ ALTERED: dict[str, tuple[Callable[[Movement], Movement], str, str, str]] = {
         ),
         CHECK_VIOLATION, "entry_law_chain", OLDER,
     ),
+    "a wallet that is another's": (
+        lambda m: m.of_transaction(wallet_id=m.transaction.wallet_id + 1), CHECK_VIOLATION, "entry_law_chain",
+        NOT_ITS_WALLET,
+    ),
+    "a time without end": (
+        lambda m: m.of_transaction(executed_at=INFINITY), CHECK_VIOLATION, "transaction_executed_at_check", "",
+    ),
+    "a leg's time without end": (
+        lambda m: m.altered(executed_at=INFINITY), CHECK_VIOLATION, "entry_executed_at_check", "",
+    ),
+    "more than the database moves at once": (
+        lambda m: m.altered("user", amount=MINOR_MAX + 1), CHECK_VIOLATION, "entry_amount_limit_check", "",
+    ),
+    "more than the database moves at once, downwards": (
+        lambda m: m.altered("treasury", amount=-MINOR_MAX - 1), CHECK_VIOLATION, "entry_amount_limit_check", "",
+    ),
+    "more than an owner may hold": (
+        lambda m: m.altered("user", amount=MINOR_MAX, balance_after=MINOR_MAX + 100),
+        CHECK_VIOLATION, "entry_balance_limit_check", "",
+    ),
+    "a stripe past its lower end": (
+        lambda m: m.altered("treasury", balance_after=-TREASURY_MINOR_MAX - 1),
+        CHECK_VIOLATION, "entry_balance_limit_check", "",
+    ),
+    "a stripe past its upper end": (
+        lambda m: m.altered("treasury", balance_after=TREASURY_MINOR_MAX + 1),
+        CHECK_VIOLATION, "entry_balance_limit_check", "",
+    ),
+    "a spend's type and a top-up's legs": (
+        lambda m: m.altered(type=3).of_transaction(type=3), CHECK_VIOLATION, "entry_law_shape", WRONG_LEGS,
+    ),
     "an unknown account": (
         lambda m: m.altered("user", account_id=2**60, seq=1, balance_after=10),
         CHECK_VIOLATION, "entry_law_chain", NO_SUCH_ACCOUNT,
@@ -301,11 +337,8 @@ async def test_legs_that_balance_between_two_transactions_only_are_refused(owner
 
 async def legs_added_to(owner: Owner, moved: TransactionRow) -> tuple[EntryRow, EntryRow]:
     """Return a pair that balances, between accounts that were never used, for a transaction that has its legs."""
-    await owner.connection.execute(
-        "INSERT INTO wallet (shard, kind, owner_id) VALUES ($1, 1, $2)", owner.shard, fresh := new_owner_id()
-    )
-    user = await account_of(owner.connection, owner.shard, fresh)
-    treasury = await account_of(owner.connection, owner.shard, fresh, kind=WalletKind.TREASURY)
+    user = await account_of(owner.connection, owner.shard, owner.id, "DIAMOND")
+    treasury = await account_of(owner.connection, owner.shard, new_owner_id(), "DIAMOND", WalletKind.TREASURY)
     leg = EntryRow(owner.shard, user.id, 1, moved.id, moved.type, 5, 5, may_go_negative=False,
                    executed_at=moved.executed_at)  # fmt: skip
     return leg, replace(leg, account_id=treasury.id, amount=-5, balance_after=-5, may_go_negative=True)
@@ -333,14 +366,60 @@ async def test_legs_added_by_a_later_statement_of_the_same_unit_of_work_are_refu
     assert await owner.balance() == 100
 
 
-async def test_the_same_pair_of_legs_passes_with_its_transaction_in_one_statement(owner: Owner) -> None:
-    # So what is refused above is the lateness alone.
+async def test_more_legs_than_the_type_has_are_refused(owner: Owner) -> None:
     moved = await owner.movement()
-    transaction = owner.connection.transaction()
-    await transaction.start()
     legs = await legs_added_to(owner, moved.transaction)
-    await insert_rows(owner.connection, Rows([moved.transaction], [moved.user, moved.treasury, *legs], [moved.key]))
-    await transaction.rollback()
+    async with refused(owner.connection, CHECK_VIOLATION, "entry_law_shape", WRONG_LEGS):
+        await insert_rows(owner.connection, Rows([moved.transaction], [moved.user, moved.treasury, *legs], [moved.key]))
+
+
+async def test_three_legs_that_balance_are_refused(owner: Owner) -> None:
+    moved = await owner.movement(10)
+    second = await account_of(owner.connection, owner.shard, new_owner_id(), kind=WalletKind.TREASURY)
+    moved = moved.altered("treasury", amount=-4, balance_after=moved.treasury.balance_after + 6)
+    leg = replace(moved.treasury, account_id=second.id, seq=1, amount=-6, balance_after=-6)
+    async with refused(owner.connection, CHECK_VIOLATION, "entry_law_shape", WRONG_LEGS):
+        await insert_rows(owner.connection, Rows([moved.transaction], [moved.user, moved.treasury, leg], [moved.key]))
+
+
+async def test_a_transaction_between_two_stripes_is_refused(owner: Owner) -> None:
+    moved = await owner.movement(10)
+    second = await account_of(owner.connection, owner.shard, new_owner_id(), kind=WalletKind.TREASURY)
+    moved = moved.altered("user", account_id=second.id, seq=1, balance_after=10, may_go_negative=True)
+    async with refused(owner.connection, CHECK_VIOLATION, "entry_law_shape", WRONG_LEGS):
+        await insert(owner.connection, moved)
+
+
+async def test_a_spend_between_two_owners_is_refused(owner: Owner) -> None:
+    other = await neighbour(owner, gold=5)
+    spent, gained = await owner.movement(-10), await other.movement(10)
+    leg = replace(gained.user, transaction_id=spent.transaction.id, type=spent.transaction.type)
+    moved = replace(spent, treasury=leg)
+    at = max(spent.user.executed_at, gained.user.executed_at)
+    async with refused(owner.connection, CHECK_VIOLATION, "entry_law_chain", NOT_ITS_WALLET):
+        await insert(owner.connection, moved.altered(executed_at=at).of_transaction(executed_at=at))
+
+
+async def test_the_shapes_in_the_database_are_those_of_the_code(owner: Owner) -> None:
+    rows = await owner.connection.fetch("SELECT type, wallet_kind, sign FROM transaction_shape")
+    assert {tuple(row) for row in rows} == {
+        (type_, kind, sign)
+        for type_ in TransactionType
+        for kind, sign in ((WalletKind.USER, type_.sign), (WalletKind.TREASURY, -type_.sign))
+    }
+
+
+async def test_a_stripe_s_entry_may_be_older_than_the_one_before_it(owner: Owner) -> None:
+    other = await neighbour(owner)
+    ahead = await movement(
+        owner.connection, owner.shard, other.id, 10, slot=owner.ledger.slot,
+        executed_at=datetime.now(UTC) + timedelta(seconds=30),
+    )  # fmt: skip
+    await insert(owner.connection, ahead)
+    moved = await owner.movement(10)
+    now = datetime.now(UTC)
+    await insert(owner.connection, moved.altered(executed_at=now).of_transaction(executed_at=now))
+    assert await owner.balance() == 110
 
 
 async def test_the_same_transaction_id_again_is_refused(owner: Owner) -> None:
@@ -374,9 +453,9 @@ async def test_the_second_of_two_that_append_at_once_is_refused(owner: Owner, se
     ("values", "sqlstate", "constraint"),
     [
         ("a.wallet_id, 1, s.id, true", CHECK_VIOLATION, "account_may_go_negative_check"),
-        ("a.wallet_id, 2, s.id, true", FOREIGN_KEY_VIOLATION, "account_shard_wallet_id_wallet_kind_fkey"),
+        ("a.wallet_id, 2, s.id, true", FOREIGN_KEY_VIOLATION, "account_law_wallet"),
         ("a.wallet_id, 1, 9999::smallint, false", FOREIGN_KEY_VIOLATION, "account_asset_id_fkey"),
-        (f"{2**60}, 1, s.id, false", FOREIGN_KEY_VIOLATION, "account_shard_wallet_id_wallet_kind_fkey"),
+        (f"{2**60}, 1, s.id, false", FOREIGN_KEY_VIOLATION, "account_law_wallet"),
         ("a.wallet_id, 1, a.asset_id, false", UNIQUE_VIOLATION, "account_shard_wallet_id_asset_id_key"),
     ],
     ids=[
@@ -411,6 +490,30 @@ async def test_an_owner_s_account_is_refused(owner: Owner, values: str, sqlstate
         ("INSERT INTO wallet (shard, kind, owner_id) VALUES (-1, 1, 'x')", CHECK_VIOLATION, "wallet_shard_check"),
         ("INSERT INTO wallet (shard, kind, owner_id) VALUES (0, 3, 'x')", CHECK_VIOLATION, "wallet_kind_check"),
         ("INSERT INTO wallet (shard, kind, owner_id) VALUES (0, 1, '')", CHECK_VIOLATION, "wallet_owner_id_check"),
+        *(
+            (
+                f"INSERT INTO {table} ({column}, {more}) VALUES ('infinity', {values})",
+                CHECK_VIOLATION,
+                f"{table}_{column}_check",
+            )
+            for table, column, more, values in (
+                ("ledger", "created_at", "shard_count", "8"),
+                ("asset", "created_at", "code, name, scale", "'X', 'X', 0"),
+                ("wallet", "opened_at", "shard, kind, owner_id", "0, 1, 'x'"),
+                (
+                    "account",
+                    "opened_at",
+                    "shard, wallet_id, wallet_kind, asset_id, may_go_negative",
+                    "0, 1, 1, 1, false",
+                ),
+                (
+                    "idempotency_key",
+                    "created_at",
+                    "shard, wallet_id, key, fingerprint, outcome, transaction_id",
+                    "0, 1, gen_random_uuid(), decode(repeat('00', 16), 'hex'), 1, gen_random_uuid()",
+                ),
+            )
+        ),
         (
             "INSERT INTO wallet (shard, kind, owner_id) SELECT shard, kind, owner_id FROM wallet",
             UNIQUE_VIOLATION,
@@ -528,6 +631,7 @@ async def test_the_serving_role_may_lock_nothing_but_wallets(owner: Owner, table
         "SET session_replication_role = replica",
         "SET ROLE wallet_owner",
         "SELECT setval('wallet_id_seq', 1)",
+        "INSERT INTO transaction_shape VALUES (3, 2, -1)",
     ],
 )
 async def test_the_serving_role_cannot(owner: Owner, statement: str) -> None:

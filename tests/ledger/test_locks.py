@@ -12,10 +12,10 @@ from factories import balance, new_owner, new_owner_id
 from uuid_utils.compat import uuid7
 
 from wallet_gql.db.engine import connect
-from wallet_gql.domain.model import Outcome, Posted, PostingRequest, TransactionType, WalletKind, WalletMissing
+from wallet_gql.domain.model import Posted, PostingRequest, TransactionType, WalletKind, WalletMissing
 from wallet_gql.domain.shards import shard_of
 from wallet_gql.ledger.locks import WalletName, lock_free_wallets, lock_wallets
-from wallet_gql.ledger.posting import WalletBusy, post_batch
+from wallet_gql.ledger.posting import Decided, WalletBusy, post_batch
 from wallet_gql.operations.opening import Ledger
 from wallet_gql.operations.unit_of_work import unit_of_work
 
@@ -157,7 +157,7 @@ async def test_the_second_locker_reads_what_the_first_committed(ledger: Ledger) 
     first = PostingRequest(name.shard, name.owner_id, TransactionType.TOP_UP, ledger.assets["GOLD"], 10, uuid4())
     spend = replace(first, type=TransactionType.SPEND, idempotency_key=uuid4(), transaction_id=uuid7())
 
-    async def second() -> list[Outcome | WalletBusy]:
+    async def second() -> list[Decided]:
         async with unit_of_work(ledger.engine) as connection:
             pids.append(connection.get_server_pid())
             asking.set()

@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -8,10 +9,12 @@ import pytest
 from asyncpg import Connection
 from direct import count_rows, insert, movement
 from factories import balance, new_owner, new_owner_id
+from structlog.testing import capture_logs
+from uuid_utils.compat import uuid7
 
+from wallet_gql.domain.errors import Unavailable
 from wallet_gql.domain.model import (
     KeyReused,
-    Outcome,
     OutcomeCode,
     Posted,
     PostingRequest,
@@ -19,9 +22,9 @@ from wallet_gql.domain.model import (
     TransactionType,
     WalletMissing,
 )
-from wallet_gql.domain.money import BALANCE_MINOR_MAX, POSTING_MINOR_MAX, TREASURY_MINOR_MAX
+from wallet_gql.domain.money import BALANCE_MINOR_MAX, MINOR_MAX, POSTING_MINOR_MAX, TREASURY_MINOR_MAX
 from wallet_gql.domain.shards import shard_of
-from wallet_gql.ledger.posting import WalletBusy, post_batch
+from wallet_gql.ledger.posting import Decided, post_batch
 from wallet_gql.ledger.treasury import open_stripes
 from wallet_gql.operations.opening import Ledger
 from wallet_gql.operations.unit_of_work import unit_of_work
@@ -39,15 +42,13 @@ def request(
     )
 
 
-async def post_all(
-    ledger: Ledger, requests: Sequence[PostingRequest], slot: int | None = None
-) -> list[Outcome | WalletBusy]:
+async def post_all(ledger: Ledger, requests: Sequence[PostingRequest], slot: int | None = None) -> list[Decided]:
     """Post a batch in a unit of work of its own."""
     async with unit_of_work(ledger.engine) as connection:
         return await post_batch(connection, requests, ledger.slot if slot is None else slot)
 
 
-async def post_one(ledger: Ledger, request: PostingRequest, slot: int | None = None) -> Outcome | WalletBusy:
+async def post_one(ledger: Ledger, request: PostingRequest, slot: int | None = None) -> Decided:
     return (await post_all(ledger, [request], slot))[0]
 
 
@@ -60,12 +61,12 @@ async def owners_of_shard(ledger: Ledger, shard: int, count: int) -> list[str]:
     return owners
 
 
-def posted(outcome: Outcome | WalletBusy) -> Posted:
+def posted(outcome: Decided) -> Posted:
     assert isinstance(outcome, Posted), outcome
     return outcome
 
 
-def refused(outcome: Outcome | WalletBusy) -> Refused:
+def refused(outcome: Decided) -> Refused:
     assert isinstance(outcome, Refused), outcome
     return outcome
 
@@ -294,28 +295,24 @@ async def test_a_spend_from_an_account_that_was_never_used_is_refused_without_op
     assert await count_rows(server_connection) == {**before, "idempotency_key": before["idempotency_key"] + 1}
 
 
-async def test_an_account_s_times_never_run_backwards(ledger: Ledger, server_connection: Connection) -> None:
-    slot = 61
-    await open_stripes(server_connection, slot, ledger.shard_count)
-    [owner, other] = await owners_of_shard(ledger, 0, 2)
+async def test_an_owner_s_times_never_run_backwards(ledger: Ledger, server_connection: Connection) -> None:
+    [owner] = await owners_of_shard(ledger, 0, 1)
     ahead = await movement(
-        server_connection, 0, owner, 50, slot=slot, executed_at=datetime.now(UTC) + timedelta(days=1)
+        server_connection, 0, owner, 50, slot="ahead", executed_at=datetime.now(UTC) + timedelta(seconds=30)
     )
     await insert(server_connection, ahead)
-    future = ahead.transaction.executed_at
-    # The owner's chain alone, then the treasury's alone.
     mine = posted(await post_one(ledger, request(ledger, owner, SPEND, 1)))
-    its = posted(await post_one(ledger, request(ledger, other, TOP_UP, 1), slot))
-    assert mine.transaction.executed_at >= future
-    assert its.transaction.executed_at >= future
+    assert mine.transaction.executed_at == ahead.transaction.executed_at
 
 
-async def test_within_a_batch_times_never_run_backwards(ledger: Ledger, server_connection: Connection) -> None:
-    slot = 60
+async def test_a_clock_that_jumped_ahead_does_not_reach_others_by_the_stripe(
+    ledger: Ledger, server_connection: Connection
+) -> None:
+    slot = 61
     await open_stripes(server_connection, slot, ledger.shard_count)
-    [ahead, behind] = await owners_of_shard(ledger, 1, 2)
+    [ahead, behind] = await owners_of_shard(ledger, 0, 2)
     planted = await movement(
-        server_connection, 1, ahead, 50, slot="elsewhere", executed_at=datetime.now(UTC) + timedelta(days=1)
+        server_connection, 0, ahead, 50, slot=slot, executed_at=datetime.now(UTC) + timedelta(seconds=30)
     )
     await insert(server_connection, planted)
     outcomes = await post_all(
@@ -329,8 +326,42 @@ async def test_within_a_batch_times_never_run_backwards(ledger: Ledger, server_c
         slot,
     )
     times = [posted(outcome).transaction.executed_at for outcome in outcomes]
-    assert times == sorted(times)
-    assert times[0] < planted.transaction.executed_at <= times[1]
+    assert times[1] == planted.transaction.executed_at
+    assert times[0] == times[2] == times[3] < times[1]
+    # The stripe's own entries carry their transactions' times, in whatever order they are.
+    rows = await server_connection.fetch(
+        "SELECT e.executed_at FROM entry e WHERE (e.shard, e.account_id) = (0, $1) ORDER BY e.seq",
+        planted.treasury.account_id,
+    )
+    assert [row[0] for row in rows] == [planted.transaction.executed_at, *times]
+
+
+async def test_an_owner_more_than_a_minute_ahead_of_the_clock_waits_for_it(
+    ledger: Ledger, server_connection: Connection
+) -> None:
+    [ahead, other] = await owners_of_shard(ledger, 2, 2)
+    known, spend = request(ledger, ahead, TOP_UP, 1), request(ledger, ahead, SPEND, 10**6)
+    await post_one(ledger, known)
+    transaction = server_connection.transaction()
+    await transaction.start()
+    planted = await movement(
+        server_connection, 2, ahead, 50, slot="ahead", executed_at=datetime.now(UTC) + timedelta(minutes=2)
+    )
+    await insert(server_connection, planted)
+    asked = [request(ledger, ahead, TOP_UP, 1), spend, request(ledger, other, TOP_UP, 1), replace(known)]
+    with capture_logs() as logs:
+        first, second, *rest = await post_batch(server_connection, asked, ledger.slot)
+    kept = await server_connection.fetch(
+        "SELECT key FROM idempotency_key WHERE key = ANY($1)", [made.idempotency_key for made in asked[:2]]
+    )
+    await transaction.rollback()
+    assert isinstance(first, Unavailable)
+    assert isinstance(second, Unavailable)
+    # Others' requests are posted, and what is known is answered.
+    assert posted(rest[0]).transaction.executed_at < planted.transaction.executed_at
+    assert posted(rest[1]).transaction.id == known.transaction_id
+    assert kept == []
+    assert [(log["event"], log["log_level"], log["shard"]) for log in logs] == [("wallet_ahead_of_clock", "error", 2)]
 
 
 async def stripes(connection: Connection) -> dict[tuple[int, str], int]:
@@ -405,45 +436,64 @@ async def test_the_limit_counts_for_each_asset_alone(ledger: Ledger) -> None:
     assert all(isinstance(outcome, Posted) for outcome in outcomes)
 
 
-async def test_a_treasury_stripe_reaches_its_lower_bound_and_no_further(
+async def bring_to(connection: Connection, shard: int, slot: int | str, owners: Sequence[str], total: int) -> None:
+    """Move so many credits, with a sign, to owners from a stripe: as much at once as the database lets through."""
+    sign = 1 if total > 0 else -1
+    for n, owner in enumerate(owners):
+        amount = min(MINOR_MAX, abs(total) - n * MINOR_MAX)
+        await insert(connection, await movement(connection, shard, owner, sign * amount, slot=slot))
+
+
+async def test_a_stripe_at_its_lower_bound_refuses_nobody_and_keeps_nothing(
     ledger: Ledger, server_connection: Connection
 ) -> None:
     slot = 57
     await open_stripes(server_connection, slot, ledger.shard_count)
-    [whale, other] = await owners_of_shard(ledger, 3, 2)
-    await insert(server_connection, await movement(server_connection, 3, whale, TREASURY_MINOR_MAX - 10, slot=slot))
-    outcomes = await post_all(
-        ledger,
-        [
-            request(ledger, other, TOP_UP, 11),
-            request(ledger, other, TOP_UP, 10),
-            request(ledger, other, BONUS, 1),
-            request(ledger, other, SPEND, 1),
-            request(ledger, other, BONUS, 1),
-        ],
-        slot,
-    )
-    codes = [outcome.code if isinstance(outcome, Refused) else None for outcome in outcomes]
-    full = OutcomeCode.BALANCE_LIMIT_EXCEEDED
-    assert codes == [full, None, full, None, None]
+    [other, *whales] = await owners_of_shard(ledger, 3, 10)
+    await bring_to(server_connection, 3, slot, whales, TREASURY_MINOR_MAX - 10)
+    asked = [
+        request(ledger, other, TOP_UP, 11),
+        request(ledger, other, TOP_UP, 10),
+        request(ledger, other, BONUS, 1),
+        request(ledger, other, SPEND, 1),
+        request(ledger, other, BONUS, 1),
+    ]
+    with capture_logs() as logs:
+        outcomes = await post_all(ledger, asked, slot)
+    assert [type(outcome) for outcome in outcomes] == [Unavailable, Posted, Unavailable, Posted, Posted]
+    assert [(log["event"], log["slot"], log["asset"]) for log in logs] == [("treasury_stripe_exhausted", "57", "GOLD")]
     assert (await stripes(server_connection))[3, "57"] == -TREASURY_MINOR_MAX
-    # Another stripe has room.
-    assert posted(await post_one(ledger, request(ledger, other, BONUS, 5))).balance.amount_minor == 15
+    # Another stripe has room, for the same keys too.
+    again = posted(await post_one(ledger, replace(asked[0], transaction_id=uuid7())))
+    assert (again.balance.amount_minor, again.already_processed) == (21, False)
 
 
-async def test_a_treasury_stripe_reaches_its_upper_bound_and_no_further(
+async def test_a_stripe_at_its_upper_bound_refuses_nobody_and_keeps_nothing(
     ledger: Ledger, server_connection: Connection
 ) -> None:
     slot = 56
     await open_stripes(server_connection, slot, ledger.shard_count)
-    [whale] = await owners_of_shard(ledger, 3, 1)
-    await insert(server_connection, await movement(server_connection, 3, whale, TREASURY_MINOR_MAX, slot="whales"))
-    await insert(server_connection, await movement(server_connection, 3, whale, 10 - TREASURY_MINOR_MAX, slot=slot))
+    whales = await owners_of_shard(ledger, 3, 9)
+    await bring_to(server_connection, 3, "whales", whales, TREASURY_MINOR_MAX)
+    await bring_to(server_connection, 3, slot, whales, 10 - TREASURY_MINOR_MAX)
+    whale = whales[-1]
     await insert(server_connection, await movement(server_connection, 3, whale, 10, slot="whales again"))
     over, last = await post_all(ledger, [request(ledger, whale, SPEND, 11), request(ledger, whale, SPEND, 10)], slot)
-    assert refused(over).code is OutcomeCode.BALANCE_LIMIT_EXCEEDED
+    assert isinstance(over, Unavailable)
     assert posted(last).balance.amount_minor == 10
     assert (await stripes(server_connection))[3, "56"] == TREASURY_MINOR_MAX
+
+
+async def test_a_spend_that_the_owner_cannot_pay_is_refused_whatever_the_stripe_holds(
+    ledger: Ledger, server_connection: Connection
+) -> None:
+    slot = 55
+    await open_stripes(server_connection, slot, ledger.shard_count)
+    [poor, *whales] = await owners_of_shard(ledger, 3, 10)
+    await bring_to(server_connection, 3, "poor", whales, TREASURY_MINOR_MAX)
+    await bring_to(server_connection, 3, slot, whales, -TREASURY_MINOR_MAX)
+    [outcome] = await post_all(ledger, [request(ledger, poor, SPEND, 1)], slot)
+    assert refused(outcome).code is OutcomeCode.INSUFFICIENT_BALANCE
 
 
 async def test_a_posting_at_the_scale_s_last_digit_is_exact(ledger: Ledger) -> None:

@@ -15,7 +15,6 @@ from wallet_gql.db.engine import connect, create_engine
 from wallet_gql.domain.model import (
     Balance,
     Entry,
-    Outcome,
     Posted,
     PostingRequest,
     TransactionType,
@@ -25,7 +24,7 @@ from wallet_gql.domain.model import (
 )
 from wallet_gql.domain.shards import shard_of
 from wallet_gql.ledger import locks, posting, reads
-from wallet_gql.ledger.posting import WalletBusy, post_batch
+from wallet_gql.ledger.posting import Decided, post_batch
 from wallet_gql.ledger.reads import (
     OwnerName,
     Page,
@@ -274,7 +273,7 @@ def never_analysed(new_database: Callable[[str], Settings]) -> Filled:
     settings = new_database("reads")
     shard = 0
 
-    async def post_many(ledger: Ledger, owners: Sequence[str], size: int) -> list[Outcome | WalletBusy]:
+    async def post_many(ledger: Ledger, owners: Sequence[str], size: int) -> list[Decided]:
         gold = ledger.assets["GOLD"]
         async with unit_of_work(ledger.engine) as connection:
             return await post_batch(

@@ -46,7 +46,7 @@ _ANSWER_EARLY: Final = """                    early = await post_batch(connectio
                     return early
 """
 
-_WORK_LINE: Final = "        async def work() -> list[Outcome | WalletBusy]:\n"
+_WORK_LINE: Final = "        async def work() -> list[Decided]:\n"
 _FORGET_KEYS: Final = """            import dataclasses, uuid
             requests[:] = [
                 dataclasses.replace(r, idempotency_key=uuid.uuid4(), transaction_id=uuid.uuid4()) for r in requests
@@ -105,12 +105,12 @@ MUTANTS: Final = (
     ),
     Mutant(
         "balance check off by one",
-        ((POSTING, "if balance_minor >= 0 else", "if balance_minor >= -1 else"),),
+        ((POSTING, "if balance_minor < 0:", "if balance_minor < -1:"),),
         (*LEDGER_TESTS, *OPERATIONS_TESTS),
     ),
     Mutant(
         "balance check too strict by one",
-        ((POSTING, "if balance_minor >= 0 else", "if balance_minor > 0 else"),),
+        ((POSTING, "if balance_minor < 0:", "if balance_minor <= 0:"),),
         (*LEDGER_TESTS, *OPERATIONS_TESTS),
     ),
     Mutant("cursor off by one", ((READS, "wanted.older_than - 1)", "wanted.older_than)"),), LEDGER_TESTS),
@@ -153,7 +153,7 @@ MUTANTS: Final = (
         (
             (
                 POSTING,
-                "max(batch.now, user.executed_at or batch.now, treasury.executed_at or batch.now)",
+                "max(batch.now, user.executed_at or batch.now)",
                 "batch.now",
             ),
         ),

@@ -69,6 +69,9 @@ def _session_settings(settings: Settings) -> dict[str, str]:
         "enable_seqscan": "off",
         "enable_hashjoin": "off",
         "enable_mergejoin": "off",
+        "enable_sort": "off",
+        "enable_incremental_sort": "off",
+        "plan_cache_mode": "force_generic_plan",
         "timezone": "UTC",
     }
 

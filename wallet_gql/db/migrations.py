@@ -19,6 +19,10 @@ from wallet_gql.db.tables import metadata
 MIGRATION_ADVISORY_LOCK: Final = 0x77616C6C6574  # "wallet" in ASCII
 
 
+WRITTEN_BY_MIGRATIONS: Final = frozenset({"transaction_shape"})
+"""Tables that the serving role only reads."""
+
+
 class SchemaNotAtHead(Exception):
     """The database's schema is not the one that this version of the service works with."""
 
@@ -61,9 +65,10 @@ def grant_statements(connection: Connection, server_role: str | None) -> Iterato
     if not tables:
         return
     role = quote(server_role)
-    yield f"GRANT SELECT, INSERT ON {', '.join(map(quote, tables))} TO {role}"
+    appended = [table for table in tables if table not in WRITTEN_BY_MIGRATIONS]
+    yield f"GRANT SELECT ON {', '.join(map(quote, [*tables, 'alembic_version']))} TO {role}"
+    yield f"GRANT INSERT ON {', '.join(map(quote, appended))} TO {role}"
     yield f"GRANT UPDATE (opened_at) ON wallet TO {role}"
-    yield f"GRANT SELECT ON alembic_version TO {role}"
 
 
 async def check_at_head(engine: AsyncEngine) -> None:

@@ -12,7 +12,10 @@ POSTING_MINOR_MAX: Final = 10**15
 """The most that one posting moves, in minor units."""
 
 BALANCE_MINOR_MAX: Final = 10**17
-"""The most that an owner's account holds, in minor units: no owner's credits can exhaust a treasury's 64 bits."""
+"""The most that an owner's account holds, in minor units."""
+
+MINOR_MAX: Final = 10**18
+"""The most that the database lets an entry move or an owner's account hold: above the rules, inside the arithmetic."""
 
 TREASURY_MINOR_MAX: Final = 9 * 10**18
 """The furthest that a treasury stripe goes from zero, in minor units: just inside 64 bits."""

@@ -11,40 +11,37 @@ from typing import Final, NamedTuple
 from asyncpg import Connection
 
 from wallet_gql.domain.model import Wallet, WalletKind
+from wallet_gql.ledger.lookups import one_row
 
-_LOCK: Final = """
-SELECT w.shard, w.kind, w.id, w.owner_id, w.opened_at
-  FROM unnest($1::smallint[], $2::smallint[], $3::text[]) AS wanted(shard, kind, owner_id)
-  JOIN wallet w ON (w.shard, w.kind, w.owner_id) = (wanted.shard, wanted.kind, wanted.owner_id)
- ORDER BY w.shard, w.kind, w.id
-   FOR NO KEY UPDATE OF w
+# Wallets that exist, and their ids, by which they are locked.
+_FOUND: Final = f"""
+WITH found AS MATERIALIZED (
+     SELECT w.shard, w.kind, w.id, w.owner_id, w.opened_at
+       FROM unnest($1::smallint[], $2::smallint[], $3::text[]) AS wanted(shard, kind, owner_id)
+      CROSS JOIN {
+    one_row("wallet", "w", by="owner_id", shard="wanted.shard", kind="wanted.kind", owner_id="wanted.owner_id")
+}
+      ORDER BY {{order}}
+)"""
+
+_ROW: Final = "FROM wallet w WHERE w.shard = found.shard AND w.id BETWEEN found.id AND found.id"
+
+_LOCK: Final = f"""
+{_FOUND.format(order="w.shard, w.kind, w.id")}
+SELECT found.*
+  FROM found
+ CROSS JOIN LATERAL (SELECT w.id {_ROW} ORDER BY w.id FOR NO KEY UPDATE) AS locked
 """
-
 
 # Waits for the treasury stripes, then takes what is free among the owners' wallets. The stripes come first, across all
 # shards: while this waits, it holds nothing out of order, and what it takes out of order it never waits for.
-_LOCK_FREE: Final = """
-WITH wanted AS MATERIALIZED (
-     SELECT * FROM unnest($1::smallint[], $2::smallint[], $3::text[]) AS wanted(shard, kind, owner_id)
-), stripes AS MATERIALIZED (
-     SELECT w.shard, w.id
-       FROM wanted
-       JOIN wallet w ON (w.shard, w.kind, w.owner_id) = (wanted.shard, wanted.kind, wanted.owner_id)
-      WHERE wanted.kind <> 1
-      ORDER BY w.shard, w.kind, w.id
-        FOR NO KEY UPDATE OF w
-), owners AS MATERIALIZED (
-     SELECT w.shard, w.id
-       FROM wanted
-       JOIN wallet w ON (w.shard, w.kind, w.owner_id) = (wanted.shard, wanted.kind, wanted.owner_id)
-      WHERE wanted.kind = 1 AND (SELECT count(*) FROM stripes) >= 0
-      ORDER BY w.shard, w.id
-        FOR NO KEY UPDATE OF w SKIP LOCKED
-)
-SELECT w.shard, w.kind, w.id, w.owner_id, w.opened_at, locked.id IS NULL
-  FROM wanted
-  JOIN wallet w ON (w.shard, w.kind, w.owner_id) = (wanted.shard, wanted.kind, wanted.owner_id)
-  LEFT JOIN (TABLE owners UNION ALL TABLE stripes) AS locked ON (locked.shard, locked.id) = (w.shard, w.id)
+_LOCK_FREE: Final = f"""
+{_FOUND.format(order="w.kind DESC, w.shard, w.id")}
+SELECT found.*, coalesce(stripe.id, owner.id) IS NULL
+  FROM found
+  LEFT JOIN LATERAL (SELECT w.id {_ROW} AND found.kind <> 1 ORDER BY w.id FOR NO KEY UPDATE) AS stripe ON true
+  LEFT JOIN LATERAL (
+       SELECT w.id {_ROW} AND found.kind = 1 ORDER BY w.id FOR NO KEY UPDATE SKIP LOCKED) AS owner ON true
 """
 
 

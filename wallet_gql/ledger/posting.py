@@ -11,17 +11,22 @@ What a batch of postings costs between BEGIN and COMMIT, whatever its size:
 | 5 insert | transactions, entries and keys, by one statement over arrays |
 
 Before the insert the batch is decided in memory, in arrival order, on the heads as they move.
+
+A transaction's time is the later of the clock and its owner's head, so an owner's times never run backwards. The
+treasury's head has no say: it would carry one clock's mistake to every owner of its stripe.
 """
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
-from typing import Any, Final, NamedTuple
+from datetime import datetime, timedelta
+from typing import Any, Final, NamedTuple, TypeAlias
 from uuid import UUID
 
 import orjson
+import structlog
 from asyncpg import Connection
 
+from wallet_gql.domain.errors import Unavailable
 from wallet_gql.domain.model import (
     Asset,
     Balance,
@@ -38,28 +43,31 @@ from wallet_gql.domain.model import (
 )
 from wallet_gql.domain.money import BALANCE_MINOR_MAX, TREASURY_MINOR_MAX
 from wallet_gql.ledger.locks import WalletName, lock_free_wallets, lock_wallets
+from wallet_gql.ledger.lookups import HEAD, one_row
 
-_HEADS: Final = """
+_ACCOUNT: Final = one_row(
+    "account", "a", by="asset_id", shard="wanted.shard", wallet_id="wanted.wallet_id", asset_id="wanted.asset_id"
+)
+
+_HEADS: Final = f"""
 SELECT wanted.shard, wanted.wallet_id, wanted.asset_id, a.id, head.seq, head.balance_after, head.executed_at,
        clock_timestamp()
   FROM unnest($1::smallint[], $2::bigint[], $3::smallint[]) AS wanted(shard, wallet_id, asset_id)
-  LEFT JOIN account a
-    ON (a.shard, a.wallet_id, a.asset_id) = (wanted.shard, wanted.wallet_id, wanted.asset_id)
-  LEFT JOIN LATERAL (
-       SELECT e.seq, e.balance_after, e.executed_at
-         FROM entry e
-        WHERE e.shard = a.shard AND e.account_id = a.id
-        ORDER BY e.seq DESC
-        LIMIT 1) AS head ON true
+  LEFT JOIN {_ACCOUNT} ON true
+  LEFT JOIN {HEAD} ON true
 """
 
-_KEYS: Final = """
+_KEYS: Final = f"""
 SELECT k.shard, k.wallet_id, k.key, k.fingerprint, k.outcome, k.transaction_id,
        (k.details ->> 'balance_before_minor')::bigint, e.account_id, e.seq, e.amount, e.balance_after, e.executed_at
   FROM unnest($1::smallint[], $2::bigint[], $3::uuid[], $4::smallint[]) AS wanted(shard, wallet_id, key, asset_id)
-  JOIN idempotency_key k ON (k.shard, k.wallet_id, k.key) = (wanted.shard, wanted.wallet_id, wanted.key)
-  LEFT JOIN account a ON (a.shard, a.wallet_id, a.asset_id) = (k.shard, k.wallet_id, wanted.asset_id)
-  LEFT JOIN entry e ON (e.shard, e.transaction_id, e.account_id) = (k.shard, k.transaction_id, a.id)
+ CROSS JOIN {
+    one_row("idempotency_key", "k", by="key", shard="wanted.shard", wallet_id="wanted.wallet_id", key="wanted.key")
+}
+  LEFT JOIN {_ACCOUNT} ON true
+  LEFT JOIN {
+    one_row("entry", "e", by="transaction_id", shard="k.shard", transaction_id="k.transaction_id", account_id="a.id")
+} ON true
 """
 
 _OPEN_ACCOUNTS: Final = """
@@ -98,9 +106,19 @@ SELECT * FROM unnest($17::smallint[], $18::bigint[], $19::uuid[], $20::bytea[], 
 """
 
 
+HEAD_AHEAD_MAX: Final = timedelta(seconds=60)
+"""How far an owner's last entry may be ahead of the database's clock: past it, one of the two is wrong."""
+
+_log = structlog.get_logger()
+
+
 @dataclass(frozen=True, slots=True)
 class WalletBusy:
     """Somebody else holds the wallet's lock; nothing was decided. Only a batch that does not wait answers so."""
+
+
+Decided: TypeAlias = Outcome | WalletBusy | Unavailable
+"""What a batch answers to one request."""
 
 
 class _AccountName(NamedTuple):
@@ -171,17 +189,26 @@ class _Batch:
     answered: dict[_KeyName, _Answered]
     posted: list[tuple[Any, ...]] = field(default_factory=list)
     refused: list[tuple[Any, ...]] = field(default_factory=list)
+    alarms: set[str] = field(default_factory=set)
+
+    def unavailable(self, alarm: str, **where: object) -> Unavailable:
+        """Answer one request that it is not the owner's fault, and tell the operator, once a batch."""
+        if alarm not in self.alarms:
+            self.alarms.add(alarm)
+            _log.error(alarm, **where)
+        return Unavailable(f"Nothing was posted: {alarm}.")
 
 
 async def post_batch(
     connection: Connection, requests: Sequence[PostingRequest], slot: int, *, wait: bool = True
-) -> list[Outcome | WalletBusy]:
-    """Post a batch under its wallets' locks against the treasury stripes of `slot`; one outcome a request, in order.
+) -> list[Decided]:
+    """Post a batch under its wallets' locks against the treasury stripes of `slot`; one outcome per request, in order.
 
     Four statements, five when accounts are opened, whatever the batch's size. Without `wait`, requests whose wallet
     somebody else has locked are answered `WalletBusy`. Raises nothing for a refusal: it is an outcome. Refusals win in
     this order: no wallet; replay or key reused; balance limit, insufficient balance. The last two are kept under their
-    key.
+    key. A request that the owner may make and the ledger cannot post gets an `Unavailable`, which is not kept: its
+    owner's last entry is in the future (before balances are looked at), or the treasury stripe is at its end.
     """
     items = await _lock(connection, requests, slot, wait=wait)
     found = [item for item in items if isinstance(item, _Item)]
@@ -191,7 +218,7 @@ async def post_batch(
     now = await _read_heads(connection, accounts)
     batch = _Batch(now, await _read_keys(connection, found))
     await _open_accounts(connection, accounts, found, batch.answered)
-    outcomes: list[Outcome | WalletBusy] = [_decide(batch, item) if isinstance(item, _Item) else item for item in items]
+    outcomes: list[Decided] = [_decide(batch, item) if isinstance(item, _Item) else item for item in items]
     if batch.posted or batch.refused:
         await connection.execute(_INSERT, *_columns(batch.posted, 16), *_columns(batch.refused, 7))
     return outcomes
@@ -277,7 +304,7 @@ async def _open_accounts(
         accounts[_AccountName(shard, wallet_id, asset_id)].id = id_
 
 
-def _decide(batch: _Batch, item: _Item) -> Outcome:
+def _decide(batch: _Batch, item: _Item) -> Outcome | Unavailable:
     """Answer one request on the heads as the requests before it left them."""
     request, user = item.request, item.user
     first = batch.answered.get(item.key_name)
@@ -290,19 +317,36 @@ def _decide(batch: _Batch, item: _Item) -> Outcome:
             balance=user.position(),
             already_processed=first.transaction_id != request.transaction_id,
         )
-    code = _judge(item)
+    code = _judge(batch, item)
+    if isinstance(code, Unavailable):
+        return code
     asked = request.fingerprint
     outcome = _post(batch, item, asked) if code is OutcomeCode.POSTED else _refuse(batch, item, asked, code)
     batch.answered[item.key_name] = _Answered(asked, request.transaction_id, outcome)
     return outcome
 
 
-def _judge(item: _Item) -> OutcomeCode:
+def _judge(batch: _Batch, item: _Item) -> OutcomeCode | Unavailable:
+    user, treasury = item.user, item.treasury
     amount_minor = item.request.type.sign * item.request.amount_minor
-    balance_minor = item.user.balance_minor + amount_minor
-    if balance_minor > BALANCE_MINOR_MAX or abs(item.treasury.balance_minor - amount_minor) > TREASURY_MINOR_MAX:
+    balance_minor = user.balance_minor + amount_minor
+    if user.executed_at is not None and user.executed_at > batch.now + HEAD_AHEAD_MAX:
+        ahead_seconds = round((user.executed_at - batch.now).total_seconds())
+        return batch.unavailable(
+            "wallet_ahead_of_clock", shard=user.wallet.shard, wallet_id=user.wallet.id, ahead_seconds=ahead_seconds
+        )
+    if balance_minor > BALANCE_MINOR_MAX:
         return OutcomeCode.BALANCE_LIMIT_EXCEEDED
-    return OutcomeCode.POSTED if balance_minor >= 0 else OutcomeCode.INSUFFICIENT_BALANCE
+    if balance_minor < 0:
+        return OutcomeCode.INSUFFICIENT_BALANCE
+    if abs(treasury.balance_minor - amount_minor) > TREASURY_MINOR_MAX:
+        return batch.unavailable(
+            "treasury_stripe_exhausted",
+            shard=treasury.wallet.shard,
+            slot=treasury.wallet.owner_id,
+            asset=treasury.asset.code,
+        )
+    return OutcomeCode.POSTED
 
 
 def _refuse(batch: _Batch, item: _Item, asked: bytes, code: OutcomeCode) -> Refused:
@@ -316,8 +360,8 @@ def _refuse(batch: _Batch, item: _Item, asked: bytes, code: OutcomeCode) -> Refu
 def _post(batch: _Batch, item: _Item, asked: bytes) -> Posted:
     """Append a transaction with its two legs to the rows to insert, and move the heads."""
     request, user, treasury = item.request, item.user, item.treasury
-    # An account's times never run backwards, whatever the clock does.
-    executed_at = max(batch.now, user.executed_at or batch.now, treasury.executed_at or batch.now)
+    # An owner's times never run backwards, whatever the clock does.
+    executed_at = max(batch.now, user.executed_at or batch.now)
     amount_minor = request.type.sign * request.amount_minor
     user.move(amount_minor, executed_at)
     treasury.move(-amount_minor, executed_at)

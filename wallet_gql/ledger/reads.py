@@ -20,6 +20,7 @@ from wallet_gql.domain.model import (
     Wallet,
     WalletKind,
 )
+from wallet_gql.ledger.lookups import HEAD, all_rows, one_row
 
 
 class OwnerName(NamedTuple):
@@ -69,34 +70,19 @@ class Page:
     has_previous_page: bool
 
 
-_HEAD: Final = """
-  LEFT JOIN account a
-    ON (a.shard, a.wallet_id, a.asset_id) = (wanted.shard, wanted.wallet_id, wanted.asset_id)
-  LEFT JOIN LATERAL (
-       SELECT e.seq, e.balance_after
-         FROM entry e
-        WHERE e.shard = a.shard AND e.account_id = a.id
-        ORDER BY e.seq DESC
-        LIMIT 1) AS head ON true
+_HEAD: Final = f"""
+  LEFT JOIN {
+    one_row(
+        "account", "a", by="asset_id", shard="wanted.shard", wallet_id="wanted.wallet_id", asset_id="wanted.asset_id"
+    )
+} ON true
+  LEFT JOIN {HEAD} ON true
 """
 
-# Where one look-up leads to the next, each is a LATERAL with LIMIT 1: a fence that the planner does not cross. Left to
-# itself it joins in another order, or reads a whole account and filters, as soon as it believes accounts to be short.
-_WALLET_OF_OWNER: Final = """
-  JOIN LATERAL (
-       SELECT w.id, w.opened_at
-         FROM wallet w
-        WHERE (w.shard, w.kind, w.owner_id) = (owner.shard, 1, owner.owner_id)
-        LIMIT 1) AS w ON true
-"""
-
-_ACCOUNT_OF_ENTRY: Final = """
-  JOIN LATERAL (SELECT * FROM account a WHERE (a.shard, a.id) = (e.shard, e.account_id) LIMIT 1) AS a ON true
-"""
-
-_ASSET_OF_ACCOUNT: Final = """
-  JOIN LATERAL (SELECT * FROM asset s WHERE s.id = a.asset_id LIMIT 1) AS s ON true
-"""
+_WALLET: Final = one_row("wallet", "w", by="owner_id", shard="owner.shard", kind="1", owner_id="owner.owner_id")
+_ACCOUNT_OF_ENTRY: Final = one_row("account", "a", by="id", shard="e.shard", id="e.account_id")
+_ASSET_OF_ACCOUNT: Final = one_row("asset", "s", by="id", id="a.asset_id")
+_TRANSACTION_OF_ENTRY: Final = one_row("transaction", "t", by="id", shard="e.shard", id="e.transaction_id")
 
 _BALANCES: Final = f"""
 SELECT wanted.n, coalesce(head.seq, 0), coalesce(head.balance_after, 0)
@@ -107,21 +93,21 @@ SELECT wanted.n, coalesce(head.seq, 0), coalesce(head.balance_after, 0)
 _OWNERS_BALANCES: Final = f"""
 SELECT wanted.n, w.id, w.opened_at, coalesce(head.seq, 0), coalesce(head.balance_after, 0)
   FROM unnest($1::smallint[], $2::text[], $3::smallint[]) WITH ORDINALITY AS owner(shard, owner_id, asset_id, n)
-{_WALLET_OF_OWNER}
+ CROSS JOIN {_WALLET}
  CROSS JOIN LATERAL (SELECT owner.shard, w.id AS wallet_id, owner.asset_id, owner.n) AS wanted
 {_HEAD}
 """
 
-_WALLETS: Final = """
+_WALLETS: Final = f"""
 SELECT w.shard, w.id, w.owner_id, w.opened_at
-  FROM unnest($1::smallint[], $2::text[]) AS wanted(shard, owner_id)
-  JOIN wallet w ON (w.shard, w.kind, w.owner_id) = (wanted.shard, 1, wanted.owner_id)
+  FROM unnest($1::smallint[], $2::text[]) AS owner(shard, owner_id)
+ CROSS JOIN {_WALLET}
 """
 
-_WALLETS_BY_ID: Final = """
+_WALLETS_BY_ID: Final = f"""
 SELECT w.shard, w.id, w.owner_id, w.opened_at
   FROM unnest($1::smallint[], $2::bigint[]) AS wanted(shard, id)
-  JOIN wallet w ON (w.shard, w.id) = (wanted.shard, wanted.id)
+ CROSS JOIN {one_row("wallet", "w", by="id", shard="wanted.shard", id="wanted.id")}
  WHERE w.kind = 1
 """
 
@@ -145,41 +131,37 @@ SELECT wanted.n, coalesce(head.seq, 0), {_VIEW}
           AND e.seq BETWEEN greatest(span.oldest, span.newest - wanted.first + 1)
                         AND least(span.newest, span.oldest + wanted.last - 1)
         ORDER BY e.seq DESC) AS e ON true
-  LEFT JOIN transaction t ON (t.shard, t.id) = (e.shard, e.transaction_id)
+  LEFT JOIN {_TRANSACTION_OF_ENTRY} ON true
  ORDER BY wanted.n, e.seq DESC
 """
 
 _TRANSACTIONS: Final = f"""
 SELECT wanted.n, s.id, s.code, s.name, s.scale, {_VIEW}
   FROM unnest($1::smallint[], $2::bigint[], $3::bigint[]) WITH ORDINALITY AS wanted(shard, account_id, seq, n)
-  JOIN entry e ON (e.shard, e.account_id, e.seq) = (wanted.shard, wanted.account_id, wanted.seq)
-{_ACCOUNT_OF_ENTRY}
-{_ASSET_OF_ACCOUNT}
-  JOIN transaction t ON (t.shard, t.id) = (e.shard, e.transaction_id)
+ CROSS JOIN {one_row("entry", "e", by="seq", shard="wanted.shard", account_id="wanted.account_id", seq="wanted.seq")}
+ CROSS JOIN {_ACCOUNT_OF_ENTRY}
+ CROSS JOIN {_ASSET_OF_ACCOUNT}
+ CROSS JOIN {_TRANSACTION_OF_ENTRY}
  WHERE a.wallet_kind = 1
 """
 
 _TRANSACTIONS_BY_KEY: Final = f"""
 SELECT owner.n, s.id, s.code, s.name, s.scale, {_VIEW}
   FROM unnest($1::smallint[], $2::text[], $3::uuid[]) WITH ORDINALITY AS owner(shard, owner_id, key, n)
-{_WALLET_OF_OWNER}
-  JOIN LATERAL (
-       SELECT *
-         FROM idempotency_key k
-        WHERE (k.shard, k.wallet_id, k.key) = (owner.shard, w.id, owner.key) AND k.outcome = 1
-        LIMIT 1) AS k ON true
-  JOIN entry e ON (e.shard, e.transaction_id) = (k.shard, k.transaction_id)
-{_ACCOUNT_OF_ENTRY}
-{_ASSET_OF_ACCOUNT}
-  JOIN transaction t ON (t.shard, t.id) = (e.shard, e.transaction_id)
- WHERE a.wallet_id = w.id
+ CROSS JOIN {_WALLET}
+ CROSS JOIN {one_row("idempotency_key", "k", by="key", shard="owner.shard", wallet_id="w.id", key="owner.key")}
+ CROSS JOIN {all_rows("entry", "e", by="transaction_id", shard="k.shard", transaction_id="k.transaction_id")}
+ CROSS JOIN {_ACCOUNT_OF_ENTRY}
+ CROSS JOIN {_ASSET_OF_ACCOUNT}
+ CROSS JOIN {_TRANSACTION_OF_ENTRY}
+ WHERE k.outcome = 1 AND a.wallet_id = w.id
 """
 
 _ENTRIES: Final = f"""
 SELECT wanted.n, a.wallet_kind, e.amount
   FROM unnest($1::smallint[], $2::uuid[], $3::smallint[]) WITH ORDINALITY AS wanted(shard, transaction_id, asset_id, n)
-  JOIN entry e ON (e.shard, e.transaction_id) = (wanted.shard, wanted.transaction_id)
-{_ACCOUNT_OF_ENTRY}
+ CROSS JOIN {all_rows("entry", "e", by="transaction_id", shard="wanted.shard", transaction_id="wanted.transaction_id")}
+ CROSS JOIN {_ACCOUNT_OF_ENTRY}
  WHERE a.asset_id = wanted.asset_id
  ORDER BY wanted.n, a.wallet_kind, e.account_id
 """

@@ -29,7 +29,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from wallet_gql.domain.errors import Fault, OutcomeUnknown, Overloaded, Unavailable
 from wallet_gql.domain.model import Outcome, PostingRequest
-from wallet_gql.ledger.posting import WalletBusy, post_batch
+from wallet_gql.ledger.posting import Decided, WalletBusy, post_batch
 from wallet_gql.operations.pace import Pace
 from wallet_gql.operations.parking import PROBE_SECONDS, StillBusy, Wallet, find_free, wait_in_line
 from wallet_gql.operations.unit_of_work import Verdict, retrying, unit_of_work, verdict
@@ -341,7 +341,7 @@ class GroupCommit:
             if not any(isinstance(outcome, WalletBusy) for outcome in outcomes):
                 self._unpark(wallet)
 
-    async def _post(self, batch: Sequence[_Item], *, wait: bool) -> Sequence[Outcome | WalletBusy | Exception]:
+    async def _post(self, batch: Sequence[_Item], *, wait: bool) -> Sequence[Decided | Exception]:
         """Post a batch in a unit of work; one result per item, in order."""
         loop = asyncio.get_running_loop()
         started = loop.time()
@@ -350,7 +350,7 @@ class GroupCommit:
         left_seconds = max(MARGIN_SECONDS, deadline - started - MARGIN_SECONDS)
         requests = [item.request for item in batch]
 
-        async def work() -> list[Outcome | WalletBusy]:
+        async def work() -> list[Decided]:
             try:
                 async with unit_of_work(
                     self._engine, deadline=started + left_seconds + MARGIN_SECONDS / 2

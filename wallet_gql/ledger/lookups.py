@@ -1,0 +1,38 @@
+"""Look-ups by a whole key, whatever the planner believes and whenever it planned.
+
+Statistics of a growing table are old, and plans are older: a session keeps one that was made while the table was
+empty. Left to itself PostgreSQL then takes another index that begins with the same `shard`, for both seem to cost the
+same, and reads the whole shard. Two fences leave it one plan only:
+
+- A look-up is a LATERAL subquery that is sorted, so it is planned alone and run once for each row before it.
+- Its order is by the column that tells its index from the table's others, in a range of one value: by an equality
+  the order would be void. Only the right index gives that order, and the service's sessions do not sort rows
+  (`enable_sort`, see `db.engine`) where an index can.
+
+The laws in the migrations are written in the same way.
+"""
+
+from typing import Final
+
+
+def all_rows(table: str, alias: str, by: str, **key: str) -> str:
+    """Return an item for FROM: the rows of `table` whose columns equal the expressions in `key`, ordered `by` one."""
+    conditions = " AND ".join(
+        f"{alias}.{column} BETWEEN {value} AND {value}" if column == by else f"{alias}.{column} = {value}"
+        for column, value in key.items()
+    )
+    return f"LATERAL (SELECT * FROM {table} {alias} WHERE {conditions} ORDER BY {alias}.{by}) AS {alias}"
+
+
+def one_row(table: str, alias: str, by: str, **key: str) -> str:
+    """Return an item for FROM: the one row of `table` whose columns equal the expressions in `key`."""
+    return all_rows(table, alias, by, **key).replace(f") AS {alias}", f" LIMIT 1) AS {alias}")
+
+
+HEAD: Final = """LATERAL (
+       SELECT e.seq, e.balance_after, e.executed_at
+         FROM entry e
+        WHERE e.shard = a.shard AND e.account_id = a.id
+        ORDER BY e.seq DESC
+        LIMIT 1) AS head"""
+"""The last entry of the account `a`."""
