@@ -247,6 +247,47 @@ def test_refusals_are_errors_and_payloads_are_not() -> None:
         assert {name for name in members if not name.endswith("Payload")} <= implementing
 
 
+@pytest.mark.parametrize("union", UNIONS, ids=str)
+def test_every_result_can_be_asked_for_its_error(union: GraphQLUnionType) -> None:
+    # Clients are told to keep this branch: a union without an error would refuse their documents.
+    field = field_of(union)
+    input_type = f"{field[0].upper()}{field[1:]}Input!"
+    query = f"mutation($i: {input_type}) {{ {field}(input: $i) {{ ... on Error {{ code message }} }} }}"
+
+    assert any(implements(member, "Error") for member in union.types)
+    assert validate(executable_schema(), parse(query)) == []
+
+
+def test_already_processed_is_on_its_interface_or_nowhere() -> None:
+    with_field = {
+        name
+        for name, type_ in TYPES.items()
+        if isinstance(type_, GraphQLObjectType) and "alreadyProcessed" in type_.fields
+    }
+    implementing = {name for name, type_ in TYPES.items() if implements(type_, "Replayable")}
+
+    assert with_field == implementing
+    assert {f"{flow}Payload" for flow in ("TopUp", "Bonus", "Spend")} < implementing
+
+
+def implements(type_: GraphQLNamedType, interface: str) -> bool:
+    return isinstance(type_, GraphQLObjectType) and interface in {each.name for each in type_.interfaces}
+
+
+def field_of(union: GraphQLUnionType) -> str:
+    mutation = SCHEMA.mutation_type
+    assert mutation is not None
+    (name,) = (name for name, field in mutation.fields.items() if field.type is union)
+    return str(name)
+
+
+def test_the_schema_itself_is_described() -> None:
+    for schema in (SCHEMA, executable_schema(), build_schema(SCHEMA_FILE.read_text())):
+        assert schema.description
+        assert schema.description[0].isupper()
+        assert schema.description[-1] == "."
+
+
 def selection(type_: GraphQLNamedType, depth: int = 2) -> str:
     """Select every field that needs no argument, so many levels down."""
     assert isinstance(type_, GraphQLObjectType | GraphQLInterfaceType)
@@ -262,9 +303,7 @@ def selection(type_: GraphQLNamedType, depth: int = 2) -> str:
 
 @pytest.mark.parametrize("union", UNIONS, ids=str)
 def test_every_field_of_every_member_can_be_selected_without_an_alias(union: GraphQLUnionType) -> None:
-    mutation = SCHEMA.mutation_type
-    assert mutation is not None
-    (field,) = (name for name, field in mutation.fields.items() if field.type is union)
+    field = field_of(union)
     members = " ".join(f"... on {member} {selection(member)}" for member in union.types)
     query = f"mutation($i: {field[0].upper()}{field[1:]}Input!) {{ {field}(input: $i) {{ __typename {members} }} }}"
 

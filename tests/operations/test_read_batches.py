@@ -151,7 +151,9 @@ async def test_data_error_is_told_to_who_asked_for_it_only(ledger: Ledger) -> No
 
     async def divide(connection: Connection, keys: Sequence[int]) -> list[int]:
         statements.append(list(keys))
-        rows = await connection.fetch("SELECT 12 / n FROM unnest($1::int[]) WITH ORDINALITY AS k(n, o) ORDER BY o", keys)
+        rows = await connection.fetch(
+            "SELECT 12 / n FROM unnest($1::int[]) WITH ORDINALITY AS k(n, o) ORDER BY o", keys
+        )
         return [row[0] for row in rows]
 
     batch = ReadBatch(ledger.engine, divide, DEADLINE_SECONDS)

@@ -5,23 +5,31 @@ import gc
 import time
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Final
+from typing import Any, Final
 
 from cachetools import LRUCache
 from graphql import (
+    ArgumentNode,
     DocumentNode,
+    FieldNode,
+    FragmentDefinitionNode,
+    FragmentSpreadNode,
     GraphQLError,
     GraphQLSchema,
+    InlineFragmentNode,
+    ListValueNode,
     NoSchemaIntrospectionCustomRule,
     OperationDefinitionNode,
     OperationType,
     Token,
+    ValueNode,
+    VariableNode,
     parse,
     specified_rules,
     validate,
 )
 
-from wallet_gql.domain.errors import Overloaded
+from wallet_gql.domain.errors import BadUserInput, Overloaded
 from wallet_gql.graphql import limits
 from wallet_gql.graphql.executor import StraightExecutor
 from wallet_gql.graphql.limits import Limits
@@ -41,6 +49,11 @@ TURN_WITHIN_SECONDS: Final = 5
 VALIDATION_ERRORS_MAX: Final = 5
 """Each can quote a value as long as the document."""
 
+LIST_MEMBERS_MAX: Final = 100
+"""The most ids that `nodes` or `wallets` takes; more is an error of the request, found before anything is executed."""
+
+_LISTS: Final = ("ids", "ownerIds")
+
 
 @dataclass(frozen=True, slots=True)
 class Operation:
@@ -49,6 +62,16 @@ class Operation:
     executor: StraightExecutor
     cost: int
     root_field_count: int
+    lists: tuple[ArgumentNode, ...]
+    """The lists of ids that are given as variables."""
+
+    def check(self, variables: dict[str, Any]) -> None:
+        """Refuse lists of too many ids; raises GraphQLError."""
+        for argument in self.lists:
+            assert isinstance(argument.value, VariableNode)
+            members = variables.get(argument.value.name.value)
+            if isinstance(members, list):
+                _check_list(argument, len(members))
 
     @property
     def is_mutation(self) -> bool:
@@ -169,10 +192,43 @@ class Documents:
         if errors:
             raise InvalidDocument(errors)
         operations_by_name = {
-            name: Operation(StraightExecutor.of(self._schema, node, operation, text), *sizes[name])
+            name: Operation(
+                StraightExecutor.of(self._schema, node, operation, text), *sizes[name], _lists(operation, node)
+            )
             for name, operation in operations.items()
         }
         return Document(tokens, operations_by_name)
+
+
+def _lists(operation: OperationDefinitionNode, document: DocumentNode) -> tuple[ArgumentNode, ...]:
+    """Return the arguments that take a list of ids from a variable; raises GraphQLError for a literal of too many."""
+    fragments = {each.name.value: each for each in document.definitions if isinstance(each, FragmentDefinitionNode)}
+    defaults = {each.variable.name.value: each.default_value for each in operation.variable_definitions or ()}
+    found = []
+    # Lists of ids are arguments of root fields only.
+    selections = list(operation.selection_set.selections)
+    for selection in selections:
+        if isinstance(selection, FragmentSpreadNode):
+            selections += fragments[selection.name.value].selection_set.selections
+        elif isinstance(selection, InlineFragmentNode):
+            selections += selection.selection_set.selections
+        elif isinstance(selection, FieldNode):
+            for argument in selection.arguments or ():
+                if argument.name.value not in _LISTS:
+                    continue
+                value: ValueNode | None = argument.value
+                if isinstance(value, VariableNode):
+                    found.append(argument)
+                    value = defaults.get(value.name.value)
+                if isinstance(value, ListValueNode):
+                    _check_list(argument, len(value.values))
+    return tuple(found)
+
+
+def _check_list(argument: ArgumentNode, count: int) -> None:
+    if count > LIST_MEMBERS_MAX:
+        fault = BadUserInput(argument.name.value, f"has {count} members", f"send at most {LIST_MEMBERS_MAX}")
+        raise GraphQLError(str(fault), argument, original_error=fault)
 
 
 def _unchain(node: DocumentNode) -> int:

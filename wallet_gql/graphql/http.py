@@ -134,6 +134,7 @@ class GraphQLEndpoint:
         try:
             document = await self.documents.find(query)
             operation = document.operation(operation_name)
+            operation.check(variables or {})
         except InvalidDocument as error:
             return _request_error(error.errors, media_type, request_id)
         except GraphQLError as error:

@@ -4,9 +4,11 @@ import asyncio
 from typing import Final, NamedTuple
 
 from wallet_gql.db.engine import connect
+from wallet_gql.domain.errors import BadUserInput
 from wallet_gql.domain.model import Wallet, WalletKind
 from wallet_gql.domain.shards import shard_of
-from wallet_gql.domain.text import check_owner_id
+from wallet_gql.domain.text import check_owner_id, find_invisible
+from wallet_gql.ledger.reads import OwnerName
 from wallet_gql.operations.opening import Ledger
 from wallet_gql.operations.unit_of_work import retrying
 
@@ -28,10 +30,19 @@ class Opened(NamedTuple):
 
 
 async def open_wallet(ledger: Ledger, owner_id: str) -> Opened:
-    """Open an owner's wallet, or return the one there is. Raises `BadUserInput` for a malformed owner id."""
+    """Open an owner's wallet, or return the one there is.
+
+    Raises `BadUserInput` for a malformed owner id, and for a new one with invisible characters; what exists stays
+    reachable.
+    """
     deadline_seconds = ledger.settings.request_deadline_seconds
     deadline = asyncio.get_running_loop().time() + deadline_seconds
     name = (shard_of(check_owner_id(owner_id), ledger.shard_count), WalletKind.USER, owner_id)
+    invisible = find_invisible(owner_id)
+    if invisible is not None and await ledger.reads.wallets.load(OwnerName(name[0], owner_id)) is None:
+        raise BadUserInput(
+            "ownerId", f"contains the invisible character U+{ord(invisible):04X}", "send visible characters only"
+        )
 
     async def work() -> Opened:
         async with connect(ledger.engine, deadline=deadline) as connection:
