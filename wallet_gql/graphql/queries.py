@@ -8,12 +8,13 @@ import strawberry
 from wallet_gql.domain.errors import BadUserInput
 from wallet_gql.domain.shards import shard_of
 from wallet_gql.domain.text import check_owner_id
-from wallet_gql.graphql import ids, paging, types
+from wallet_gql.graphql import ids, outcomes, paging, types
 from wallet_gql.graphql.context import Info
 from wallet_gql.ledger.reads import OwnerName, TransactionName, WalletAsset
 from wallet_gql.operations.assets import find_asset, list_assets
 
 OwnerId = Annotated[str, strawberry.argument(description="The owner's id: the caller's own id of the player.")]
+Key = Annotated[UUID, strawberry.argument(description="The key that the request was sent with.")]
 NodeId = Annotated[strawberry.ID, strawberry.argument(description="A global id, as it was received.")]
 
 
@@ -134,17 +135,25 @@ class Query:
         view = await info.context.ledger.reads.transactions.load(TransactionName(*parts))
         return None if view is None else types.Transaction.of(view)
 
-    @strawberry.field(description="What an owner's idempotency key posted; null where nothing was.")
-    async def transaction_by_key(
-        self,
-        info: Info,
-        owner_id: OwnerId,
-        idempotency_key: Annotated[UUID, strawberry.argument(description="The key that the request was sent with.")],
-    ) -> types.Transaction | None:
+    @strawberry.field(
+        description="What an owner's idempotency key posted. Null says nothing about a retry: the key may be unknown,"
+        " its request refused, or under way. outcomeByKey tells them apart."
+    )
+    async def transaction_by_key(self, info: Info, owner_id: OwnerId, idempotency_key: Key) -> types.Transaction | None:
         """Read one transaction by its key."""
         reads = info.context.ledger.reads
         view = await reads.transactions_by_key.load((owner_name(info, owner_id), idempotency_key))
         return None if view is None else types.Transaction.of(view)
+
+    @strawberry.field(
+        description="What became of the request that an owner's idempotency key was sent with, decided under the"
+        " wallet's lock: it waits for whoever is posting to the wallet. Null for an owner without a wallet, for whom"
+        " nothing is decided either."
+    )
+    async def outcome_by_key(self, info: Info, owner_id: OwnerId, idempotency_key: Key) -> outcomes.KeyOutcome | None:
+        """Decide what became of one request."""
+        outcome = await info.context.ledger.outcomes.find(owner_name(info, owner_id), idempotency_key)
+        return None if outcome is None else outcomes.KeyOutcome.of(outcome)
 
     @strawberry.field(description="All kinds of credit, in the order in which they were added.")
     async def assets(self, info: Info) -> list[types.Asset] | None:

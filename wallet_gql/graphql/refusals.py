@@ -111,6 +111,11 @@ class AssetNotFound(Error):
         )
 
 
+_KEPT_MESSAGES: Final = {
+    model.OutcomeCode.BALANCE_LIMIT_EXCEEDED: "Balance limit exceeded",
+    model.OutcomeCode.INSUFFICIENT_BALANCE: "Insufficient balance",
+}
+
 _AMOUNT_MESSAGES: Final = {
     AmountFault.NOT_POSITIVE: "Amount must be greater than zero",
     AmountFault.TOO_PRECISE: "Amount has more fraction digits than the asset",
@@ -166,7 +171,7 @@ class BalanceLimitExceeded(Error, Replayable):
         """Make it from the ledger's refusal."""
         return cls(
             code=ErrorCode.BALANCE_LIMIT_EXCEEDED,
-            message="Balance limit exceeded",
+            message=_KEPT_MESSAGES[refusal.code],
             retryable=False,
             limit=types.amount(BALANCE_MINOR_MAX, refusal.balance.asset),
             balance=types.Balance.of(refusal.balance),
@@ -190,10 +195,23 @@ class InsufficientBalance(Error, Replayable):
         asset = refusal.balance.asset
         return cls(
             code=ErrorCode.INSUFFICIENT_BALANCE,
-            message="Insufficient balance",
+            message=_KEPT_MESSAGES[refusal.code],
             retryable=False,
             available=types.amount(refusal.balance_before_minor, asset),
             required=types.amount(refusal.amount_minor, asset),
             balance=types.Balance.of(refusal.balance),
             already_processed=refusal.already_processed,
         )
+
+
+@strawberry.type(
+    description="A kept refusal whose asset and figures were not kept with it: version 0.1.0 refused it. The same"
+    " request with the same key tells them."
+)
+class KeptRefusal(Error, Replayable):
+    """A kept refusal whose figures were not kept with it."""
+
+    @classmethod
+    def of(cls, code: model.OutcomeCode) -> Self:
+        """Make it from the code alone."""
+        return cls(code=ErrorCode[code.name], message=_KEPT_MESSAGES[code], retryable=False, already_processed=True)

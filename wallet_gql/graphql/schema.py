@@ -8,7 +8,7 @@ from graphql import GraphQLSchema
 from graphql.utilities.print_schema import print_schema_definition
 from strawberry.schema.config import StrawberryConfig
 
-from wallet_gql.graphql import types
+from wallet_gql.graphql import refusals, types
 from wallet_gql.graphql.mutations import Mutation
 from wallet_gql.graphql.queries import Query
 from wallet_gql.graphql.resolvers import tune
@@ -27,7 +27,7 @@ def strawberry_schema() -> strawberry.Schema:
     schema = strawberry.Schema(
         query=Query,
         mutation=Mutation,
-        types=[types.Asset, types.Wallet, types.Balance, types.Transaction],
+        types=[types.Asset, types.Wallet, types.Balance, types.Transaction, refusals.KeptRefusal],
         config=StrawberryConfig(scalar_map=SCALARS),
     )
     # Strawberry takes no description of the schema; introspection reads this one.

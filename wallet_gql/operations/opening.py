@@ -17,6 +17,7 @@ from wallet_gql.domain.model import Asset, Balance, Entry, Outcome, PostingReque
 from wallet_gql.ledger import reads
 from wallet_gql.ledger.treasury import SLOT_COUNT, claim_slot, open_stripes
 from wallet_gql.operations.group_commit import GroupCommit
+from wallet_gql.operations.outcomes import Outcomes
 from wallet_gql.operations.read_batches import ReadBatch
 from wallet_gql.settings import Settings
 
@@ -50,6 +51,7 @@ class Ledger:
     slot: int
     assets: dict[str, Asset]
     reads: Reads
+    outcomes: Outcomes
     commits: GroupCommit
     post: Post
 
@@ -98,6 +100,7 @@ async def open_ledger(settings: Settings) -> AsyncIterator[Ledger]:
             slot=slot,
             assets=assets,
             reads=_batched_reads(engine, settings.request_deadline_seconds),
+            outcomes=Outcomes(engine, settings.request_deadline_seconds),
             post=commits.post,
             commits=commits,
         )
