@@ -29,10 +29,11 @@ from graphql import (
     validate,
 )
 
-from wallet_gql.domain.errors import BadUserInput, Overloaded
+from wallet_gql.domain.errors import BadUserInput
 from wallet_gql.graphql import limits
 from wallet_gql.graphql.executor import StraightExecutor
 from wallet_gql.graphql.limits import Limits
+from wallet_gql.graphql.turns import Turns
 
 TOKENS_KEPT_MAX: Final = 16_000
 """Tokens of the documents kept: some hundred of those that clients send. Each is five objects to the collector."""
@@ -45,6 +46,9 @@ LONG_SECONDS: Final = 0.005
 
 TURN_WITHIN_SECONDS: Final = 5
 """A text that has not had its turn by then is refused as overload."""
+
+WAITING_CHARACTERS_MAX: Final = 500_000
+"""New texts wait for their turns up to so many characters, a second's work or so; more is refused as overload."""
 
 VALIDATION_ERRORS_MAX: Final = 5
 """Each can quote a value as long as the document."""
@@ -119,37 +123,46 @@ class Documents:
         self._kept: LRUCache[str, Document] = LRUCache(
             max(TOKENS_KEPT_MAX, limits.tokens), getsizeof=attrgetter("tokens")
         )
-        self._short_turn = asyncio.Lock()
-        self._long_turn = asyncio.Lock()
+        self._short_turns = Turns(WAITING_CHARACTERS_MAX, TURN_WITHIN_SECONDS)
+        self._long_turns = Turns(WAITING_CHARACTERS_MAX, TURN_WITHIN_SECONDS)
+        self._under_way: dict[str, asyncio.Task[Document]] = {}
 
     async def find(self, text: str) -> Document:
         """Return the document of a text; raises InvalidDocument, or Overloaded where too many new ones wait.
 
         Texts that are not kept take turns, short ones and long ones apart; one that took long leaves the loop to the
-        others for as long as it held it. So whoever sends many of them delays the others by one at a time.
+        others for as long as it held it. So whoever sends many of them delays the others by one at a time. Who asks for
+        a text that is under way waits for it: a new client's first requests come all at once.
         """
         document: Document | None = self._kept.get(text)
         if document is not None:
             return document
-        turn = self._short_turn if len(text) <= SHORT_CHARACTERS else self._long_turn
+        if len(text) > self._limits.characters:
+            return self.prepare(text)  # which refuses it at a glance
+        # One caller that goes away must not take the document from the others.
+        return await asyncio.shield(self._preparation(text))
+
+    def _preparation(self, text: str) -> asyncio.Task[Document]:
+        task = self._under_way.get(text)
+        if task is None:
+            task = self._under_way[text] = asyncio.create_task(self._prepare_in_turn(text))
+            # Callers that all went away leave nobody to retrieve what is wrong with it.
+            task.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return task
+
+    async def _prepare_in_turn(self, text: str) -> Document:
+        turns = self._short_turns if len(text) <= SHORT_CHARACTERS else self._long_turns
         try:
-            async with asyncio.timeout(TURN_WITHIN_SECONDS):
-                await turn.acquire()
-        except TimeoutError:
-            raise Overloaded("Too many new documents wait.") from None
-        try:
-            document = self._kept.get(text)
-            if document is not None:
+            async with turns.turn(len(text)):
+                started = time.perf_counter()
+                try:
+                    document = self._kept[text] = self.prepare(text)
+                finally:
+                    seconds = time.perf_counter() - started
+                    await asyncio.sleep(seconds if seconds > LONG_SECONDS else 0)
                 return document
-            started = time.perf_counter()
-            try:
-                document = self._kept[text] = self.prepare(text)
-            finally:
-                seconds = time.perf_counter() - started
-                await asyncio.sleep(seconds if seconds > LONG_SECONDS else 0)
-            return document
         finally:
-            turn.release()
+            del self._under_way[text]
 
     def prepare(self, text: str) -> Document:
         """Parse, measure and validate a text; raises InvalidDocument."""

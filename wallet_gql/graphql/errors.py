@@ -2,7 +2,7 @@
 
 | code | posted? | the client's remedy |
 | --- | --- | --- |
-| BAD_USER_INPUT | no | mend the request |
+| BAD_USER_INPUT | no | fix the request |
 | OVERLOADED | no | again after a pause, same key |
 | UNAVAILABLE | no | again, same key |
 | OUTCOME_UNKNOWN | perhaps | again with the same key: it answers what happened |
@@ -31,7 +31,7 @@ _CODES: Final[dict[type[Fault], str]] = {
 
 _MESSAGES: Final = {
     "OVERLOADED": "The service is at its limit and posted nothing: try again with the same key after a pause.",
-    "UNAVAILABLE": "The database is away and nothing was posted: try again with the same key.",
+    "UNAVAILABLE": "No answer could be had in time and nothing was posted: try again with the same key.",
     "OUTCOME_UNKNOWN": "It is not known whether this was posted: ask again with the same key.",
     "INTERNAL": "Something went wrong here: try again with the same key, and tell the operator the request id.",
 }

@@ -24,6 +24,7 @@ from wallet_gql.graphql.executor import is_coroutine
 from wallet_gql.graphql.limits import Limits
 from wallet_gql.graphql.negotiation import GRAPHQL_RESPONSE, HTML, JSON, choose, is_json
 from wallet_gql.graphql.schema import executable_schema
+from wallet_gql.graphql.turns import Turns
 from wallet_gql.settings import Settings
 
 _ANSWERS: Final = (JSON, GRAPHQL_RESPONSE)
@@ -39,6 +40,9 @@ _SMALL_BODY_BYTES: Final = 2 * 1024
 
 COSTLY: Final = 500
 """A query of more fields takes turns with others like it: together they would keep the loop from everyone else."""
+
+WAITING_COST_MAX: Final = 100_000
+"""Costly queries wait for their turns up to this cost in all, about a second's work; more is refused as overload."""
 
 
 class BadRequest(Exception):
@@ -59,7 +63,8 @@ class GraphQLEndpoint:
         self._settings = settings
         self._schema = executable_schema()
         self.documents = Documents(self._schema, _limits(settings), introspection=settings.introspection)
-        self._costly_turn = asyncio.Lock()
+        # Who has waited for half its time has the other half for its query.
+        self._costly_turns = Turns(WAITING_COST_MAX, settings.request_deadline_seconds / 2)
         self._page = playground.page if settings.graphiql else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -144,16 +149,12 @@ class GraphQLEndpoint:
         if scope["method"] == "GET" and operation.is_mutation:
             raise BadRequest(HTTPStatus.METHOD_NOT_ALLOWED, "Send mutations by POST.", ((b"allow", b"POST"),))
         context = Context(scope["state"]["ledger"], request_id)
-        if operation.is_mutation:
-            # Its postings have a deadline of their own, which tells what became of them.
-            result = await self._execute(operation, variables or {}, context)
-        else:
-            turn = self._costly_turn if operation.cost > COSTLY else nullcontext()
-            try:
-                async with asyncio.timeout(self._settings.request_deadline_seconds), turn:
-                    result = await self._execute(operation, variables or {}, context)
-            except TimeoutError:
-                return _fault(Unavailable("The deadline passed."), request_id)
+        # A mutation's postings have a deadline of their own, which tells what became of them.
+        execute = self._execute if operation.is_mutation else self._execute_query
+        try:
+            result = await execute(operation, variables or {}, context)
+        except Fault as fault:
+            return _fault(fault, request_id)
         if result.data is None and result.errors and all(error.path is None for error in result.errors):
             return _request_error(result.errors, media_type, request_id)
         answer: dict[str, Any] = {"data": result.data}
@@ -162,6 +163,17 @@ class GraphQLEndpoint:
         if show_cost:
             answer["extensions"] = {"cost": {"requested": operation.cost, "max": self._settings.document_cost_max}}
         return HTTPStatus.OK, answer
+
+    async def _execute_query(
+        self, operation: Operation, variables: dict[str, Any], context: Context
+    ) -> ExecutionResult:
+        """Raises `Overloaded` where a costly query's turn does not come, `Unavailable` where the deadline passes."""
+        turn = self._costly_turns.turn(operation.cost) if operation.cost > COSTLY else nullcontext()
+        try:
+            async with asyncio.timeout(self._settings.request_deadline_seconds), turn:
+                return await self._execute(operation, variables, context)
+        except TimeoutError:
+            raise Unavailable("The deadline passed.") from None
 
     async def _execute(self, operation: Operation, variables: dict[str, Any], context: Context) -> ExecutionResult:
         executor = operation.executor.for_request(context, variables, hide_suggestions=not self._settings.introspection)
