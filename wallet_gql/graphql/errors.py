@@ -3,6 +3,7 @@
 | code | posted? | the client's remedy |
 | --- | --- | --- |
 | BAD_USER_INPUT | no | fix the request |
+| PERSISTED_QUERY_NOT_SUPPORTED | no | again, with the document: clients do so by themselves |
 | OVERLOADED | no | again after a pause, same key |
 | UNAVAILABLE | no | again, same key |
 | OUTCOME_UNKNOWN | perhaps | again with the same key: it answers what happened |
@@ -39,9 +40,9 @@ _MESSAGES: Final = {
 _log = structlog.get_logger()
 
 
-def bad_request(message: str, request_id: str) -> dict[str, Any]:
-    """Return the one error of a request that is no GraphQL request."""
-    return {"message": message, "extensions": {"code": "BAD_USER_INPUT", "requestId": request_id}}
+def bad_request(message: str, request_id: str, code: str = "BAD_USER_INPUT") -> dict[str, Any]:
+    """Return the one error of a request that is not a GraphQL request."""
+    return {"message": message, "extensions": {"code": code, "requestId": request_id}}
 
 
 def format_errors(errors: Sequence[GraphQLError], request_id: str) -> list[dict[str, Any]]:

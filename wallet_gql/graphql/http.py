@@ -48,11 +48,18 @@ WAITING_COST_MAX: Final = 100_000
 class BadRequest(Exception):
     """A request that is no GraphQL request; answered without executing anything."""
 
-    def __init__(self, status: HTTPStatus, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
-        """Take the status, what is wrong and what to do, and headers that go with them."""
+    def __init__(
+        self,
+        status: HTTPStatus,
+        message: str,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+        code: str = "BAD_USER_INPUT",
+    ) -> None:
+        """Take the status, what is wrong and what to do, headers that go with them, and the error's code."""
         super().__init__(message)
         self.status = status
         self.headers = headers
+        self.code = code
 
 
 class GraphQLEndpoint:
@@ -83,7 +90,8 @@ class GraphQLEndpoint:
             )
             extra = _retry_after(body)
         except BadRequest as error:
-            status, body, extra = error.status, {"errors": [bad_request(str(error), request_id)]}, error.headers
+            errors = [bad_request(str(error), request_id, error.code)]
+            status, body, extra = error.status, {"errors": errors}, error.headers
         except Exception as error:  # noqa: BLE001 - whatever went wrong, the client gets a JSON answer
             errors = format_errors([GraphQLError("", original_error=error)], request_id)
             status, body, extra = HTTPStatus.INTERNAL_SERVER_ERROR, {"errors": errors}, ()
@@ -244,6 +252,9 @@ def _from_query_string(query_string: bytes) -> dict[str, Any]:
 def _check_parameters(parameters: dict[str, Any]) -> tuple[str, dict[str, Any] | None, str | None]:
     """Return query, variables and operation name; raises BadRequest where one is of a wrong kind."""
     query = parameters.get("query")
+    if not query and _names_persisted_query(parameters.get("extensions")):
+        # Word for word what clients wait for before they send the document; some read no answer of another status.
+        raise BadRequest(HTTPStatus.OK, "PersistedQueryNotSupported", code="PERSISTED_QUERY_NOT_SUPPORTED")
     if not isinstance(query, str) or not query.strip():
         raise BadRequest(HTTPStatus.BAD_REQUEST, "query must be a GraphQL document as a string.")
     for name in ("variables", "extensions"):
@@ -253,6 +264,12 @@ def _check_parameters(parameters: dict[str, Any]) -> tuple[str, dict[str, Any] |
     if not isinstance(operation_name, str | None):
         raise BadRequest(HTTPStatus.BAD_REQUEST, "operationName must be a string or null.")
     return query, parameters.get("variables"), operation_name or None
+
+
+def _names_persisted_query(extensions: object) -> bool:
+    """Say whether a request sends the hash of its document, as clients with automatic persisted queries do at first."""
+    persisted = extensions.get("persistedQuery") if isinstance(extensions, dict) else None
+    return isinstance(persisted, dict) and isinstance(persisted.get("sha256Hash"), str)
 
 
 def _request_error(errors: list[GraphQLError], media_type: str, request_id: str) -> tuple[HTTPStatus, dict[str, Any]]:
