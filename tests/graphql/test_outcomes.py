@@ -119,7 +119,7 @@ async def test_twenty_of_one_document_are_answered_together(ledger: Ledger) -> N
 
 
 async def test_locked_wallet_is_an_error_of_its_field(settings: Settings) -> None:
-    short = settings.model_copy(update={"request_deadline_seconds": 2.0})
+    short = settings.model_copy(update={"request_deadline_seconds": 4.0})
     async with open_ledger(short) as ledger:
         endpoint = Endpoint(ledger)
         locked, free = await new_owner(ledger), await new_owner(ledger)

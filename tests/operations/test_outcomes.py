@@ -183,17 +183,26 @@ async def test_answer_that_was_lost_after_commit_is_found(settings: Settings) ->
         await results(posting)
 
 
-async def test_wallet_that_stays_locked_is_unavailable_and_keeps_nobody_waiting(settings: Settings) -> None:
-    short = settings.model_copy(update={"request_deadline_seconds": 3.0})
-    async with open_ledger(short) as ledger, AsyncExitStack() as stack:
+async def test_wallet_that_stays_locked_is_unavailable_at_the_deadline(settings: Settings) -> None:
+    async with open_ledger(settings.model_copy(update={"request_deadline_seconds": 2.0})) as short:
+        owner = await new_owner(short)
+        async with held(settings, wallet(short, owner)):
+            answers = await asyncio.gather(*(find(short, owner, uuid4()) for _ in range(20)), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [Unavailable] * 20
+    async with open_ledger(settings) as ledger:
+        assert await find(ledger, owner, uuid4()) == UNDECIDED
+
+
+async def test_wallets_that_stay_locked_keep_nobody_else_waiting(settings: Settings) -> None:
+    patient = settings.model_copy(update={"request_deadline_seconds": float(PATIENCE_SECONDS)})
+    async with open_ledger(patient) as ledger, AsyncExitStack() as stack:
         stuck = [await new_owner_in(ledger, n % 4) for n in range(2 * SLICES_UNDER_WAY_MAX + 1)]
-        free, busy = await new_owner(ledger), await new_owner(ledger)
-        key = uuid4()
-        await post(ledger, "top_up", free, 1, key)
-        await post(ledger, "top_up", busy, 1, key)
+        free, busy, key = await new_owner(ledger), await new_owner(ledger), uuid4()
+        for owner in (free, busy):
+            await post(ledger, "top_up", owner, 1, key)
         await stack.enter_async_context(held(settings, *(wallet(ledger, owner) for owner in stuck)))
-        freed = await stack.enter_async_context(AsyncExitStack())  # ends before the stuck ones do
-        await freed.enter_async_context(held(settings, wallet(ledger, busy)))
+        busy_lock = AsyncExitStack()
+        await busy_lock.enter_async_context(held(settings, wallet(ledger, busy)))
         waiting = [asked(ledger, owner, uuid4()) for owner in stuck for _ in range(20)]
         await waiting_for_locks(ledger, SLICES_UNDER_WAY_MAX)
 
@@ -204,16 +213,15 @@ async def test_wallet_that_stays_locked_is_unavailable_and_keeps_nobody_waiting(
             assert found.code is OutcomeCode.POSTED
         assert not any(task.done() for task in (*waiting, later))
         # However many ask, and for however many wallets: so many connections wait for locks.
-        assert len(await waiting_for_locks(ledger, SLICES_UNDER_WAY_MAX)) == SLICES_UNDER_WAY_MAX
-        await freed.aclose()
+        await waiting_for_locks(ledger, SLICES_UNDER_WAY_MAX)
+        await busy_lock.aclose()
         found = await later
         assert found is not None
         assert found.code is OutcomeCode.POSTED
+        assert not any(task.done() for task in waiting)
 
-        answers = await asyncio.gather(*waiting, return_exceptions=True)
-        assert [type(answer) for answer in answers] == [Unavailable] * len(waiting)
-    async with open_ledger(short) as ledger:
-        assert await find(ledger, stuck[0], uuid4()) == UNDECIDED
+        await stack.aclose()
+        assert await asyncio.gather(*waiting) == [UNDECIDED] * len(waiting)
 
 
 async def test_wallet_that_two_workers_post_to_without_a_pause_is_still_told(settings: Settings) -> None:
@@ -253,7 +261,7 @@ async def test_caller_that_goes_away_is_waited_for_no_longer(ledger: Ledger) -> 
 
 
 async def test_silent_database_is_unavailable(settings: Settings) -> None:
-    short = settings.model_copy(update={"request_deadline_seconds": 2.0})
+    short = settings.model_copy(update={"request_deadline_seconds": 4.0})
     async with open_through_proxy(short) as (service, proxy):
         owner, locked = await new_owner(service), await new_owner(service)
         async with held(settings, wallet(service, locked)):
