@@ -11,8 +11,8 @@ from wallet_gql.operations.opening import Ledger
 class Endpoint:
     """Answers requests; counts what was asked, and what of it was prepared."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self.endpoint = GraphQLEndpoint(ledger.settings)
+    def __init__(self, ledger: Ledger, **changes: object) -> None:
+        self.endpoint = GraphQLEndpoint(ledger.settings.model_copy(update=changes))
         self._ledger = ledger
         self.documents = self.endpoint.documents
         self.asked = 0

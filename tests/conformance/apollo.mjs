@@ -1,16 +1,18 @@
-// Apollo Client: its normalised cache follows a mutation's payload alone, pages merge, refusals are told apart.
-import { ApolloClient, HttpLink, InMemoryCache } from "@apollo/client";
-import { relayStylePagination } from "@apollo/client/utilities";
+// Apollo Client: its normalised cache follows a mutation's payload alone, pages merge, refusals are told apart. The cache
+// is the one that docs/api.md prints.
+import { createHash } from "node:crypto";
+import { ApolloClient, HttpLink } from "@apollo/client";
+import { PersistedQueryLink } from "@apollo/client/link/persisted-queries";
+import { checkCache } from "./caches.mjs";
+import { printed } from "./docs.mjs";
 import { assert, countingFetch, failOnWarnings, flow, newOwner, operation, possibleTypes, until } from "./wallet.mjs";
 
 failOnWarnings();
 const { fetch, sent } = countingFetch();
+const { makeCache } = await printed("@apollo/client");
 const client = new ApolloClient({
   link: new HttpLink({ uri: process.argv[2], fetch }),
-  cache: new InMemoryCache({
-    possibleTypes,
-    typePolicies: { Wallet: { fields: { transactions: relayStylePagination(["asset"]) } } },
-  }),
+  cache: makeCache(possibleTypes),
 });
 const ownerId = newOwner("apollo");
 const mutate = async (name, variables) => Object.values((await client.mutate({ mutation: operation(name), variables })).data)[0];
@@ -56,5 +58,37 @@ const { data } = await client.query({ query: operation("Things"), variables: { i
 assert.deepEqual(data.nodes, ["Wallet", "Balance", "Transaction", "Asset"].map((__typename, i) => ({ __typename, id: ids[i] })));
 assert.equal(data.node.id, shown.balance.id);
 
+const requests = sent.length;
+
+const query = async (document, variables, fetchPolicy = "cache-first") => (await client.query({ query: document, variables, fetchPolicy })).data;
+await checkCache({
+  query,
+  fresh: (document, variables) => query(document, variables, "network-only"),
+  more: async (document, variables, after) => {
+    const list = client.watchQuery({ query: document, variables });
+    const watching = list.subscribe(() => {});
+    await list.fetchMore({ variables: { after } });
+    watching.unsubscribe();
+    return query(document, variables);
+  },
+  mutate: async (mutation, variables) => (await client.mutate({ mutation, variables })).data,
+  count: () => sent.length,
+});
 client.stop();
-console.log(`root balance and wallet.balance followed 3 payloads without a refetch; ${sent.length} requests in all`);
+
+// Automatic persisted queries: after one answer the client sends documents again, and no hashes.
+for (const useGETForHashedQueries of [false, true]) {
+  const hashed = countingFetch();
+  const sha256 = (text) => createHash("sha256").update(text).digest("hex");
+  const persisting = new ApolloClient({
+    link: new PersistedQueryLink({ sha256, useGETForHashedQueries }).concat(new HttpLink({ uri: process.argv[2], fetch: hashed.fetch })),
+    cache: makeCache(possibleTypes),
+  });
+  for (const ownerId of ["demo-alice", "demo-bob"]) {
+    const { data } = await persisting.query({ query: operation("Player"), variables: { ownerId } });
+    assert.equal(data.wallet.ownerId, ownerId);
+  }
+  assert.deepEqual(hashed.sent, ["Player", "Player", "Player"]);
+  persisting.stop();
+}
+console.log(`root balance and wallet.balance followed 3 payloads without a refetch; ${requests} requests in all; nothing was mixed up`);

@@ -65,8 +65,8 @@ const OF_THE_SCHEMA = {
   "relay-edge-types": [{ withEdgeSuffix: true, shouldImplementNode: true, listTypeCanWrapOnlyEdgeType: false }],
   "relay-page-info": [],
   "strict-id-in-types": [
-    // Without an id: a payload and an error are answers, an edge, a page and a leg are places in something that has one.
-    { exceptions: { types: [...errors, "Entry", "PageInfo"], suffixes: ["Payload", "Connection", "Edge"] } },
+    // Without an id: a payload, an outcome and an error are answers, an edge, a page and a leg are places in something that has one.
+    { exceptions: { types: [...errors, "Entry", "KeyOutcome", "PageInfo"], suffixes: ["Payload", "Connection", "Edge"] } },
   ],
 };
 

@@ -1,26 +1,22 @@
-// urql with graphcache, told of the schema: the same as Apollo's check. urql's Accept lists text/event-stream too.
+// urql with graphcache as docs/api.md prints it: the same as Apollo's check. urql's Accept lists text/event-stream too.
 import { Client, fetchExchange } from "@urql/core";
-import { cacheExchange } from "@urql/exchange-graphcache";
-import { relayPagination } from "@urql/exchange-graphcache/extras";
+import { persistedExchange } from "@urql/exchange-persisted";
 import { introspectionFromSchema } from "graphql";
-import { assert, countingFetch, failOnWarnings, flow, newOwner, operation, schema, typesWithoutId, until } from "./wallet.mjs";
+import { checkCache } from "./caches.mjs";
+import { printed } from "./docs.mjs";
+import { assert, countingFetch, failOnWarnings, flow, newOwner, operation, schema, until } from "./wallet.mjs";
 
 failOnWarnings();
 const { fetch, sent } = countingFetch();
+const { makeCache } = await printed("@urql/exchange-graphcache");
+const introspection = introspectionFromSchema(schema);
 const client = new Client({
   url: process.argv[2],
   fetch: (url, options) => {
     assert.match(options.headers.accept, /text\/event-stream/);
     return fetch(url, options);
   },
-  exchanges: [
-    cacheExchange({
-      schema: introspectionFromSchema(schema),
-      keys: Object.fromEntries(typesWithoutId.map((name) => [name, () => null])),
-      resolvers: { Wallet: { transactions: relayPagination() } },
-    }),
-    fetchExchange,
-  ],
+  exchanges: [makeCache(introspection), fetchExchange],
 });
 const ownerId = newOwner("urql");
 const mutate = async (name, variables) => {
@@ -69,4 +65,34 @@ assert.ifError(error);
 assert.deepEqual(data.nodes.map(({ __typename, id }) => [__typename, id]), ["Wallet", "Balance", "Transaction", "Asset"].map((name, i) => [name, ids[i]]));
 assert.equal(data.node.id, shown.balance.id);
 
-console.log(`root balance and wallet.balance followed 3 payloads without a refetch; ${sent.length} requests in all`);
+const requests = sent.length;
+
+const answered = async (asked) => {
+  const { data, error } = await asked;
+  assert.ifError(error);
+  return data;
+};
+const query = (document, variables, requestPolicy) => answered(client.query(document, variables, { requestPolicy }));
+await checkCache({
+  query,
+  fresh: (document, variables) => query(document, variables, "network-only"),
+  more: (document, variables, after) => query(document, { ...variables, after }),
+  mutate: (document, variables) => answered(client.mutation(document, variables)),
+  count: () => sent.length,
+});
+
+// Automatic persisted queries: after one answer the client sends documents again, and no hashes.
+for (const preferGetForPersistedQueries of [false, true]) {
+  const hashed = countingFetch();
+  const persisting = new Client({
+    url: process.argv[2],
+    fetch: hashed.fetch,
+    exchanges: [persistedExchange({ preferGetForPersistedQueries }), fetchExchange],
+  });
+  for (const ownerId of ["demo-alice", "demo-bob"]) {
+    const data = await answered(persisting.query(operation("Player"), { ownerId }));
+    assert.equal(data.wallet.ownerId, ownerId);
+  }
+  assert.deepEqual(hashed.sent, ["Player", "Player", "Player"]);
+}
+console.log(`root balance and wallet.balance followed 3 payloads without a refetch; ${requests} requests in all; nothing was mixed up`);

@@ -1,7 +1,7 @@
 // What the checks of Node's clients share: the schema, the sample operations, and a fetch that counts.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
-import { buildSchema, isAbstractType, isObjectType, Kind, parse } from "graphql";
+import { buildSchema, isAbstractType, Kind, parse } from "graphql";
 
 const read = (path) => readFileSync(new URL(path, import.meta.url), "utf8");
 
@@ -31,11 +31,6 @@ export function operation(name) {
 export const possibleTypes = Object.fromEntries(
   types.filter(isAbstractType).map((type) => [type.name, schema.getPossibleTypes(type).map((each) => each.name)]),
 );
-
-/** The types without an id: what a normalised cache must keep inside their parents. */
-export const typesWithoutId = types
-  .filter((type) => isObjectType(type) && !("id" in type.getFields()) && !["Query", "Mutation"].includes(type.name))
-  .map((type) => type.name);
 
 /** A fetch that keeps what was sent, and accepts nothing but an answer of the specification's own media type. */
 export function countingFetch() {

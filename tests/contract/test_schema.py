@@ -35,6 +35,7 @@ scalar DateTime
 
 interface Node { id: ID! }
 interface Error { code: ErrorCode!  message: String!  retryable: Boolean! }
+interface Replayable { alreadyProcessed: Boolean! }
 
 type Query {
   node(id: ID!): Node
@@ -47,6 +48,7 @@ type Query {
   ): TransactionConnection
   transaction(id: ID!): Transaction
   transactionByKey(ownerId: String!, idempotencyKey: UUID!): Transaction
+  outcomeByKey(ownerId: String!, idempotencyKey: UUID!): KeyOutcome
   assets: [Asset!]
 }
 
@@ -72,11 +74,17 @@ input SpendInput {
 }
 
 type OpenWalletPayload { wallet: Wallet!  alreadyOpen: Boolean! }
-type TopUpPayload { transaction: Transaction!  wallet: Wallet!  balance: Balance!  alreadyProcessed: Boolean! }
-type BonusPayload { transaction: Transaction!  wallet: Wallet!  balance: Balance!  alreadyProcessed: Boolean! }
-type SpendPayload { transaction: Transaction!  wallet: Wallet!  balance: Balance!  alreadyProcessed: Boolean! }
+type TopUpPayload implements Replayable {
+  transaction: Transaction!  wallet: Wallet!  balance: Balance!  alreadyProcessed: Boolean!
+}
+type BonusPayload implements Replayable {
+  transaction: Transaction!  wallet: Wallet!  balance: Balance!  alreadyProcessed: Boolean!
+}
+type SpendPayload implements Replayable {
+  transaction: Transaction!  wallet: Wallet!  balance: Balance!  alreadyProcessed: Boolean!
+}
 
-union OpenWalletResult = OpenWalletPayload
+union OpenWalletResult = OpenWalletPayload | InvalidOwnerId
 union TopUpResult =
   TopUpPayload | WalletNotFound | IdempotencyKeyReused | AssetNotFound | InvalidAmount | BalanceLimitExceeded
 union BonusResult =
@@ -85,6 +93,13 @@ union SpendResult =
   SpendPayload | WalletNotFound | IdempotencyKeyReused | AssetNotFound | InvalidAmount | BalanceLimitExceeded
   | InsufficientBalance
 
+type KeyOutcome { state: KeyOutcomeState!  transaction: Transaction  refusal: Error }
+enum KeyOutcomeState { POSTED REFUSED UNKNOWN }
+
+type InvalidOwnerId implements Error { code: ErrorCode!  message: String!  retryable: Boolean! }
+type KeptRefusal implements Error & Replayable {
+  code: ErrorCode!  message: String!  retryable: Boolean!  alreadyProcessed: Boolean!
+}
 type WalletNotFound implements Error { code: ErrorCode!  message: String!  retryable: Boolean!  ownerId: String! }
 type AssetNotFound implements Error { code: ErrorCode!  message: String!  retryable: Boolean!  assetCode: String! }
 type IdempotencyKeyReused implements Error {
@@ -93,10 +108,10 @@ type IdempotencyKeyReused implements Error {
 type InvalidAmount implements Error {
   code: ErrorCode!  message: String!  retryable: Boolean!  reason: InvalidAmountReason!  scale: Int
 }
-type BalanceLimitExceeded implements Error {
+type BalanceLimitExceeded implements Error & Replayable {
   code: ErrorCode!  message: String!  retryable: Boolean!  limit: Amount!  balance: Balance!  alreadyProcessed: Boolean!
 }
-type InsufficientBalance implements Error {
+type InsufficientBalance implements Error & Replayable {
   code: ErrorCode!  message: String!  retryable: Boolean!
   available: Amount!  required: Amount!  balance: Balance!  alreadyProcessed: Boolean!
 }
@@ -128,6 +143,7 @@ enum AccountKind { USER TREASURY }
 enum InvalidAmountReason { NOT_POSITIVE TOO_PRECISE TOO_LARGE }
 enum ErrorCode {
   WALLET_NOT_FOUND ASSET_NOT_FOUND INVALID_AMOUNT IDEMPOTENCY_KEY_REUSED BALANCE_LIMIT_EXCEEDED INSUFFICIENT_BALANCE
+  INVALID_OWNER_ID
 }
 """
 
@@ -211,7 +227,12 @@ def test_core_is_there_exactly(name: str) -> None:
 def test_nothing_that_was_added_to_an_input_is_required(name: str) -> None:
     # It would break every client there is.
     core = shape(CORE_TYPES[name])
-    added = {part: of for part, of in shape(TYPES[name]).items() if part not in core and isinstance(of, tuple)}
+    added = {
+        part: of
+        for part, of in shape(TYPES[name]).items()
+        # A field that is new itself may ask for what it likes.
+        if part not in core and isinstance(of, tuple) and ("(" not in part or part.partition("(")[0] in core)
+    }
 
     assert {part: of for part, of in added.items() if of[0].endswith("!") and of[1] is None} == {}
 
@@ -247,6 +268,47 @@ def test_refusals_are_errors_and_payloads_are_not() -> None:
         assert {name for name in members if not name.endswith("Payload")} <= implementing
 
 
+@pytest.mark.parametrize("union", UNIONS, ids=str)
+def test_every_result_can_be_asked_for_its_error(union: GraphQLUnionType) -> None:
+    # Clients are told to keep this branch: a union without an error would refuse their documents.
+    field = field_of(union)
+    input_type = f"{field[0].upper()}{field[1:]}Input!"
+    query = f"mutation($i: {input_type}) {{ {field}(input: $i) {{ ... on Error {{ code message }} }} }}"
+
+    assert any(implements(member, "Error") for member in union.types)
+    assert validate(executable_schema(), parse(query)) == []
+
+
+def test_already_processed_is_on_its_interface_or_nowhere() -> None:
+    with_field = {
+        name
+        for name, type_ in TYPES.items()
+        if isinstance(type_, GraphQLObjectType) and "alreadyProcessed" in type_.fields
+    }
+    implementing = {name for name, type_ in TYPES.items() if implements(type_, "Replayable")}
+
+    assert with_field == implementing
+    assert {f"{flow}Payload" for flow in ("TopUp", "Bonus", "Spend")} < implementing
+
+
+def implements(type_: GraphQLNamedType, interface: str) -> bool:
+    return isinstance(type_, GraphQLObjectType) and interface in {each.name for each in type_.interfaces}
+
+
+def field_of(union: GraphQLUnionType) -> str:
+    mutation = SCHEMA.mutation_type
+    assert mutation is not None
+    (name,) = (name for name, field in mutation.fields.items() if field.type is union)
+    return str(name)
+
+
+def test_the_schema_itself_is_described() -> None:
+    for schema in (SCHEMA, executable_schema(), build_schema(SCHEMA_FILE.read_text())):
+        assert schema.description
+        assert schema.description[0].isupper()
+        assert schema.description[-1] == "."
+
+
 def selection(type_: GraphQLNamedType, depth: int = 2) -> str:
     """Select every field that needs no argument, so many levels down."""
     assert isinstance(type_, GraphQLObjectType | GraphQLInterfaceType)
@@ -262,9 +324,7 @@ def selection(type_: GraphQLNamedType, depth: int = 2) -> str:
 
 @pytest.mark.parametrize("union", UNIONS, ids=str)
 def test_every_field_of_every_member_can_be_selected_without_an_alias(union: GraphQLUnionType) -> None:
-    mutation = SCHEMA.mutation_type
-    assert mutation is not None
-    (field,) = (name for name, field in mutation.fields.items() if field.type is union)
+    field = field_of(union)
     members = " ".join(f"... on {member} {selection(member)}" for member in union.types)
     query = f"mutation($i: {field[0].upper()}{field[1:]}Input!) {{ {field}(input: $i) {{ __typename {members} }} }}"
 

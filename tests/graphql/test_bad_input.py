@@ -271,8 +271,7 @@ READERS_OF_AN_OWNER: Final = {
     "balance": "balance(ownerId: $o) { id }",
     "transactions": "transactions(ownerId: $o) { totalCount }",
     "transactionByKey": f'transactionByKey(ownerId: $o, idempotencyKey: "{KEY}") {{ id }}',
-    "wallets": 'wallets(ownerIds: ["nobody", $o]) { id }',
-    "openWallet": "openWallet(input: {ownerId: $o}) { __typename }",
+    "outcomeByKey": f'outcomeByKey(ownerId: $o, idempotencyKey: "{KEY}") {{ state }}',
     **{flow: f'{flow}(input: {{ownerId: $o, amount: 1, idempotencyKey: "{KEY}"}}) {RESULT}' for flow in FLOWS},
 }
 
@@ -280,15 +279,29 @@ READERS_OF_AN_OWNER: Final = {
 @pytest.mark.parametrize(("owner_id", "fault"), BAD_OWNER_IDS.values(), ids=BAD_OWNER_IDS)
 async def test_malformed_owner_id(client: httpx.AsyncClient, owner_id: str, fault: str) -> None:
     for name, field in READERS_OF_AN_OWNER.items():
-        kind = "mutation" if name in {"openWallet", *FLOWS} else "query"
+        kind = "mutation" if name in FLOWS else "query"
         as_variable = document(f"{kind}($o: String!) {{ {field} }}", json.dumps({"o": owner_id}))
         as_literal = document(f"{kind} {{ {field.replace('$o', json.dumps(owner_id))} }}")
         for body in (as_variable, as_literal):
             error = refused(await send(client, body))
-            argument = "ownerIds" if name == "wallets" else "ownerId"
-            assert error["message"] == f"{argument} {fault}"
-            assert error["extensions"]["field"] == argument
+            assert error["message"] == f"ownerId {fault}"
+            assert error["extensions"]["field"] == "ownerId"
             assert error["path"] == [name]
+
+
+@pytest.mark.parametrize(("owner_id", "fault"), BAD_OWNER_IDS.values(), ids=BAD_OWNER_IDS)
+async def test_malformed_owner_id_is_an_outcome_of_open_wallet(
+    client: httpx.AsyncClient, owner_id: str, fault: str
+) -> None:
+    query = """mutation($o: String!) {
+      openWallet(input: {ownerId: $o}) { __typename ... on Error { code message retryable } }
+    }"""
+    assert (await gql(client, query, o=owner_id))["openWallet"] == {
+        "__typename": "InvalidOwnerId",
+        "code": "INVALID_OWNER_ID",
+        "message": f"ownerId {fault}",
+        "retryable": False,
+    }
 
 
 async def test_lone_surrogate_as_an_escape(client: httpx.AsyncClient) -> None:
@@ -330,7 +343,7 @@ async def test_unknown_asset(client: httpx.AsyncClient, owner: str, code: str) -
         body = posting_by_variables(flow, ownerId=json.dumps(owner), asset=json.dumps(code))
         result = (await send(client, body)).json()["data"][flow]
         assert (result["__typename"], result["code"]) == ("AssetNotFound", "ASSET_NOT_FOUND")
-        assert (result["assetCode"], result["retryable"]) == (code, False)
+        assert (result["assetCode"], result["retryable"]) == (code[:100], False)
 
     answer = await gql(
         client,
@@ -351,7 +364,7 @@ async def test_unknown_owner(client: httpx.AsyncClient) -> None:
 
     queries = {name: field for name, field in READERS_OF_AN_OWNER.items() if "input" not in field}
     answer = await gql(client, f"query($o: String!) {{ {' '.join(queries.values())} }}", o="nobody")
-    assert answer == {**dict.fromkeys(queries), "wallets": [None, None]}
+    assert answer == dict.fromkeys(queries)
 
 
 def encoded(text: str) -> str:
@@ -396,6 +409,19 @@ async def test_id_that_was_never_made(client: httpx.AsyncClient) -> None:
             error = refused(await send(client, document(f"query($id: ID!) {{ {query} }}", json.dumps({"id": id_}))))
             assert error["message"] == "id is not one of this service's: send it exactly as it was received.", id_
             assert error["extensions"]["field"] == "id"
+
+
+async def test_malformed_owner_id_among_others_is_an_error_in_its_place(client: httpx.AsyncClient, owner: str) -> None:
+    body = document(
+        "query($o: [String!]!) { wallets(ownerIds: $o) { ownerId } }",
+        json.dumps({"o": [owner, "a\0", "nobody", owner]}),
+    )
+    response = await send(client, body)
+    assert response.status_code == 200
+    assert response.json()["data"] == {"wallets": [{"ownerId": owner}, None, None, {"ownerId": owner}]}
+    (error,) = response.json()["errors"]
+    assert error["path"] == ["wallets", 1]
+    assert (error["extensions"]["code"], error["extensions"]["field"]) == ("BAD_USER_INPUT", "ownerIds")
 
 
 async def test_malformed_id_among_others_is_an_error_in_its_place(client: httpx.AsyncClient) -> None:
@@ -449,8 +475,8 @@ async def test_cursor_of_something_else(client: httpx.AsyncClient, owner: str, a
     (transaction,) = answer["transactions"]["nodes"]
     shard = ids.decode(answer["wallet"]["id"]).parts[0]
     faults = {
-        transaction["id"]: "is no cursor: send an edge's or a balance's cursor as it was received.",
-        answer["wallet"]["id"]: "is no cursor: send an edge's or a balance's cursor as it was received.",
+        transaction["id"]: "is not a cursor: send an edge's or a balance's cursor as it was received.",
+        answer["wallet"]["id"]: "is not a cursor: send an edge's or a balance's cursor as it was received.",
         answer["points"]["cursor"]: "is a cursor of another account: send a cursor of this wallet and asset.",
         ids.cursor(shard, 2**62, 1, 1): "is a cursor of another account: send a cursor of this wallet and asset.",
     }
@@ -513,18 +539,40 @@ async def test_page_size_of_5000_digits(client: httpx.AsyncClient, argument: str
     refused(await send(client, document(f"query($n: Int) {{ {page}$n) {{ totalCount }} }}", f'{{"n": {DIGITS}}}')), 400)
 
 
-async def test_more_than_100_names(client: httpx.AsyncClient) -> None:
-    query = "query($o: [String!]!) { wallets(ownerIds: $o) { id } }"
-    error = refused(await send(client, document(query, json.dumps({"o": ["nobody"] * 101}))))
-    assert error["message"] == "ownerIds has 101 members: send at most 100."
-    assert error["extensions"]["field"] == "ownerIds"
-
-    query = "query($i: [ID!]!) { nodes(ids: $i) { id } }"
-    response = await send(client, document(query, json.dumps({"i": [ids.wallet_id(0, 1)] * 101})))
-    assert response.json()["data"] is None
-    (error,) = response.json()["errors"]
-    assert error["message"] == "ids has 101 members: send at most 100."
-    assert (error["extensions"]["code"], error["extensions"]["field"]) == ("BAD_USER_INPUT", "ids")
+@pytest.mark.parametrize(
+    ("field", "argument", "type_", "member"),
+    [("wallets", "ownerIds", "String", "nobody"), ("nodes", "ids", "ID", ids.asset_id("GOLD"))],
+    ids=["wallets", "nodes"],
+)
+async def test_more_than_100_names(
+    client: httpx.AsyncClient, field: str, argument: str, type_: str, member: str
+) -> None:
+    for count in (100, 101):
+        names = [member] * count
+        literal = json.dumps(names)
+        bodies = [
+            document(f"query($n: [{type_}!]!) {{ {field}({argument}: $n) {{ id }} }}", json.dumps({"n": names})),
+            document(f"query($n: [{type_}!]! = {literal}) {{ {field}({argument}: $n) {{ id }} }}"),
+            document(f"{{ {field}({argument}: {literal}) {{ id }} }}"),
+            document(
+                f"query($n: [{type_}!]!) {{ ...A }} fragment A on Query {{ ... {{ ...B }} }}"
+                f" fragment B on Query {{ {field}({argument}: $n) {{ id }} }}",
+                json.dumps({"n": names}),
+            ),
+        ]
+        for body in bodies:
+            response = await send(client, body, accept="application/graphql-response+json")
+            if count == 100:
+                assert response.status_code == 200
+                assert len(response.json()["data"][field]) == count
+                continue
+            # An error of the request: nothing else in it was executed either.
+            assert response.status_code == 400
+            assert "data" not in response.json()
+            (error,) = response.json()["errors"]
+            assert error["message"] == f"{argument} has 101 members: send at most 100."
+            assert "path" not in error
+            assert (error["extensions"]["code"], error["extensions"]["field"]) == ("BAD_USER_INPUT", argument)
 
 
 async def test_null_among_names(client: httpx.AsyncClient) -> None:

@@ -1,5 +1,6 @@
 """HTTP around GraphQL: what the audits of `make conformance` do not ask."""
 
+import json
 import socket
 from collections.abc import Callable
 
@@ -91,3 +92,45 @@ def test_answers_are_not_cached_and_vary(served: Served) -> None:
     answer = httpx.get(served.url, params=QUERY)
     assert answer.headers["cache-control"] == "no-store"
     assert answer.headers["vary"] == "Accept"
+
+
+HASH = {"persistedQuery": {"version": 1, "sha256Hash": "9" * 64}}
+
+
+@pytest.mark.parametrize("accept", ["application/json", "application/graphql-response+json", "*/*"])
+@pytest.mark.parametrize("query", [{}, {"query": None}, {"query": ""}], ids=["absent", "null", "empty"])
+def test_hash_alone_is_told_that_the_document_is_wanted(served: Served, query: dict[str, str], accept: str) -> None:
+    variables = {"operationName": "A", "variables": {}, **query}
+    by_post = httpx.post(served.url, json={**variables, "extensions": HASH}, headers={"accept": accept})
+    by_get = httpx.get(served.url, params={"extensions": json.dumps(HASH)}, headers={"accept": accept})
+    for answer in (by_post, by_get):
+        assert answer.status_code == 200
+        assert answer.json() == {
+            "errors": [
+                {
+                    "message": "PersistedQueryNotSupported",
+                    "extensions": {
+                        "code": "PERSISTED_QUERY_NOT_SUPPORTED",
+                        "requestId": answer.headers["x-request-id"],
+                    },
+                }
+            ]
+        }
+
+
+def test_hash_beside_the_document_changes_nothing(served: Served) -> None:
+    data = {"data": {"__typename": "Query"}}
+    assert httpx.post(served.url, json={**QUERY, "extensions": HASH}).json() == data
+    assert httpx.get(served.url, params={**QUERY, "extensions": json.dumps(HASH)}).json() == data
+
+
+@pytest.mark.parametrize(
+    "extensions",
+    [None, {}, {"persistedQuery": None}, {"persistedQuery": []}, {"persistedQuery": {"sha256Hash": 5}}, {"other": {}}],
+)
+def test_extensions_without_a_hash_want_the_document(served: Served, extensions: object) -> None:
+    answer = httpx.post(served.url, json={"extensions": extensions})
+    assert answer.status_code == 400
+    [error] = answer.json()["errors"]
+    assert error["message"] == "query must be a GraphQL document as a string."
+    assert error["extensions"]["code"] == "BAD_USER_INPUT"

@@ -1,3 +1,4 @@
+import asyncio
 from itertools import product
 from typing import Any, Final
 
@@ -6,6 +7,7 @@ import pytest
 from factories import gql, new_owner, post
 
 from wallet_gql.domain.model import Posted
+from wallet_gql.graphql import ids
 from wallet_gql.operations.opening import Ledger
 
 PAGE: Final = """{
@@ -58,6 +60,12 @@ async def cursor_of(client: httpx.AsyncClient, owner: str) -> str:
         "cursor"
     ]
     return cursor
+
+
+async def place_of(client: httpx.AsyncClient, owner: str) -> tuple[int, int, int]:
+    """Return the shard, the wallet and the asset of an owner's account, as its cursors name them."""
+    shard, wallet, asset, _ = ids.decode(await cursor_of(client, owner)).parts
+    return shard, wallet, asset
 
 
 async def test_history_is_newest_first(client: httpx.AsyncClient, ledger: Ledger) -> None:
@@ -188,6 +196,34 @@ async def test_every_page_is_what_a_list_would_give(client: httpx.AsyncClient, l
             assert around(page) == (False, True), "nothing is newer than the newest"
         elif before is None:
             assert around(page) == (True, False), "nothing is older than the oldest"
+
+
+async def test_position_that_no_account_reaches_is_the_end_of_the_span(
+    client: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    owner = await history(ledger, 3)
+    for far in (4, 2**31, 2**62, 2**63 - 1):
+        place = await place_of(client, owner)
+        cursor = ids.cursor(*place, far)
+        assert numbers(await read(client, owner, first=2, after=cursor)) == [3, 2]
+        assert numbers(await read(client, owner, last=2, after=cursor)) == [2, 1]
+        for size in ({"first": 2}, {"last": 2}, {"first": 100}, {"last": 100}):
+            page = await read(client, owner, before=cursor, **size)
+            assert (numbers(page), around(page), page["totalCount"]) == ([], (False, True), 3)
+            assert numbers(await read(client, owner, after=cursor, before=cursor, **size)) == []
+
+
+async def test_forged_position_is_nobody_elses_error(client: httpx.AsyncClient, ledger: Ledger) -> None:
+    owners = [await history(ledger, n) for n in (1, 2, 3, 4)]
+    forged = ids.cursor(*await place_of(client, owners[0]), 2**63 - 1)
+
+    pages = await asyncio.gather(
+        *(read(client, owner, last=3) for owner in owners * 10),
+        *(read(client, owners[0], last=100, before=forged) for _ in range(10)),
+    )
+
+    assert [page["totalCount"] for page in pages[:40]] == [1, 2, 3, 4] * 10
+    assert [numbers(page) for page in pages[40:]] == [[]] * 10
 
 
 async def test_accounts_of_a_wallet_are_paged_apart(client: httpx.AsyncClient, ledger: Ledger) -> None:

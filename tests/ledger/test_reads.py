@@ -23,7 +23,7 @@ from wallet_gql.domain.model import (
     WalletKind,
 )
 from wallet_gql.domain.shards import shard_of
-from wallet_gql.ledger import locks, posting, reads
+from wallet_gql.ledger import locks, outcomes, posting, reads
 from wallet_gql.ledger.posting import Decided, post_batch
 from wallet_gql.ledger.reads import (
     OwnerName,
@@ -384,6 +384,10 @@ LOOKUPS: dict[str, tuple[str, Callable[[Posted], tuple[object, ...]]]] = {
     "transaction by key": (
         reads._TRANSACTIONS_BY_KEY,
         lambda p: (p.transaction.shard, p.balance.wallet.owner_id, p.transaction.idempotency_key),
+    ),
+    "outcome by key": (
+        outcomes._KEYS,
+        lambda p: (p.transaction.shard, p.balance.wallet.id, p.transaction.idempotency_key),
     ),
     "legs": (reads._ENTRIES, lambda p: (p.transaction.shard, p.transaction.id, p.transaction.asset.id)),
     "a posting's lock": (locks._LOCK, lambda p: (p.transaction.shard, 1, p.balance.wallet.owner_id)),

@@ -5,8 +5,10 @@ from typing import Final, NamedTuple
 LOCKS: Final = "wallet_gql/ledger/locks.py"
 POSTING: Final = "wallet_gql/ledger/posting.py"
 READS: Final = "wallet_gql/ledger/reads.py"
+OUTCOMES: Final = "wallet_gql/ledger/outcomes.py"
 MODEL: Final = "wallet_gql/domain/model.py"
 IDS: Final = "wallet_gql/graphql/ids.py"
+READ_BATCHES: Final = "wallet_gql/operations/read_batches.py"
 GROUP_COMMIT: Final = "wallet_gql/operations/group_commit.py"
 UNIT_OF_WORK: Final = "wallet_gql/operations/unit_of_work.py"
 
@@ -38,6 +40,15 @@ _LOCK_LATE: Final = """    for row in sorted({(a.wallet.shard, a.kind, a.wallet.
 """
 _HEADS_LINE: Final = "    now = await _read_heads(connection, accounts)\n"
 _KEYS_LINE: Final = "    batch = _Batch(now, await _read_keys(connection, found))\n"
+
+_OUTCOMES_LOCK_LINE: Final = (
+    "    wallets, busy = (await lock_wallets(connection, names), ()) if wait"
+    " else await lock_free_wallets(connection, names)\n"
+)
+_OUTCOMES_UNLOCKED: Final = """    from wallet_gql.ledger.reads import read_wallets
+    found = await read_wallets(connection, [owner for owner, _ in keys])
+    wallets, busy = {name: each for name, each in zip(names, found, strict=True) if each}, ()
+"""
 
 _POST_LINE: Final = "                    return await post_batch(connection, requests, self._slot, wait=wait)\n"
 _ANSWER_EARLY: Final = """                    early = await post_batch(connection, requests, self._slot, wait=wait)
@@ -189,5 +200,15 @@ MUTANTS: Final = (
         "what cannot be in time is let in",
         ((GROUP_COMMIT, "if too_late > 0 and (lane", "if too_late > 1000 and (lane"),),
         GROUP_COMMIT_TESTS,
+    ),
+    Mutant(
+        "outcome of a key told without the lock",
+        ((OUTCOMES, _OUTCOMES_LOCK_LINE, _OUTCOMES_UNLOCKED),),
+        ("tests/operations/test_outcomes.py",),
+    ),
+    Mutant(
+        "data error told to the whole batch of reads",
+        ((READ_BATCHES, "if len(keys) == 1 or not _blames_data(error):", "if True:"),),
+        ("tests/operations/test_read_batches.py",),
     ),
 )

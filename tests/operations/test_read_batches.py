@@ -1,6 +1,10 @@
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+from uuid import uuid4
 
+import asyncpg
 import pytest
 from asyncpg import Connection
 from factories import new_owner, new_owner_id, post
@@ -10,8 +14,8 @@ from wallet_gql.db.engine import create_engine
 from wallet_gql.domain.errors import Unavailable
 from wallet_gql.domain.model import Posted
 from wallet_gql.domain.shards import shard_of
-from wallet_gql.ledger.reads import OwnerName
-from wallet_gql.operations.opening import Ledger
+from wallet_gql.ledger.reads import OwnerName, PageRequest, TransactionName, WalletAsset
+from wallet_gql.operations.opening import Ledger, Reads
 from wallet_gql.operations.read_batches import BATCH_SIZE_MAX, STATEMENTS_UNDER_WAY_MAX, ReadBatch
 from wallet_gql.operations.wallets import open_wallet
 
@@ -140,6 +144,68 @@ async def test_error_reaches_every_caller_and_the_next_read_is_fresh(ledger: Led
     assert answers == [doubled.fault] * 3
     doubled.fault = None
     assert await doubled.batch.load(1) == 2
+
+
+async def test_data_error_is_told_to_who_asked_for_it_only(ledger: Ledger) -> None:
+    statements: list[list[int]] = []
+
+    async def divide(connection: Connection, keys: Sequence[int]) -> list[int]:
+        statements.append(list(keys))
+        rows = await connection.fetch(
+            "SELECT 12 / n FROM unnest($1::int[]) WITH ORDINALITY AS k(n, o) ORDER BY o", keys
+        )
+        return [row[0] for row in rows]
+
+    batch = ReadBatch(ledger.engine, divide, DEADLINE_SECONDS)
+    answers = await asyncio.gather(*map(batch.load, (1, 2, 0, 3, 4, 0)), return_exceptions=True)
+
+    assert [answers[n] for n in (0, 1, 3, 4)] == [12, 6, 4, 3]
+    assert [type(answers[n]) for n in (2, 5)] == [asyncpg.DivisionByZeroError] * 2
+    # Halved, and halved again, until the zero stands alone.
+    assert statements == [[1, 2, 0, 3, 4], [1, 2], [0, 3, 4], [0], [3, 4]]
+
+
+UNREADABLE: dict[str, Callable[[Any], Any]] = {
+    "wallets": lambda key: OwnerName(key.shard, "\0"),
+    "wallets_by_id": lambda key: (key[0], 2**63),
+    "balances": lambda key: WalletAsset(replace(key.wallet, id=2**63), key.asset),
+    "owners_balances": lambda key: (OwnerName(key[0].shard, "\0"), key[1]),
+    "pages": lambda key: replace(key, offset=2**63 - 1, older_than=0),
+    "entries": lambda key: replace(key, asset=replace(key.asset, id=2**15)),
+    "transactions": lambda key: TransactionName(key.shard, 2**63, 1),
+    "transactions_by_key": lambda key: (OwnerName(key[0].shard, "\0"), key[1]),
+}
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+async def test_every_kind_of_read_tells_a_data_error_to_its_caller_only(ledger: Ledger, kind: str) -> None:
+    posted = await post(ledger, "top_up", await new_owner(ledger), 1)
+    assert isinstance(posted, Posted)
+    wallet, view = posted.balance.wallet, posted.transaction
+    owner, account = OwnerName(wallet.shard, wallet.owner_id), WalletAsset(wallet, view.asset)
+    good: dict[str, Any] = {
+        "wallets": owner,
+        "wallets_by_id": (wallet.shard, wallet.id),
+        "balances": account,
+        "owners_balances": (owner, view.asset),
+        "pages": PageRequest(account, first=1),
+        "entries": view,
+        "transactions": TransactionName(view.shard, view.account_id, view.seq),
+        "transactions_by_key": (owner, view.idempotency_key or uuid4()),
+    }
+    assert {*good, "assets"} == set(Reads.__dataclass_fields__), "a new kind of read: add it here"
+    reads: ReadBatch[Any, Any] = getattr(ledger.reads, kind)
+    alone = await reads.load(good[kind])
+    assert alone
+
+    first, bad, last = await asyncio.gather(
+        *map(reads.load, (good[kind], UNREADABLE[kind](good[kind]), good[kind])), return_exceptions=True
+    )
+
+    assert first == last == alone
+    assert isinstance(bad, asyncpg.PostgresError)
+    assert bad.sqlstate is not None
+    assert bad.sqlstate.startswith("22")
 
 
 async def test_database_away_reaches_every_caller(ledger: Ledger) -> None:

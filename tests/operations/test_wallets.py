@@ -1,13 +1,14 @@
 import asyncio
 from datetime import UTC, datetime
 
+import asyncpg
 import pytest
-from factories import balance, new_owner_id, post
+from factories import balance, new_owner, new_owner_id, post
 from proxy import COMMIT, Fate, open_through_proxy
 from tables import count_rows
 
 from wallet_gql.domain.errors import BadUserInput, OutcomeUnknown
-from wallet_gql.domain.model import WalletMissing
+from wallet_gql.domain.model import Posted, WalletMissing
 from wallet_gql.domain.shards import shard_of
 from wallet_gql.ledger.reads import OwnerName
 from wallet_gql.operations.opening import Ledger, open_ledger
@@ -135,3 +136,37 @@ async def test_malformed_owner_id_is_refused(ledger: Ledger, owner_id: str, faul
 
     assert str(caught.value) == fault
     assert await count_rows(ledger.settings) == before
+
+
+@pytest.mark.parametrize(
+    ("invisible", "name"),
+    [
+        ("\u00ad", "U+00AD"),  # soft hyphen
+        ("\u200b", "U+200B"),  # zero width space
+        ("\u200d", "U+200D"),  # zero width joiner
+        ("\u202e", "U+202E"),  # right to left from here
+        ("\ufeff", "U+FEFF"),  # byte order mark
+        ("\U000e0041", "U+E0041"),  # tag
+        ("\ufe0f", "U+FE0F"),  # variation selector
+        ("\u034f", "U+034F"),  # combining grapheme joiner
+        ("\u2800", "U+2800"),  # blank of Braille
+        ("\u3164", "U+3164"),  # Hangul filler
+    ],
+)
+async def test_invisible_character_is_refused_in_a_new_owner_id_only(
+    ledger: Ledger, server_connection: asyncpg.Connection, invisible: str, name: str
+) -> None:
+    plain = await new_owner(ledger)
+    owner = plain[:3] + invisible + plain[3:]
+    before = await count_rows(ledger.settings)
+    with pytest.raises(BadUserInput) as caught:
+        await open_wallet(ledger, owner)
+    assert str(caught.value) == f"ownerId contains the invisible character {name}: send visible characters only."
+    assert await count_rows(ledger.settings) == before
+
+    # One that was opened before this rule stays reachable by every door.
+    shard = shard_of(owner, ledger.shard_count)
+    await server_connection.execute("INSERT INTO wallet (shard, kind, owner_id) VALUES ($1, 1, $2)", shard, owner)
+    assert (await open_wallet(ledger, owner)).already_open
+    assert isinstance(await post(ledger, "top_up", owner, 5), Posted)
+    assert await balance(ledger, owner) == 5

@@ -164,6 +164,18 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyOutcome:
+    """What a key was answered with; `code` is None where nothing is decided.
+
+    A refusal that 0.1.0 kept has no `refused`: its asset and amount were not kept with it.
+    """
+
+    code: OutcomeCode | None
+    transaction: TransactionView | None = None
+    refused: Refused | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class WalletMissing:
     """No wallet has this owner id; not kept."""
 

@@ -14,6 +14,11 @@ from wallet_gql.domain.errors import BadUserInput
 OWNER_ID_LENGTH_MAX: Final = 128
 TEXT_LENGTH_MAX: Final = 500
 
+# Beside the category Cf: what Unicode lets a font leave out (Default_Ignorable_Code_Point), and the blank of Braille.
+_INVISIBLE: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u2800\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]"
+)
+
 _ASSET_CODE: Final = re.compile(r"[A-Z][A-Z0-9_]{0,31}", re.ASCII)
 
 
@@ -30,6 +35,13 @@ def check_owner_id(owner_id: str, field: str = "ownerId") -> str:
     if not unicodedata.is_normalized("NFC", owner_id):
         raise BadUserInput(field, "is not in Unicode normalization form C", "send the id in NFC")
     return owner_id
+
+
+def find_invisible(owner_id: str) -> str | None:
+    """Return an owner id's first character that cannot be seen, if it has one: such ids look like another owner's."""
+    if owner_id.isascii():
+        return None
+    return next((each for each in owner_id if unicodedata.category(each) == "Cf" or _INVISIBLE.match(each)), None)
 
 
 def check_text(text: str | None, field: str) -> str | None:

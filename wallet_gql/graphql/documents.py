@@ -5,26 +5,35 @@ import gc
 import time
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Final
+from typing import Any, Final
 
 from cachetools import LRUCache
 from graphql import (
+    ArgumentNode,
     DocumentNode,
+    FieldNode,
+    FragmentDefinitionNode,
+    FragmentSpreadNode,
     GraphQLError,
     GraphQLSchema,
+    InlineFragmentNode,
+    ListValueNode,
     NoSchemaIntrospectionCustomRule,
     OperationDefinitionNode,
     OperationType,
     Token,
+    ValueNode,
+    VariableNode,
     parse,
     specified_rules,
     validate,
 )
 
-from wallet_gql.domain.errors import Overloaded
+from wallet_gql.domain.errors import BadUserInput
 from wallet_gql.graphql import limits
 from wallet_gql.graphql.executor import StraightExecutor
 from wallet_gql.graphql.limits import Limits
+from wallet_gql.graphql.turns import Turns
 
 TOKENS_KEPT_MAX: Final = 16_000
 """Tokens of the documents kept: some hundred of those that clients send. Each is five objects to the collector."""
@@ -38,8 +47,16 @@ LONG_SECONDS: Final = 0.005
 TURN_WITHIN_SECONDS: Final = 5
 """A text that has not had its turn by then is refused as overload."""
 
+WAITING_CHARACTERS_MAX: Final = 500_000
+"""New texts wait for their turns up to so many characters, a second's work or so; more is refused as overload."""
+
 VALIDATION_ERRORS_MAX: Final = 5
 """Each can quote a value as long as the document."""
+
+LIST_MEMBERS_MAX: Final = 100
+"""The most ids that `nodes` or `wallets` takes; more is an error of the request, found before anything is executed."""
+
+_LISTS: Final = ("ids", "ownerIds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +66,16 @@ class Operation:
     executor: StraightExecutor
     cost: int
     root_field_count: int
+    lists: tuple[ArgumentNode, ...]
+    """The lists of ids that are given as variables."""
+
+    def check(self, variables: dict[str, Any]) -> None:
+        """Refuse lists of too many ids; raises GraphQLError."""
+        for argument in self.lists:
+            assert isinstance(argument.value, VariableNode)
+            members = variables.get(argument.value.name.value)
+            if isinstance(members, list):
+                _check_list(argument, len(members))
 
     @property
     def is_mutation(self) -> bool:
@@ -96,8 +123,9 @@ class Documents:
         self._kept: LRUCache[str, Document] = LRUCache(
             max(TOKENS_KEPT_MAX, limits.tokens), getsizeof=attrgetter("tokens")
         )
-        self._short_turn = asyncio.Lock()
-        self._long_turn = asyncio.Lock()
+        self._short_turns = Turns(WAITING_CHARACTERS_MAX, TURN_WITHIN_SECONDS)
+        self._long_turns = Turns(WAITING_CHARACTERS_MAX, TURN_WITHIN_SECONDS)
+        self._under_way: dict[str, asyncio.Task[Document]] = {}
 
     def may_mutate(self, text: str) -> bool:
         """Say whether a text has a mutation, without parsing it: a text that is not kept may only look like it."""
@@ -110,30 +138,38 @@ class Documents:
         """Return the document of a text; raises InvalidDocument, or Overloaded where too many new ones wait.
 
         Texts that are not kept take turns, short ones and long ones apart; one that took long leaves the loop to the
-        others for as long as it held it. So whoever sends many of them delays the others by one at a time.
+        others for as long as it held it. So whoever sends many of them delays the others by one at a time. Who asks for
+        a text that is under way waits for it: a new client's first requests come all at once.
         """
         document: Document | None = self._kept.get(text)
         if document is not None:
             return document
-        turn = self._short_turn if len(text) <= SHORT_CHARACTERS else self._long_turn
+        if len(text) > self._limits.characters:
+            return self.prepare(text)  # which refuses it at a glance
+        # One caller that goes away must not take the document from the others.
+        return await asyncio.shield(self._preparation(text))
+
+    def _preparation(self, text: str) -> asyncio.Task[Document]:
+        task = self._under_way.get(text)
+        if task is None:
+            task = self._under_way[text] = asyncio.create_task(self._prepare_in_turn(text))
+            # Callers that all went away leave nobody to retrieve what is wrong with it.
+            task.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return task
+
+    async def _prepare_in_turn(self, text: str) -> Document:
+        turns = self._short_turns if len(text) <= SHORT_CHARACTERS else self._long_turns
         try:
-            async with asyncio.timeout(TURN_WITHIN_SECONDS):
-                await turn.acquire()
-        except TimeoutError:
-            raise Overloaded("Too many new documents wait.") from None
-        try:
-            document = self._kept.get(text)
-            if document is not None:
+            async with turns.turn(len(text)):
+                started = time.perf_counter()
+                try:
+                    document = self._kept[text] = self.prepare(text)
+                finally:
+                    seconds = time.perf_counter() - started
+                    await asyncio.sleep(seconds if seconds > LONG_SECONDS else 0)
                 return document
-            started = time.perf_counter()
-            try:
-                document = self._kept[text] = self.prepare(text)
-            finally:
-                seconds = time.perf_counter() - started
-                await asyncio.sleep(seconds if seconds > LONG_SECONDS else 0)
-            return document
         finally:
-            turn.release()
+            del self._under_way[text]
 
     def prepare(self, text: str) -> Document:
         """Parse, measure and validate a text; raises InvalidDocument."""
@@ -176,10 +212,43 @@ class Documents:
         if errors:
             raise InvalidDocument(errors)
         operations_by_name = {
-            name: Operation(StraightExecutor.of(self._schema, node, operation, text), *sizes[name])
+            name: Operation(
+                StraightExecutor.of(self._schema, node, operation, text), *sizes[name], _lists(operation, node)
+            )
             for name, operation in operations.items()
         }
         return Document(tokens, operations_by_name)
+
+
+def _lists(operation: OperationDefinitionNode, document: DocumentNode) -> tuple[ArgumentNode, ...]:
+    """Return the arguments that take a list of ids from a variable; raises GraphQLError for a literal of too many."""
+    fragments = {each.name.value: each for each in document.definitions if isinstance(each, FragmentDefinitionNode)}
+    defaults = {each.variable.name.value: each.default_value for each in operation.variable_definitions or ()}
+    found = []
+    # Lists of ids are arguments of root fields only.
+    selections = list(operation.selection_set.selections)
+    for selection in selections:
+        if isinstance(selection, FragmentSpreadNode):
+            selections += fragments[selection.name.value].selection_set.selections
+        elif isinstance(selection, InlineFragmentNode):
+            selections += selection.selection_set.selections
+        elif isinstance(selection, FieldNode):
+            for argument in selection.arguments or ():
+                if argument.name.value not in _LISTS:
+                    continue
+                value: ValueNode | None = argument.value
+                if isinstance(value, VariableNode):
+                    found.append(argument)
+                    value = defaults.get(value.name.value)
+                if isinstance(value, ListValueNode):
+                    _check_list(argument, len(value.values))
+    return tuple(found)
+
+
+def _check_list(argument: ArgumentNode, count: int) -> None:
+    if count > LIST_MEMBERS_MAX:
+        fault = BadUserInput(argument.name.value, f"has {count} members", f"send at most {LIST_MEMBERS_MAX}")
+        raise GraphQLError(str(fault), argument, original_error=fault)
 
 
 def _unchain(node: DocumentNode) -> int:

@@ -2,7 +2,8 @@
 
 | code | posted? | the client's remedy |
 | --- | --- | --- |
-| BAD_USER_INPUT | no | mend the request |
+| BAD_USER_INPUT | no | fix the request |
+| PERSISTED_QUERY_NOT_SUPPORTED | no | again, with the document: clients do so by themselves |
 | OVERLOADED | no | again after a pause, same key |
 | UNAVAILABLE | no | again, same key |
 | OUTCOME_UNKNOWN | perhaps | again with the same key: it answers what happened |
@@ -31,7 +32,7 @@ _CODES: Final[dict[type[Fault], str]] = {
 
 _MESSAGES: Final = {
     "OVERLOADED": "The service is at its limit and posted nothing: try again with the same key after a pause.",
-    "UNAVAILABLE": "The database is away and nothing was posted: try again with the same key.",
+    "UNAVAILABLE": "No answer could be had in time and nothing was posted: try again with the same key.",
     "OUTCOME_UNKNOWN": "It is not known whether this was posted: ask again with the same key.",
     "INTERNAL": "Something went wrong here: try again with the same key, and tell the operator the request id.",
 }
@@ -41,9 +42,9 @@ UNAVAILABLE_RETRY_AFTER_SECONDS: Final = 2
 _log = structlog.get_logger()
 
 
-def bad_request(message: str, request_id: str) -> dict[str, Any]:
-    """Return the one error of a request that is no GraphQL request."""
-    return {"message": message, "extensions": {"code": "BAD_USER_INPUT", "requestId": request_id}}
+def bad_request(message: str, request_id: str, code: str = "BAD_USER_INPUT") -> dict[str, Any]:
+    """Return the one error of a request that is not a GraphQL request."""
+    return {"message": message, "extensions": {"code": code, "requestId": request_id}}
 
 
 def format_errors(errors: Sequence[GraphQLError], request_id: str) -> list[dict[str, Any]]:

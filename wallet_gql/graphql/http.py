@@ -24,6 +24,7 @@ from wallet_gql.graphql.executor import is_coroutine
 from wallet_gql.graphql.limits import Limits
 from wallet_gql.graphql.negotiation import GRAPHQL_RESPONSE, HTML, JSON, choose, is_json
 from wallet_gql.graphql.schema import executable_schema
+from wallet_gql.graphql.turns import Turns
 from wallet_gql.operations.opening import Ledger
 from wallet_gql.settings import Settings
 
@@ -39,15 +40,25 @@ _SMALL_BODY_BYTES: Final = 2 * 1024
 COSTLY: Final = 500
 """A query of more fields takes turns with others like it: together they would keep the loop from everyone else."""
 
+WAITING_COST_MAX: Final = 100_000
+"""Costly queries wait for their turns up to this cost in all, about a second's work; more is refused as overload."""
+
 
 class BadRequest(Exception):
     """A request that is no GraphQL request; answered without executing anything."""
 
-    def __init__(self, status: HTTPStatus, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
-        """Take the status, what is wrong and what to do, and headers that go with them."""
+    def __init__(
+        self,
+        status: HTTPStatus,
+        message: str,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+        code: str = "BAD_USER_INPUT",
+    ) -> None:
+        """Take the status, what is wrong and what to do, headers that go with them, and the error's code."""
         super().__init__(message)
         self.status = status
         self.headers = headers
+        self.code = code
 
 
 class GraphQLEndpoint:
@@ -58,7 +69,8 @@ class GraphQLEndpoint:
         self._settings = settings
         self._schema = executable_schema()
         self.documents = Documents(self._schema, _limits(settings), introspection=settings.introspection)
-        self._costly_turn = asyncio.Lock()
+        # Who has waited for half its time has the other half for its query.
+        self._costly_turns = Turns(WAITING_COST_MAX, settings.request_deadline_seconds / 2)
         self._page = playground.page if settings.graphiql else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -77,7 +89,8 @@ class GraphQLEndpoint:
             )
             extra = _retry_after(body)
         except BadRequest as error:
-            status, body, extra = error.status, {"errors": [bad_request(str(error), request_id)]}, error.headers
+            errors = [bad_request(str(error), request_id, error.code)]
+            status, body, extra = error.status, {"errors": errors}, error.headers
         except Exception as error:  # noqa: BLE001 - whatever went wrong, the client gets a JSON answer
             errors = format_errors([GraphQLError("", original_error=error)], request_id)
             status, body, extra = HTTPStatus.INTERNAL_SERVER_ERROR, {"errors": errors}, ()
@@ -132,6 +145,7 @@ class GraphQLEndpoint:
         query, variables, operation_name = _check_parameters(parameters)
         try:
             operation = await self._find(scope["state"]["ledger"], query, operation_name)
+            operation.check(variables or {})
         except InvalidDocument as error:
             return _request_error(error.errors, media_type, request_id)
         except GraphQLError as error:
@@ -141,16 +155,12 @@ class GraphQLEndpoint:
         if scope["method"] == "GET" and operation.is_mutation:
             raise BadRequest(HTTPStatus.METHOD_NOT_ALLOWED, "Send mutations by POST.", ((b"allow", b"POST"),))
         context = Context(scope["state"]["ledger"], request_id)
-        if operation.is_mutation:
-            # Its postings have a deadline of their own, which tells what became of them.
-            result = await self._execute(operation, variables or {}, context)
-        else:
-            turn = self._costly_turn if operation.cost > COSTLY else nullcontext()
-            try:
-                async with asyncio.timeout(self._settings.request_deadline_seconds), turn:
-                    result = await self._execute(operation, variables or {}, context)
-            except TimeoutError:
-                return _fault(Unavailable("The deadline passed."), request_id)
+        # A mutation's postings have a deadline of their own, which tells what became of them.
+        execute = self._execute if operation.is_mutation else self._execute_query
+        try:
+            result = await execute(operation, variables or {}, context)
+        except Fault as fault:
+            return _fault(fault, request_id)
         if result.data is None and result.errors and all(error.path is None for error in result.errors):
             return _request_error(result.errors, media_type, request_id)
         answer: dict[str, Any] = {"data": result.data}
@@ -167,6 +177,17 @@ class GraphQLEndpoint:
             raise refusal
         document = await self.documents.find(query)
         return document.operation(operation_name)
+
+    async def _execute_query(
+        self, operation: Operation, variables: dict[str, Any], context: Context
+    ) -> ExecutionResult:
+        """Raises `Overloaded` where a costly query's turn does not come, `Unavailable` where the deadline passes."""
+        turn = self._costly_turns.turn(operation.cost) if operation.cost > COSTLY else nullcontext()
+        try:
+            async with asyncio.timeout(self._settings.request_deadline_seconds), turn:
+                return await self._execute(operation, variables, context)
+        except TimeoutError:
+            raise Unavailable("The deadline passed.") from None
 
     async def _execute(self, operation: Operation, variables: dict[str, Any], context: Context) -> ExecutionResult:
         executor = operation.executor.for_request(context, variables, hide_suggestions=not self._settings.introspection)
@@ -237,6 +258,9 @@ def _from_query_string(query_string: bytes) -> dict[str, Any]:
 def _check_parameters(parameters: dict[str, Any]) -> tuple[str, dict[str, Any] | None, str | None]:
     """Return query, variables and operation name; raises BadRequest where one is of a wrong kind."""
     query = parameters.get("query")
+    if not query and _names_persisted_query(parameters.get("extensions")):
+        # Word for word what clients wait for before they send the document; some read no answer of another status.
+        raise BadRequest(HTTPStatus.OK, "PersistedQueryNotSupported", code="PERSISTED_QUERY_NOT_SUPPORTED")
     if not isinstance(query, str) or not query.strip():
         raise BadRequest(HTTPStatus.BAD_REQUEST, "query must be a GraphQL document as a string.")
     for name in ("variables", "extensions"):
@@ -246,6 +270,12 @@ def _check_parameters(parameters: dict[str, Any]) -> tuple[str, dict[str, Any] |
     if not isinstance(operation_name, str | None):
         raise BadRequest(HTTPStatus.BAD_REQUEST, "operationName must be a string or null.")
     return query, parameters.get("variables"), operation_name or None
+
+
+def _names_persisted_query(extensions: object) -> bool:
+    """Say whether a request sends the hash of its document, as clients with automatic persisted queries do at first."""
+    persisted = extensions.get("persistedQuery") if isinstance(extensions, dict) else None
+    return isinstance(persisted, dict) and isinstance(persisted.get("sha256Hash"), str)
 
 
 def _request_error(errors: list[GraphQLError], media_type: str, request_id: str) -> tuple[HTTPStatus, dict[str, Any]]:

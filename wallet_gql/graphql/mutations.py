@@ -11,7 +11,8 @@ from uuid import UUID
 import strawberry
 
 from wallet_gql.domain import model
-from wallet_gql.graphql import types
+from wallet_gql.domain.errors import BadUserInput
+from wallet_gql.graphql import refusals, types
 from wallet_gql.graphql.context import Info
 from wallet_gql.graphql.scalars import Amount
 from wallet_gql.operations import flows, wallets
@@ -66,9 +67,8 @@ class OpenWalletPayload:
 
 
 @strawberry.type(description="The posting is in the books.")
-class _Payload:
+class _Payload(refusals.Replayable):
     posted: strawberry.Private[model.Posted]
-    already_processed: bool = strawberry.field(description="Whether the key was posted before: nothing moved again.")
 
     @strawberry.field(description="What was posted; on replay, what was posted first.")
     def transaction(self) -> types.Transaction:
@@ -107,45 +107,46 @@ class SpendPayload(_Payload):
 
 
 OpenWalletResult = Annotated[
-    OpenWalletPayload, strawberry.union("OpenWalletResult", description="Unions grow: keep a default branch.")
+    OpenWalletPayload | refusals.InvalidOwnerId,
+    strawberry.union("OpenWalletResult", description="Unions grow: keep a `... on Error` branch."),
 ]
 TopUpResult = Annotated[
     TopUpPayload
-    | types.WalletNotFound
-    | types.IdempotencyKeyReused
-    | types.AssetNotFound
-    | types.InvalidAmount
-    | types.BalanceLimitExceeded,
+    | refusals.WalletNotFound
+    | refusals.IdempotencyKeyReused
+    | refusals.AssetNotFound
+    | refusals.InvalidAmount
+    | refusals.BalanceLimitExceeded,
     strawberry.union("TopUpResult", description="Unions grow: keep a `... on Error` branch."),
 ]
 BonusResult = Annotated[
     BonusPayload
-    | types.WalletNotFound
-    | types.IdempotencyKeyReused
-    | types.AssetNotFound
-    | types.InvalidAmount
-    | types.BalanceLimitExceeded,
+    | refusals.WalletNotFound
+    | refusals.IdempotencyKeyReused
+    | refusals.AssetNotFound
+    | refusals.InvalidAmount
+    | refusals.BalanceLimitExceeded,
     strawberry.union("BonusResult", description="Unions grow: keep a `... on Error` branch."),
 ]
 SpendResult = Annotated[
     SpendPayload
-    | types.WalletNotFound
-    | types.IdempotencyKeyReused
-    | types.AssetNotFound
-    | types.InvalidAmount
-    | types.BalanceLimitExceeded
-    | types.InsufficientBalance,
+    | refusals.WalletNotFound
+    | refusals.IdempotencyKeyReused
+    | refusals.AssetNotFound
+    | refusals.InvalidAmount
+    | refusals.BalanceLimitExceeded
+    | refusals.InsufficientBalance,
     strawberry.union("SpendResult", description="Unions grow: keep a `... on Error` branch."),
 ]
 
 PayloadType = TypeVar("PayloadType", bound=_Payload)
 
 Refusal: TypeAlias = (
-    types.WalletNotFound
-    | types.IdempotencyKeyReused
-    | types.AssetNotFound
-    | types.InvalidAmount
-    | types.BalanceLimitExceeded
+    refusals.WalletNotFound
+    | refusals.IdempotencyKeyReused
+    | refusals.AssetNotFound
+    | refusals.InvalidAmount
+    | refusals.BalanceLimitExceeded
 )
 
 
@@ -166,15 +167,15 @@ def _result(payload: type[PayloadType], outcome: flows.FlowOutcome) -> PayloadTy
         case model.Posted():
             return payload.of(outcome)
         case model.Refused():
-            return types.BalanceLimitExceeded.of(outcome)
+            return refusals.BalanceLimitExceeded.of(outcome)
         case model.WalletMissing():
-            return types.WalletNotFound.of(outcome)
+            return refusals.WalletNotFound.of(outcome)
         case model.KeyReused():
-            return types.IdempotencyKeyReused.of(outcome)
+            return refusals.IdempotencyKeyReused.of(outcome)
         case model.AssetMissing():
-            return types.AssetNotFound.of(outcome)
+            return refusals.AssetNotFound.of(outcome)
         case model.AmountInvalid():
-            return types.InvalidAmount.of(outcome)
+            return refusals.InvalidAmount.of(outcome)
 
 
 @strawberry.type(description="What can be done. Each field is one unit of work, done wholly or not at all.")
@@ -186,7 +187,10 @@ class Mutation:
         self, info: Info, input: Annotated[OpenWalletInput, strawberry.argument(description="Whose wallet to open.")]
     ) -> OpenWalletResult | None:
         """Open a wallet."""
-        opened = await wallets.open_wallet(info.context.ledger, input.owner_id)
+        try:
+            opened = await wallets.open_wallet(info.context.ledger, input.owner_id)
+        except BadUserInput as fault:
+            return refusals.InvalidOwnerId.of(fault)
         return OpenWalletPayload(wallet=types.Wallet.of(opened.wallet), already_open=opened.already_open)
 
     @strawberry.mutation(description="Credit what a player bought. Safe to retry with the same key.")
@@ -210,5 +214,5 @@ class Mutation:
         """Debit what a player pays."""
         outcome = await flows.spend(info.context.ledger, _flow_request(input))
         if isinstance(outcome, model.Refused) and outcome.code is model.OutcomeCode.INSUFFICIENT_BALANCE:
-            return types.InsufficientBalance.of(outcome)
+            return refusals.InsufficientBalance.of(outcome)
         return _result(SpendPayload, outcome)

@@ -58,7 +58,7 @@ def page_request(account: WalletAsset, arguments: PageArguments) -> PageRequest:
 def _position(account: WalletAsset, cursor: str, field: str) -> int:
     kind, parts, _ = ids.decode(cursor, field)
     if kind != "Cursor":
-        raise BadUserInput(field, "is no cursor", "send an edge's or a balance's cursor as it was received")
+        raise BadUserInput(field, "is not a cursor", "send an edge's or a balance's cursor as it was received")
     *place, seq = parts
     if place != [account.wallet.shard, account.wallet.id, account.asset.id]:
         raise BadUserInput(field, "is a cursor of another account", "send a cursor of this wallet and asset")

@@ -1,7 +1,6 @@
 """What can be asked. A reader gets null for what does not exist."""
 
-import asyncio
-from typing import Annotated, Final, cast
+from typing import Annotated, cast
 from uuid import UUID
 
 import strawberry
@@ -9,14 +8,13 @@ import strawberry
 from wallet_gql.domain.errors import BadUserInput
 from wallet_gql.domain.shards import shard_of
 from wallet_gql.domain.text import check_owner_id
-from wallet_gql.graphql import ids, paging, types
+from wallet_gql.graphql import ids, outcomes, paging, types
 from wallet_gql.graphql.context import Info
 from wallet_gql.ledger.reads import OwnerName, TransactionName, WalletAsset
 from wallet_gql.operations.assets import find_asset, list_assets
 
-NODES_MAX: Final = 100
-
 OwnerId = Annotated[str, strawberry.argument(description="The owner's id: the caller's own id of the player.")]
+Key = Annotated[UUID, strawberry.argument(description="The key that the request was sent with.")]
 NodeId = Annotated[strawberry.ID, strawberry.argument(description="A global id, as it was received.")]
 
 
@@ -49,6 +47,12 @@ async def read_node(info: Info, id_: str, field: str = "id") -> types.Node | Non
             raise BadUserInput(field, "is a cursor", "send the id of a node")
 
 
+async def read_wallet(info: Info, owner_id: str, field: str = "ownerId") -> types.Wallet | None:
+    """Return an owner's wallet; None where there is none. Raises `BadUserInput` for a malformed owner id."""
+    wallet = await info.context.ledger.reads.wallets.load(owner_name(info, owner_id, field))
+    return None if wallet is None else types.Wallet.of(wallet)
+
+
 @strawberry.type(description="What can be asked.")
 class Query:
     """What can be asked."""
@@ -58,23 +62,20 @@ class Query:
         """Read one node."""
         return await read_node(info, id)
 
-    @strawberry.field(description="Many things by their global ids, in order; at most 100.")
+    @strawberry.field(description="Many things by their global ids, in order; at most 100, read together.")
     async def nodes(
         self,
         info: Info,
         ids: Annotated[list[strawberry.ID], strawberry.argument(description="Global ids, at most 100.")],
     ) -> list[types.Node | None]:
         """Read many nodes."""
-        if len(ids) > NODES_MAX:
-            raise BadUserInput("ids", f"has {len(ids)} members", f"send at most {NODES_MAX}")
         # Each is awaited by itself: one that is malformed is an error at its place, and the others are answered.
         return cast("list[types.Node | None]", [read_node(info, id_, "ids") for id_ in ids])
 
     @strawberry.field(description="An owner's wallet.")
     async def wallet(self, info: Info, owner_id: OwnerId) -> types.Wallet | None:
         """Read one wallet."""
-        wallet = await info.context.ledger.reads.wallets.load(owner_name(info, owner_id))
-        return None if wallet is None else types.Wallet.of(wallet)
+        return await read_wallet(info, owner_id)
 
     @strawberry.field(description="Many owners' wallets, in order; at most 100, read together.")
     async def wallets(
@@ -83,11 +84,8 @@ class Query:
         owner_ids: Annotated[list[str], strawberry.argument(description="The owners' ids, at most 100.")],
     ) -> list[types.Wallet | None] | None:
         """Read many wallets."""
-        if len(owner_ids) > NODES_MAX:
-            raise BadUserInput("ownerIds", f"has {len(owner_ids)} members", f"send at most {NODES_MAX}")
-        names = [owner_name(info, owner_id, "ownerIds") for owner_id in owner_ids]
-        wallets = await asyncio.gather(*map(info.context.ledger.reads.wallets.load, names))
-        return [None if wallet is None else types.Wallet.of(wallet) for wallet in wallets]
+        # As with nodes: one that is malformed is an error at its place, and the others are answered.
+        return cast("list[types.Wallet | None]", [read_wallet(info, owner_id, "ownerIds") for owner_id in owner_ids])
 
     @strawberry.field(
         description="What an owner holds in an asset: zero where it was never used, null for an unknown owner or asset."
@@ -105,7 +103,8 @@ class Query:
 
     @strawberry.field(
         description="An owner's history in an asset, newest first; null for an unknown owner or asset."
-        " Page by cursor, or by limit and offset: first and offset."
+        " Page by cursor, or by limit and offset: first and offset. Pages by cursor never shift; pages by offset do:"
+        " what arrives meanwhile moves every later offset by one."
     )
     async def transactions(
         self,
@@ -136,17 +135,25 @@ class Query:
         view = await info.context.ledger.reads.transactions.load(TransactionName(*parts))
         return None if view is None else types.Transaction.of(view)
 
-    @strawberry.field(description="What an owner's idempotency key posted; null where nothing was.")
-    async def transaction_by_key(
-        self,
-        info: Info,
-        owner_id: OwnerId,
-        idempotency_key: Annotated[UUID, strawberry.argument(description="The key that the request was sent with.")],
-    ) -> types.Transaction | None:
+    @strawberry.field(
+        description="What an owner's idempotency key posted. Null says nothing about a retry: the key may be unknown,"
+        " its request refused, or under way. outcomeByKey tells them apart."
+    )
+    async def transaction_by_key(self, info: Info, owner_id: OwnerId, idempotency_key: Key) -> types.Transaction | None:
         """Read one transaction by its key."""
         reads = info.context.ledger.reads
         view = await reads.transactions_by_key.load((owner_name(info, owner_id), idempotency_key))
         return None if view is None else types.Transaction.of(view)
+
+    @strawberry.field(
+        description="What became of the request that an owner's idempotency key was sent with, decided under the"
+        " wallet's lock: it waits for whoever is posting to the wallet. Null for an owner without a wallet, for whom"
+        " nothing is decided either."
+    )
+    async def outcome_by_key(self, info: Info, owner_id: OwnerId, idempotency_key: Key) -> outcomes.KeyOutcome | None:
+        """Decide what became of one request."""
+        outcome = await info.context.ledger.outcomes.find(owner_name(info, owner_id), idempotency_key)
+        return None if outcome is None else outcomes.KeyOutcome.of(outcome)
 
     @strawberry.field(description="All kinds of credit, in the order in which they were added.")
     async def assets(self, info: Info) -> list[types.Asset] | None:

@@ -1,27 +1,38 @@
 """The schema, made once, and its printed form: the contract."""
 
 from functools import cache
+from typing import Final
 
 import strawberry
 from graphql import GraphQLSchema
+from graphql.utilities.print_schema import print_schema_definition
 from strawberry.schema.config import StrawberryConfig
 
-from wallet_gql.graphql import types
+from wallet_gql.graphql import refusals, types
 from wallet_gql.graphql.mutations import Mutation
 from wallet_gql.graphql.queries import Query
 from wallet_gql.graphql.resolvers import tune
 from wallet_gql.graphql.scalars import SCALARS
 
+DESCRIPTION: Final = (
+    "Wallets of virtual credits over a double-entry ledger. Every posting has an idempotency key: sent again with the"
+    " same key, it is posted once. What the business refuses is a member of the result's union and implements `Error`;"
+    " anything else that stops a request is a top-level error with a code in `extensions.code`."
+)
+
 
 @cache
 def strawberry_schema() -> strawberry.Schema:
     """Build the schema from the code."""
-    return strawberry.Schema(
+    schema = strawberry.Schema(
         query=Query,
         mutation=Mutation,
-        types=[types.Asset, types.Wallet, types.Balance, types.Transaction],
+        types=[types.Asset, types.Wallet, types.Balance, types.Transaction, refusals.KeptRefusal],
         config=StrawberryConfig(scalar_map=SCALARS),
     )
+    # Strawberry takes no description of the schema; introspection reads this one.
+    schema._schema.description = DESCRIPTION
+    return schema
 
 
 @cache
@@ -38,4 +49,5 @@ def executable_schema() -> GraphQLSchema:
 
 def export_schema() -> str:
     """Print the schema as it is committed in `schema.graphql`."""
-    return strawberry_schema().as_str() + "\n"
+    # Strawberry prints no schema definition; graphql-core's function is in a module of its own, not among its exports.
+    return f"{print_schema_definition(executable_schema())}\n\n{strawberry_schema().as_str()}\n"

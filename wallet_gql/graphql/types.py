@@ -9,7 +9,7 @@ from uuid import UUID
 import strawberry
 
 from wallet_gql.domain import model
-from wallet_gql.domain.money import BALANCE_MINOR_MAX, AmountFault, format_minor
+from wallet_gql.domain.money import format_minor
 from wallet_gql.graphql import ids, paging
 from wallet_gql.graphql.context import Info
 from wallet_gql.graphql.scalars import Amount
@@ -17,7 +17,8 @@ from wallet_gql.ledger.reads import WalletAsset
 from wallet_gql.operations.assets import find_asset, list_assets
 
 
-def _amount(amount_minor: int, asset: model.Asset) -> Amount:
+def amount(amount_minor: int, asset: model.Asset) -> Amount:
+    """Write an amount in the asset's unit."""
     return Amount(format_minor(amount_minor, asset.scale))
 
 
@@ -46,51 +47,11 @@ class AccountKind(Enum):
     TREASURY = strawberry.enum_value("TREASURY", description="The platform's, the other side of every posting.")
 
 
-@strawberry.enum(description="Why a request was refused. Codes are added as the service grows: keep a default branch.")
-class ErrorCode(Enum):
-    """Why a request was refused."""
-
-    WALLET_NOT_FOUND = strawberry.enum_value("WALLET_NOT_FOUND", description="No wallet has this owner id.")
-    ASSET_NOT_FOUND = strawberry.enum_value("ASSET_NOT_FOUND", description="No asset has this code.")
-    INVALID_AMOUNT = strawberry.enum_value("INVALID_AMOUNT", description="The amount cannot be posted in this asset.")
-    IDEMPOTENCY_KEY_REUSED = strawberry.enum_value(
-        "IDEMPOTENCY_KEY_REUSED", description="The key was used for another request of this wallet."
-    )
-    BALANCE_LIMIT_EXCEEDED = strawberry.enum_value(
-        "BALANCE_LIMIT_EXCEEDED", description="The balance would pass the most that a wallet may hold."
-    )
-    INSUFFICIENT_BALANCE = strawberry.enum_value(
-        "INSUFFICIENT_BALANCE", description="The wallet holds less than the spend needs."
-    )
-
-
-@strawberry.enum(description="What is wrong with an amount.")
-class InvalidAmountReason(Enum):
-    """What is wrong with an amount."""
-
-    NOT_POSITIVE = strawberry.enum_value("NOT_POSITIVE", description="It is zero or negative.")
-    TOO_PRECISE = strawberry.enum_value(
-        "TOO_PRECISE", description="It has more fraction digits than the asset's scale."
-    )
-    TOO_LARGE = strawberry.enum_value("TOO_LARGE", description="It is above 10^15 of the asset's smallest units.")
-
-
 @strawberry.interface(description="Anything with an identity.")
 class Node:
     """Anything with an identity."""
 
     id: strawberry.ID = strawberry.field(description="A global id: opaque, permanent, unique across types.")
-
-
-@strawberry.interface(description="A refusal of the business: nothing moved. New refusals implement this interface.")
-class Error:
-    """A refusal of the business."""
-
-    code: ErrorCode = strawberry.field(description="Tells refusals apart.")
-    message: str = strawberry.field(description="An explanation for people; may change.")
-    retryable: bool = strawberry.field(
-        description="Whether it helps to send the same request again, with the same key and nothing else done."
-    )
 
 
 @strawberry.type(description="A kind of credit. Assets are added, never changed.")
@@ -127,7 +88,7 @@ class Balance(Node):
             id=strawberry.ID(ids.balance_id(balance)),
             owner_id=wallet.owner_id,
             asset=Asset.of(asset),
-            amount=_amount(balance.amount_minor, asset),
+            amount=amount(balance.amount_minor, asset),
             cursor=ids.cursor(wallet.shard, wallet.id, asset.id, balance.seq),
         )
 
@@ -164,7 +125,7 @@ class Transaction(Node):
             Entry(
                 account=AccountKind[entry.kind.name],
                 direction=_direction(entry.amount_minor),
-                amount=_amount(abs(entry.amount_minor), self.view.asset),
+                amount=amount(abs(entry.amount_minor), self.view.asset),
             )
             for entry in await info.context.ledger.reads.entries.load(self.view)
         ]
@@ -178,8 +139,8 @@ class Transaction(Node):
             transaction_id=view.id,
             type=TransactionType[view.type.name],
             direction=_direction(view.amount_minor),
-            amount=_amount(abs(view.amount_minor), view.asset),
-            balance_after=_amount(view.balance_after_minor, view.asset),
+            amount=amount(abs(view.amount_minor), view.asset),
+            balance_after=amount(view.balance_after_minor, view.asset),
             asset=Asset.of(view.asset),
             description=view.description,
             reference=view.reference,
@@ -210,7 +171,9 @@ class TransactionEdge:
     node: Transaction = strawberry.field(description="The transaction.")
 
 
-@strawberry.type(description="A page of an account's history, newest first. Rows that arrive never shift a page.")
+@strawberry.type(
+    description="A page of an account's history, newest first. What arrives never shifts a page by cursor."
+)
 class TransactionConnection:
     """A page of an account's history."""
 
@@ -235,7 +198,10 @@ Last: TypeAlias = Annotated[
 Before: TypeAlias = Annotated[str | None, strawberry.argument(description="Only what is newer than this cursor.")]
 Offset: TypeAlias = Annotated[
     int | None,
-    strawberry.argument(description="How many of the newest to pass over; not together with after, before or last."),
+    strawberry.argument(
+        description="How many of the newest to pass over: what arrives meanwhile shifts the page."
+        " Not together with after, before or last."
+    ),
 ]
 
 DEFAULT_ASSET: Final = "GOLD"
@@ -265,7 +231,10 @@ class Wallet(Node):
         balances = await gather(*(reads.balances.load(WalletAsset(self.wallet, asset)) for asset in assets))
         return [Balance.of(balance) for balance in balances]
 
-    @strawberry.field(description="Its history in an asset, newest first; null for an unknown asset.")
+    @strawberry.field(
+        description="Its history in an asset, newest first; null for an unknown asset. Pages by cursor never shift;"
+        " pages by offset do: what arrives meanwhile moves every later offset by one."
+    )
     async def transactions(
         self,
         info: Info,
@@ -313,119 +282,3 @@ async def read_page(info: Info, account: WalletAsset, arguments: paging.PageArgu
         ),
         total_count=page.total_count,
     )
-
-
-@strawberry.type(description="No wallet has this owner id. Open one, then send the request again.")
-class WalletNotFound(Error):
-    """No wallet has this owner id."""
-
-    owner_id: str = strawberry.field(description="The owner id that was asked for.")
-
-    @classmethod
-    def of(cls, refusal: model.WalletMissing) -> Self:
-        """Make it from the ledger's refusal."""
-        return cls(
-            code=ErrorCode.WALLET_NOT_FOUND, message="Wallet not found", retryable=False, owner_id=refusal.owner_id
-        )
-
-
-@strawberry.type(description="No asset has this code.")
-class AssetNotFound(Error):
-    """No asset has this code."""
-
-    asset_code: str = strawberry.field(description="The code that was asked for.")
-
-    @classmethod
-    def of(cls, refusal: model.AssetMissing) -> Self:
-        """Make it from the ledger's refusal."""
-        return cls(code=ErrorCode.ASSET_NOT_FOUND, message="Asset not found", retryable=False, asset_code=refusal.code)
-
-
-_AMOUNT_MESSAGES: Final = {
-    AmountFault.NOT_POSITIVE: "Amount must be greater than zero",
-    AmountFault.TOO_PRECISE: "Amount has more fraction digits than the asset",
-    AmountFault.TOO_LARGE: "Amount is larger than one posting may move",
-}
-
-
-@strawberry.type(description="The amount can be read, but cannot be posted in this asset.")
-class InvalidAmount(Error):
-    """The amount cannot be posted in this asset."""
-
-    reason: InvalidAmountReason = strawberry.field(description="What is wrong with it.")
-    scale: int | None = strawberry.field(description="The number of the asset's fraction digits.")
-
-    @classmethod
-    def of(cls, refusal: model.AmountInvalid) -> Self:
-        """Make it from the ledger's refusal."""
-        return cls(
-            code=ErrorCode.INVALID_AMOUNT,
-            message=_AMOUNT_MESSAGES[refusal.fault],
-            retryable=False,
-            reason=InvalidAmountReason[refusal.fault.name],
-            scale=refusal.asset.scale,
-        )
-
-
-@strawberry.type(description="The key was used for another request of this wallet. A new request needs a new key.")
-class IdempotencyKeyReused(Error):
-    """The key was used for another request of this wallet."""
-
-    idempotency_key: UUID = strawberry.field(description="The key that was sent.")
-
-    @classmethod
-    def of(cls, refusal: model.KeyReused) -> Self:
-        """Make it from the ledger's refusal."""
-        return cls(
-            code=ErrorCode.IDEMPOTENCY_KEY_REUSED,
-            message="Idempotency key was used for another request",
-            retryable=False,
-            idempotency_key=refusal.idempotency_key,
-        )
-
-
-@strawberry.type(description="The balance would pass the most that a wallet may hold. Kept under the key.")
-class BalanceLimitExceeded(Error):
-    """The balance would pass the most that a wallet may hold."""
-
-    limit: Amount = strawberry.field(description="The most that a wallet may hold in this asset.")
-    balance: Balance = strawberry.field(description="What the wallet holds now.")
-    already_processed: bool = strawberry.field(description="Whether this is the first answer to the key, told again.")
-
-    @classmethod
-    def of(cls, refusal: model.Refused) -> Self:
-        """Make it from the ledger's refusal."""
-        return cls(
-            code=ErrorCode.BALANCE_LIMIT_EXCEEDED,
-            message="Balance limit exceeded",
-            retryable=False,
-            limit=_amount(BALANCE_MINOR_MAX, refusal.balance.asset),
-            balance=Balance.of(refusal.balance),
-            already_processed=refusal.already_processed,
-        )
-
-
-@strawberry.type(
-    description="The wallet holds less than the spend needs. Kept under the key: a late retry is refused too."
-)
-class InsufficientBalance(Error):
-    """The wallet holds less than the spend needs."""
-
-    available: Amount = strawberry.field(description="What the wallet held when the spend was refused.")
-    required: Amount = strawberry.field(description="What the spend needed.")
-    balance: Balance = strawberry.field(description="What the wallet holds now.")
-    already_processed: bool = strawberry.field(description="Whether this is the first answer to the key, told again.")
-
-    @classmethod
-    def of(cls, refusal: model.Refused) -> Self:
-        """Make it from the ledger's refusal."""
-        asset = refusal.balance.asset
-        return cls(
-            code=ErrorCode.INSUFFICIENT_BALANCE,
-            message="Insufficient balance",
-            retryable=False,
-            available=_amount(refusal.balance_before_minor, asset),
-            required=_amount(refusal.amount_minor, asset),
-            balance=Balance.of(refusal.balance),
-            already_processed=refusal.already_processed,
-        )

@@ -352,7 +352,13 @@ def _judge(batch: _Batch, item: _Item) -> OutcomeCode | Unavailable:
 def _refuse(batch: _Batch, item: _Item, asked: bytes, code: OutcomeCode) -> Refused:
     """Keep a refusal that depends on the wallet's state: a late retry must not go through."""
     request, user = item.request, item.user
-    details = orjson.dumps({"balance_before_minor": user.balance_minor}).decode()
+    # With its asset and amount the refusal can be told by the key alone; those of 0.1.0 have the balance only.
+    facts = {
+        "balance_before_minor": user.balance_minor,
+        "asset_id": request.asset.id,
+        "amount_minor": request.amount_minor,
+    }
+    details = orjson.dumps(facts).decode()
     batch.refused.append((*item.key_name, asked, code, request.transaction_id, details))
     return Refused(code, user.balance_minor, request.amount_minor, user.position(), already_processed=False)
 

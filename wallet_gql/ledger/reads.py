@@ -123,7 +123,7 @@ SELECT wanted.n, coalesce(head.seq, 0), {_VIEW}
 {_HEAD}
  CROSS JOIN LATERAL (
        SELECT least(coalesce(head.seq, 0), wanted.older_than - 1) - wanted.after_offset AS newest,
-              coalesce(wanted.newer_than, 0) + 1 AS oldest) AS span
+              least(coalesce(head.seq, 0), coalesce(wanted.newer_than, 0)) + 1 AS oldest) AS span
   LEFT JOIN LATERAL (
        SELECT e.*
          FROM entry e

@@ -18,6 +18,7 @@ from wallet_gql.ledger import reads
 from wallet_gql.ledger.armour import check_armour
 from wallet_gql.ledger.treasury import SLOT_COUNT, claim_slot, open_stripes
 from wallet_gql.operations.group_commit import GroupCommit
+from wallet_gql.operations.outcomes import Outcomes
 from wallet_gql.operations.read_batches import ReadBatch
 from wallet_gql.settings import Settings
 
@@ -51,6 +52,7 @@ class Ledger:
     slot: int
     assets: dict[str, Asset]
     reads: Reads
+    outcomes: Outcomes
     commits: GroupCommit
     post: Post
 
@@ -100,6 +102,7 @@ async def open_ledger(settings: Settings) -> AsyncIterator[Ledger]:
             slot=slot,
             assets=assets,
             reads=_batched_reads(engine, settings.request_deadline_seconds),
+            outcomes=Outcomes(engine, settings.request_deadline_seconds),
             post=commits.post,
             commits=commits,
         )

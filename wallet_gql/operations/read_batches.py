@@ -2,12 +2,16 @@
 
 A read joins the next statement, never one that was already sent: a client reads its own writes. At most a few
 statements of a kind are under way; what is asked meanwhile forms the next. There is no timer.
+
+A value that the database cannot work with must not fail other callers' reads: on a data error the batch is halved until
+the value stands alone, and only who asked for it is told. Any other error is everybody's.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Generic, TypeVar
 
+import asyncpg
 from asyncpg import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -22,6 +26,9 @@ BATCH_SIZE_MAX: Final = 1000
 
 ROWS_AT_ONCE: Final = 250
 """So many rows are handed out in one turn of the event loop: what is made of them must not keep it from the others."""
+
+_DATA_ERRORS: Final = ("22", "23")
+"""The SQLSTATE classes that blame a value, not the server: data exceptions and integrity constraints."""
 
 
 class ReadBatch(Generic[Key, Value]):
@@ -76,7 +83,22 @@ class ReadBatch(Generic[Key, Value]):
         self._send()
 
     async def _answer(self, batch: dict[Key, asyncio.Future[Value]], deadline: float) -> None:
-        keys = list(batch)
+        rows = 0
+        for future, value in zip(batch.values(), await self._read_all(list(batch), deadline), strict=True):
+            if future.done():
+                continue
+            if isinstance(value, Exception):
+                future.set_exception(value)
+                future.exception()  # a caller that went away leaves nobody to retrieve it
+                continue
+            future.set_result(value)
+            rows += self._rows(value)
+            if rows >= ROWS_AT_ONCE:
+                rows = 0
+                await asyncio.sleep(0)
+
+    async def _read_all(self, keys: Sequence[Key], deadline: float) -> Sequence[Value | Exception]:
+        """Return one value a key, in order, or what stopped it from being read."""
 
         async def work() -> Sequence[Value]:
             async with connect(self._engine, deadline=deadline) as connection:
@@ -84,18 +106,13 @@ class ReadBatch(Generic[Key, Value]):
 
         try:
             left_seconds = deadline - asyncio.get_running_loop().time()
-            values = await retrying(work, deadline_seconds=left_seconds)
+            return await retrying(work, deadline_seconds=left_seconds)
         except Exception as error:  # noqa: BLE001 - whatever it is, each caller is told
-            for future in batch.values():
-                if not future.done():
-                    future.set_exception(error)
-                    future.exception()  # a caller that went away leaves nobody to retrieve it
-        else:
-            rows = 0
-            for future, value in zip(batch.values(), values, strict=True):
-                if not future.done():
-                    future.set_result(value)
-                rows += self._rows(value)
-                if rows >= ROWS_AT_ONCE:
-                    rows = 0
-                    await asyncio.sleep(0)
+            if len(keys) == 1 or not _blames_data(error):
+                return [error] * len(keys)
+        middle = len(keys) // 2
+        return [*await self._read_all(keys[:middle], deadline), *await self._read_all(keys[middle:], deadline)]
+
+
+def _blames_data(error: Exception) -> bool:
+    return isinstance(error, asyncpg.PostgresError) and str(error.sqlstate)[:2] in _DATA_ERRORS

@@ -3,9 +3,10 @@
 import asyncio
 from typing import Final, NamedTuple
 
+from wallet_gql.domain.errors import BadUserInput
 from wallet_gql.domain.model import Wallet, WalletKind
 from wallet_gql.domain.shards import shard_of
-from wallet_gql.domain.text import check_owner_id
+from wallet_gql.domain.text import check_owner_id, find_invisible
 from wallet_gql.ledger.reads import OwnerName
 from wallet_gql.operations.opening import Ledger
 from wallet_gql.operations.unit_of_work import retrying, unit_of_work
@@ -30,7 +31,8 @@ class Opened(NamedTuple):
 async def open_wallet(ledger: Ledger, owner_id: str) -> Opened:
     """Open an owner's wallet, or return the one there is.
 
-    Raises `BadUserInput` for a malformed owner id, `Unavailable`, and `OutcomeUnknown` when a COMMIT stayed in doubt.
+    Raises `BadUserInput` for a malformed owner id, and for a new one with invisible characters: what exists stays
+    reachable. Raises `Unavailable`, and `OutcomeUnknown` when a COMMIT stayed in doubt.
     """
     deadline_seconds = ledger.settings.request_deadline_seconds
     deadline = asyncio.get_running_loop().time() + deadline_seconds
@@ -38,6 +40,10 @@ async def open_wallet(ledger: Ledger, owner_id: str) -> Opened:
     # Looked up first: an insert that meets the row burns an id all the same.
     if (found := await ledger.reads.wallets.load(OwnerName(shard, owner_id))) is not None:
         return Opened(found, already_open=True)
+    if (invisible := find_invisible(owner_id)) is not None:
+        raise BadUserInput(
+            "ownerId", f"contains the invisible character U+{ord(invisible):04X}", "send visible characters only"
+        )
 
     async def work() -> Opened:
         async with unit_of_work(ledger.engine, deadline=deadline) as connection:

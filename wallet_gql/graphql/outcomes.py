@@ -1,0 +1,61 @@
+"""What became of a request, by its idempotency key."""
+
+from enum import Enum
+from typing import Self
+
+import strawberry
+
+from wallet_gql.domain import model
+from wallet_gql.graphql import refusals, types
+
+
+@strawberry.enum(
+    description="What became of a request. States are added as the service grows: keep a default branch that sends the"
+    " same request with the same key again."
+)
+class KeyOutcomeState(Enum):
+    """What became of a request."""
+
+    POSTED = strawberry.enum_value("POSTED", description="It was posted, once: done. Never send it with a new key.")
+    REFUSED = strawberry.enum_value(
+        "REFUSED", description="It was refused, for ever, and nothing moved. Another attempt needs a new key."
+    )
+    UNKNOWN = strawberry.enum_value(
+        "UNKNOWN",
+        description="Nothing is decided: the request may still arrive and be posted. Send it again with the same key,"
+        " never with a new one.",
+    )
+
+
+@strawberry.type(
+    description="What became of the request that an idempotency key was sent with. It grows by what requests result in."
+)
+class KeyOutcome:
+    """What became of a request."""
+
+    state: KeyOutcomeState = strawberry.field(description="Tells outcomes apart.")
+    transaction: types.Transaction | None = strawberry.field(description="What was posted; null unless POSTED.")
+    refusal: refusals.Error | None = strawberry.field(
+        description="Why it was refused, as it was told first; null unless REFUSED."
+    )
+
+    @classmethod
+    def of(cls, outcome: model.KeyOutcome) -> Self:
+        """Make it from the ledger's outcome."""
+        match outcome.code:
+            case None:
+                return cls(state=KeyOutcomeState.UNKNOWN, transaction=None, refusal=None)
+            case model.OutcomeCode.POSTED:
+                assert outcome.transaction is not None
+                transaction = types.Transaction.of(outcome.transaction)
+                return cls(state=KeyOutcomeState.POSTED, transaction=transaction, refusal=None)
+            case code:
+                return cls(state=KeyOutcomeState.REFUSED, transaction=None, refusal=_refusal(code, outcome.refused))
+
+
+def _refusal(code: model.OutcomeCode, refused: model.Refused | None) -> refusals.Error:
+    if refused is None:
+        return refusals.KeptRefusal.of(code)
+    if code is model.OutcomeCode.INSUFFICIENT_BALANCE:
+        return refusals.InsufficientBalance.of(refused)
+    return refusals.BalanceLimitExceeded.of(refused)
