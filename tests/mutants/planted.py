@@ -208,7 +208,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "data error told to the whole batch of reads",
-        ((READ_BATCHES, "if len(keys) == 1 or not _blames_data(error):", "if True:"),),
+        ((READ_BATCHES, "if len(keys) == 1 or verdict(error) is not Verdict.DATA:", "if True:"),),
         ("tests/operations/test_read_batches.py",),
     ),
 )
