@@ -29,7 +29,7 @@ from wallet_gql.graphql.schema import export_schema
 from wallet_gql.operations import assets, demo, proof
 from wallet_gql.operations.opening import Ledger, ShardCountDiffers, open_ledger
 from wallet_gql.operations.unit_of_work import is_away
-from wallet_gql.protocol import WholeAnswers
+from wallet_gql.protocol.clients import ClientLimits, Clients, connections_within
 from wallet_gql.settings import Settings
 
 Result = TypeVar("Result")
@@ -190,6 +190,15 @@ def _announce(settings: Settings, port: int, *, is_embedded: bool) -> None:
     out.print(f"curl -s {url} -H 'content-type: application/json' -d '{{\"query\": \"{query}\"}}'\n", markup=False)
 
 
+def _client_limits(settings: Settings) -> ClientLimits:
+    return ClientLimits(
+        connections_within(settings.connections_max, settings.pool_size),
+        settings.keep_alive_seconds,
+        settings.header_timeout_seconds,
+        settings.body_timeout_seconds,
+    )
+
+
 def _serve(settings: Settings, listener: socket.socket) -> None:
     config: dict[str, Any] = {
         "access_log": False,
@@ -198,7 +207,7 @@ def _serve(settings: Settings, listener: socket.socket) -> None:
         "date_header": False,
         "proxy_headers": False,
         "ws": "none",
-        "http": WholeAnswers,
+        "http": Clients(_client_limits(settings)),
         "lifespan": "on",
         "timeout_graceful_shutdown": settings.shutdown_timeout_seconds,
     }
