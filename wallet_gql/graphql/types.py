@@ -240,6 +240,9 @@ Offset: TypeAlias = Annotated[
 
 DEFAULT_ASSET: Final = "GOLD"
 
+ASSET_CODE_SHOWN_MAX: Final = 64
+"""How much of an unknown code is told back; a code has 32 characters at most."""
+
 
 @strawberry.type(description="An owner's wallet.")
 class Wallet(Node):
@@ -338,7 +341,12 @@ class AssetNotFound(Error):
     @classmethod
     def of(cls, refusal: model.AssetMissing) -> Self:
         """Make it from the ledger's refusal."""
-        return cls(code=ErrorCode.ASSET_NOT_FOUND, message="Asset not found", retryable=False, asset_code=refusal.code)
+        return cls(
+            code=ErrorCode.ASSET_NOT_FOUND,
+            message="Asset not found",
+            retryable=False,
+            asset_code=refusal.code[:ASSET_CODE_SHOWN_MAX],
+        )
 
 
 _AMOUNT_MESSAGES: Final = {
