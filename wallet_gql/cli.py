@@ -26,6 +26,7 @@ from wallet_gql.db import migrations
 from wallet_gql.db.embedded import EmbeddedError, EmbeddedPostgres, attach_or_start, default_data_dir, start
 from wallet_gql.domain.errors import Fault
 from wallet_gql.graphql.schema import export_schema
+from wallet_gql.hosts import is_loopback
 from wallet_gql.operations import assets, demo, proof
 from wallet_gql.operations.opening import Ledger, ShardCountDiffers, open_ledger
 from wallet_gql.operations.unit_of_work import is_away
@@ -170,16 +171,22 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _announce(settings: Settings, port: int, *, is_embedded: bool) -> None:
     """Say where the API is and what to paste."""
-    url = f"http://{settings.host}:{port}/graphql"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    url = f"http://{host}:{port}/graphql"
     out = Console(highlight=False, soft_wrap=True)
-    if settings.host not in {"127.0.0.1", "::1", "localhost"}:
+    if not is_loopback(settings.host):
         _errors.print(
             f"[bold red]WARNING: listening on {settings.host}. There is no access control yet: whoever reaches this"
             " port can move credits.[/] Put it behind a gateway that authenticates callers."
         )
+        if not settings.allowed_hosts:
+            _errors.print(
+                "Requests are answered whose Host is an address or a name without a dot: name others in"
+                " WALLET_ALLOWED_HOSTS."
+            )
     if is_embedded:
         out.print(f"PostgreSQL {settings.postgres_version} is embedded, its data is in {settings.data_dir}")
-    out.print(f"Serving [bold]{url}[/]" + (" - open it in a browser for GraphiQL" if settings.graphiql else ""))
+    out.print(f"Serving [bold]{escape(url)}[/]" + (" - open it in a browser for GraphiQL" if settings.graphiql else ""))
     out.print("Try:\n")
     key = uuid4()
     query = (

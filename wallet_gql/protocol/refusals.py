@@ -16,14 +16,14 @@ def refusal(status: HTTPStatus, message: str) -> bytes:
     _log.info("request", request_id=request_id, status=status, errors=[code])
     error = {"message": message, "extensions": {"code": code, "requestId": request_id}}
     content = orjson.dumps({"errors": [error]})
-    retry_after = "retry-after: 1\r\n" if code == "OVERLOADED" else ""
+    more = {HTTPStatus.SERVICE_UNAVAILABLE: "retry-after: 1\r\n", HTTPStatus.METHOD_NOT_ALLOWED: "allow: GET, POST\r\n"}
     head = (
         f"HTTP/1.1 {status} {status.phrase}\r\n"
         "content-type: application/json; charset=utf-8\r\n"
         f"content-length: {len(content)}\r\n"
         "cache-control: no-store\r\n"
         f"x-request-id: {request_id}\r\n"
-        f"{retry_after}"
+        f"{more.get(status, '')}"
         "connection: close\r\n\r\n"
     )
     return head.encode() + content
