@@ -29,6 +29,7 @@ from wallet_gql.hosts import takes_host
 from wallet_gql.operations.health import check_database
 from wallet_gql.operations.opening import Ledger, open_ledger
 from wallet_gql.processes import end_with_parent
+from wallet_gql.protocol.connection import DROPPED
 from wallet_gql.settings import Settings
 
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -167,15 +168,16 @@ class Front:
         except ClientDisconnect:
             event, status = "client went away", 0
         finally:
-            _log.info(
-                event,
-                request_id=request_id,
-                method=scope["method"],
-                path=scope["path"][:_PATH_LOGGED_MAX],
-                status=status or None,
-                milliseconds=round((time.perf_counter() - started) * 1000, 2),
-                errors=state.get("error_codes") or None,
-            )
+            if DROPPED not in state:
+                _log.info(
+                    event,
+                    request_id=request_id,
+                    method=scope["method"],
+                    path=scope["path"][:_PATH_LOGGED_MAX],
+                    status=status or None,
+                    milliseconds=round((time.perf_counter() - started) * 1000, 2),
+                    errors=state.get("error_codes") or None,
+                )
 
     def _without_host(self, scope: Scope, headers: dict[bytes, bytes], app: ASGIApp) -> ASGIApp:
         """Return what answers a request whose host is missing or not ours; probes of health name what they like."""

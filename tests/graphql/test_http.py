@@ -134,7 +134,7 @@ def named(serve: Callable[..., Served], settings: Settings) -> Served:
 @pytest.fixture(scope="module")
 def everywhere(serve: Callable[..., Served], settings: Settings) -> Served:
     server = serve(environment(settings), "--host", "0.0.0.0")  # noqa: S104 - for the length of this test
-    return Served(server.process, server.url.replace("0.0.0.0", "127.0.0.1"))  # noqa: S104 - the same
+    return Served(server.process, server.url.replace("0.0.0.0", "127.0.0.1"), server.log)  # noqa: S104 - the same
 
 
 LOOPBACK = ("localhost", "LOCALHOST:80", "localhost.", "wallet.localhost", "127.0.0.1", "127.1.2.3:8000", "[::1]:8000")

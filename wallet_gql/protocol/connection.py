@@ -37,6 +37,9 @@ FRAMING_MAX: Final = 8
 LINGER_SECONDS: Final = 2
 """How long a client that was refused may take to read the answer."""
 
+DROPPED: Final = "dropped"
+"""In the state of a request that was begun and then refused or left behind here: the application need not log it."""
+
 _NOT_HTTP: Final = HTTPStatus.BAD_REQUEST, "This is not a request in HTTP/1.1, or one that can be read in two ways."
 _HEAD_TOO_LARGE: Final = (
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -247,7 +250,8 @@ class Connection(HttpToolsProtocol):
         if not self._drop_request() or self.transport.is_closing():
             return
         if self.cycle is None or not self.cycle.response_complete or self._is_in_head():
-            self.transport.write(refusal(status, message))
+            known = {} if self.cycle is None or self._is_in_head() else self.cycle.scope["state"]
+            self.transport.write(refusal(status, message, known.get("request_id")))
         self.transport.close()
 
     def _drop_request(self) -> bool:
@@ -264,6 +268,7 @@ class Connection(HttpToolsProtocol):
             self._deadline = math.inf
             return False
         # What runs is told that the client is gone, and what it would answer goes nowhere.
+        cycle.scope["state"][DROPPED] = True
         cycle.disconnected = True
         cycle.message_event.set()
         if cycle.response_started:

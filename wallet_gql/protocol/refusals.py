@@ -9,9 +9,9 @@ from uuid_utils import uuid7
 _log = structlog.get_logger()
 
 
-def refusal(status: HTTPStatus, message: str) -> bytes:
-    """Return a whole answer that ends the connection, and log it as a request."""
-    request_id = uuid7().hex
+def refusal(status: HTTPStatus, message: str, request_id: str | None = None) -> bytes:
+    """Return a whole answer that ends the connection, and log it as a request; one that was begun has its id."""
+    request_id = request_id or uuid7().hex
     code = "OVERLOADED" if status is HTTPStatus.SERVICE_UNAVAILABLE else "BAD_USER_INPUT"
     _log.info("request", request_id=request_id, status=status, errors=[code])
     error = {"message": message, "extensions": {"code": code, "requestId": request_id}}

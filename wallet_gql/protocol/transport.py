@@ -6,7 +6,10 @@ two packets an answer, which were a tenth of a request's CPU.
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
+
+SLICE_BYTES: Final = 128 * 1024
+"""A transport keeps what it was given until the last byte is read, so a large answer is given in slices of this."""
 
 
 class GatheringTransport:
@@ -47,6 +50,12 @@ class GatheringTransport:
         self._transport.abort()
 
     def _send(self) -> None:
-        if self._pieces:
-            self._transport.write(b"".join(self._pieces))
-            self._pieces.clear()
+        if not self._pieces:
+            return
+        data = b"".join(self._pieces)
+        self._pieces.clear()
+        if len(data) <= SLICE_BYTES:
+            self._transport.write(data)
+            return
+        for start in range(0, len(data), SLICE_BYTES):
+            self._transport.write(data[start : start + SLICE_BYTES])
