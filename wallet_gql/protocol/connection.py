@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import httptools
 from uvicorn._types import HTTPScope
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from wallet_gql.protocol.refusals import refusal
@@ -126,16 +127,9 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Start a request whose head is within the bounds."""
-        size = len(self.url)
-        if size > URL_BYTES_MAX:
-            self._stop(_URL_TOO_LONG)
-        # A head that came in one piece is no larger than a piece.
-        if self._awaited is self.scope:
-            size += sum(len(name) + len(value) + 4 for name, value in self.headers)
-        if size > HEAD_BYTES_MAX or len(self.headers) > HEADERS_MAX:
-            self._stop(_HEAD_TOO_LARGE)
-        if len(self.pipeline) >= PIPELINE_MAX:
-            self._stop(_PIPELINE_FULL)
+        # Most heads are short, and came in one piece.
+        if self._awaited is self.scope or self.pipeline or len(self.url) + len(self.headers) > HEADERS_MAX:
+            self._check_head()
         if self.parser.should_upgrade():
             if self.parser.get_method() == b"CONNECT":
                 self._stop(_NO_PROXY)
@@ -149,9 +143,16 @@ class Connection(HttpToolsProtocol):
             self.pipeline[0] = (self.pipeline[0][0], self._answer_when_read)
 
     def on_body(self, body: bytes) -> None:
-        """Take a part of a body."""
+        """Take a part of a body, unless it is answered already; as uvicorn does, without asking about upgrades."""
         self._body_bytes += len(body)
-        super().on_body(body)
+        cycle = self.cycle
+        assert cycle is not None
+        if cycle.response_complete:
+            return
+        cycle.body += body
+        if len(cycle.body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+        cycle.message_event.set()
 
     def on_message_complete(self) -> None:
         """Take a request for whole; also one that was answered before, unlike uvicorn."""
@@ -173,7 +174,7 @@ class Connection(HttpToolsProtocol):
             self._allow_again()
         elif self._is_deaf:
             self.transport.close()
-        elif not self._is_reading():
+        elif self.cycle is not None and self.cycle.scope is self.scope and not self.cycle.more_body:
             self._deadline = self.loop.time() + self._limits.keep_alive_seconds
 
     # --- Reading -----------------------------------------------------------------------------------------------
@@ -196,6 +197,18 @@ class Connection(HttpToolsProtocol):
             else:
                 self._deadline = math.inf
             return
+
+    def _check_head(self) -> None:
+        size = len(self.url)
+        if size > URL_BYTES_MAX:
+            self._stop(_URL_TOO_LONG)
+        # A head that came in one piece is no larger than a piece.
+        if self._awaited is self.scope:
+            size += sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > HEAD_BYTES_MAX or len(self.headers) > HEADERS_MAX:
+            self._stop(_HEAD_TOO_LARGE)
+        if len(self.pipeline) >= PIPELINE_MAX:
+            self._stop(_PIPELINE_FULL)
 
     def _without_upgrade(self) -> bytes:
         """Begin a message anew; returns its head as it was parsed, but for the Upgrade."""

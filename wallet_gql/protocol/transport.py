@@ -23,6 +23,7 @@ class GatheringTransport:
         self._loop = loop
         self._lingers = lingers
         self._pieces: list[bytes] = []
+        self.is_closing = transport.is_closing  # asked for each answer
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
