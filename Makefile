@@ -18,7 +18,7 @@ reset: install ## Remove the data of the embedded PostgreSQL; asks first (ARGS=-
 test: install ## Run the tests on an embedded PostgreSQL (PG=16 or 18)
 	WALLET_POSTGRES_VERSION=$(PG) $(BIN)/pytest -n auto $(ARGS)
 
-conformance: install ## Run other people's tools and clients against a real server (needs Node 20)
+conformance: install ## Run other people's tools and clients against a real server (needs Node 20 and a JDK 17)
 	$(BIN)/python tests/conformance/run.py
 
 mutants: install ## Plant mistakes in the ledger and show which test catches each

@@ -15,6 +15,7 @@ from wallet_gql import logs
 from wallet_gql.app import Front
 from wallet_gql.domain.model import Outcome, PostingRequest
 from wallet_gql.graphql.http import GraphQLEndpoint
+from wallet_gql.hosts import takes_host
 from wallet_gql.ledger.posting import WalletBusy, post_batch
 from wallet_gql.operations.opening import Ledger, Post, open_ledger
 from wallet_gql.operations.unit_of_work import retrying, unit_of_work
@@ -46,4 +47,4 @@ def transaction_per_request() -> ASGIApp:
         async with open_ledger(settings) as ledger:
             yield {"ledger": replace(ledger, post=posting_alone(ledger))}
 
-    return Front(GraphQLEndpoint(settings), Starlette(lifespan=lifespan))
+    return Front(GraphQLEndpoint(settings), Starlette(lifespan=lifespan), takes_host(settings))

@@ -25,6 +25,7 @@ from wallet_gql.domain.model import Asset, Balance, Posted, PostingRequest, Tran
 from wallet_gql.graphql import mutations, types
 from wallet_gql.graphql.http import GraphQLEndpoint
 from wallet_gql.graphql.scalars import SCALARS
+from wallet_gql.hosts import takes_host
 from wallet_gql.operations.opening import Ledger
 from wallet_gql.settings import Settings
 
@@ -72,7 +73,7 @@ def ours() -> ASGIApp:
     async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, Any]]:
         yield {"ledger": ledger}
 
-    return Front(GraphQLEndpoint(settings), Starlette(lifespan=lifespan))
+    return Front(GraphQLEndpoint(settings), Starlette(lifespan=lifespan), takes_host(settings))
 
 
 @strawberry.type

@@ -4,6 +4,7 @@ Every test that opens the ledger ends with the ledger's own verification.
 """
 
 import asyncio
+import json
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import httpx
@@ -178,26 +180,34 @@ def environment(settings: Settings, **more: str) -> dict[str, str]:
 
 
 class Served:
-    """A running `wallet-gql serve` and its address."""
+    """A running `wallet-gql serve`, its address, and the file that its log goes to."""
 
-    def __init__(self, process: subprocess.Popen[str], url: str) -> None:
+    def __init__(self, process: subprocess.Popen[str], url: str, log: Path) -> None:
         self.process = process
         self.url = url
+        self.log = log
+
+    def logged(self) -> list[dict[str, Any]]:
+        """Return the lines of its log so far."""
+        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
 
 
 @pytest.fixture(scope="session")
-def serve() -> Iterator[Callable[..., Served]]:
+def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Served]]:
     """Start `wallet-gql serve` on a free port; it is stopped at the end of the run."""
     processes: list[subprocess.Popen[str]] = []
 
-    def run(env: dict[str, str], *arguments: str) -> Served:
-        process = subprocess.Popen(
-            [Path(sys.executable).with_name("wallet-gql"), "serve", "--port", "0", *arguments],
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
+    def run(env: dict[str, str], *arguments: str, **popen: Any) -> Served:
+        log = tmp_path_factory.mktemp("serve") / "log"
+        with log.open("w") as stderr:
+            process = subprocess.Popen(
+                [Path(sys.executable).with_name("wallet-gql"), "serve", "--port", "0", *arguments],
+                env=env,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+                **popen,
+            )
         processes.append(process)
         assert process.stdout is not None
         lines = iter(process.stdout.readline, "")
@@ -210,7 +220,7 @@ def serve() -> Iterator[Callable[..., Served]]:
                 assert process.poll() is None, "the server ended"
                 asyncio.run(asyncio.sleep(0.05))
             else:
-                return Served(process, address)
+                return Served(process, address, log)
         raise AssertionError("the server does not answer")
 
     yield run

@@ -516,7 +516,20 @@ def test_serve_beyond_loopback_warns(shell: Shell) -> None:
     with shell.serve("--host", "0.0.0.0") as serving:  # noqa: S104 - stopped at once, and only loopback connects
         assert httpx.get(f"{serving.url}/health").status_code == 200
 
-    assert "WARNING: listening on 0.0.0.0. There is no access control yet" in "".join(serving.log)
+    log = "".join(serving.log)
+    assert "WARNING: listening on 0.0.0.0. There is no access control yet" in log
+    assert "WALLET_ALLOWED_HOSTS" in log
+
+
+def test_an_ipv6_address_is_said_in_brackets(shell: Shell) -> None:
+    with shell.serve("--host", "::1") as serving:
+        said = "".join(serving.said)
+        found = re.search(r"^Serving (http://\[::1\]:\d+/graphql)", said, re.MULTILINE)
+        assert found is not None
+        assert httpx.post(found[1], json={"query": "{ __typename }"}).status_code == 200
+
+    assert re.search(r"^curl -s http://\[::1\]:\d+/graphql ", said, re.MULTILINE)
+    assert "WARNING" not in "".join(serving.log)
 
 
 def test_several_workers_serve_and_stop(shell: Shell) -> None:

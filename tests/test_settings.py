@@ -55,7 +55,7 @@ def test_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
-    ("text", "origins"),
+    ("text", "members"),
     [
         ("", ()),
         ("*", ("*",)),
@@ -63,10 +63,12 @@ def test_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.Monk
         (" https://a.example , https://b.example,", ("https://a.example", "https://b.example")),
     ],
 )
-def test_origins_are_divided_by_commas(text: str, origins: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WALLET_CORS_ORIGINS", text)
+def test_lists_are_divided_by_commas(text: str, members: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ALLOWED_HOSTS", "CORS_HEADERS", "CORS_ORIGINS"):
+        monkeypatch.setenv(f"WALLET_{name}", text)
 
-    assert Settings(_env_file=None).cors_origins == origins
+    settings = Settings(_env_file=None)
+    assert settings.allowed_hosts == settings.cors_headers == settings.cors_origins == members
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+asyncpg"])
@@ -120,6 +122,9 @@ def test_empty_address_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
         ("WALLET_STATEMENT_TIMEOUT_SECONDS", "0"),
         ("WALLET_LOCK_TIMEOUT_SECONDS", "-1"),
         ("WALLET_REQUEST_DEADLINE_SECONDS", "soon"),
+        ("WALLET_CONNECTIONS_MAX", "0"),
+        ("WALLET_KEEP_ALIVE_SECONDS", "0"),
+        ("WALLET_HEADER_TIMEOUT_SECONDS", "-1"),
     ],
 )
 def test_value_that_makes_no_sense_is_refused_by_name(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,11 +26,12 @@ from wallet_gql.db import migrations
 from wallet_gql.db.embedded import EmbeddedError, EmbeddedPostgres, attach_or_start, default_data_dir, remove, start
 from wallet_gql.domain.errors import Fault
 from wallet_gql.graphql.schema import export_schema
+from wallet_gql.hosts import is_loopback
 from wallet_gql.ledger.armour import ArmourDamaged
 from wallet_gql.operations import assets, demo, proof
 from wallet_gql.operations.opening import Ledger, ShardCountDiffers, open_ledger
 from wallet_gql.operations.unit_of_work import is_away
-from wallet_gql.protocol import WholeAnswers
+from wallet_gql.protocol.clients import ClientLimits, Clients, connections_within
 from wallet_gql.settings import Settings
 
 Result = TypeVar("Result")
@@ -171,14 +172,20 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _announce(settings: Settings, port: int, *, is_embedded: bool, is_demo: bool) -> None:
     """Say where the API is and what to paste."""
-    url = f"http://{settings.host}:{port}/graphql"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    url = f"http://{host}:{port}/graphql"
     out = Console(highlight=False, soft_wrap=True)
-    if settings.host not in {"127.0.0.1", "::1", "localhost"}:
+    if not is_loopback(settings.host):
         _errors.print(
             f"[bold red]WARNING: listening on {settings.host}. There is no access control yet: whoever reaches this"
             " port can move credits.[/] Put it behind a gateway that authenticates callers."
         )
-    out.print(f"Serving [bold]{url}[/]" + (" - open it in a browser for GraphiQL" if settings.graphiql else ""))
+        if not settings.allowed_hosts:
+            _errors.print(
+                "Requests are answered whose Host is an address or a name without a dot: name others in"
+                " WALLET_ALLOWED_HOSTS."
+            )
+    out.print(f"Serving [bold]{escape(url)}[/]" + (" - open it in a browser for GraphiQL" if settings.graphiql else ""))
     if is_demo:
         # It only reads, so that the README's answers hold whether it was pasted or not.
         query = '{ balance(ownerId: \\"demo-alice\\") { amount } }'
@@ -191,6 +198,15 @@ def _announce(settings: Settings, port: int, *, is_embedded: bool, is_demo: bool
         out.print(f"{data} Ctrl-C stops the server; make reset removes the data.\n", markup=False)
 
 
+def _client_limits(settings: Settings) -> ClientLimits:
+    return ClientLimits(
+        connections_within(settings.connections_max, settings.pool_size),
+        settings.keep_alive_seconds,
+        settings.header_timeout_seconds,
+        settings.body_timeout_seconds,
+    )
+
+
 def _serve(settings: Settings, listener: socket.socket) -> None:
     config: dict[str, Any] = {
         "access_log": False,
@@ -199,7 +215,7 @@ def _serve(settings: Settings, listener: socket.socket) -> None:
         "date_header": False,
         "proxy_headers": False,
         "ws": "none",
-        "http": WholeAnswers,
+        "http": Clients(_client_limits(settings)),
         "lifespan": "on",
         "timeout_graceful_shutdown": settings.shutdown_timeout_seconds,
     }

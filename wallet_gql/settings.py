@@ -29,7 +29,19 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "console", "json"] = "auto"
     graphiql: bool = True
     introspection: bool = True
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    cors_headers: Annotated[tuple[str, ...], NoDecode] = (
+        "authorization",
+        "content-type",
+        "x-request-id",
+        "x-graphql-cost",
+        "traceparent",
+        "tracestate",
+        "baggage",
+        "apollographql-client-name",
+        "apollographql-client-version",
+    )
 
     body_bytes_max: int = Field(1024 * 1024, ge=1024)
     document_characters_max: int = Field(64 * 1024, ge=1024)
@@ -53,10 +65,14 @@ class Settings(BaseSettings):
     connect_timeout_seconds: float = Field(5, gt=0)
     request_deadline_seconds: float = Field(15, gt=0)
     shutdown_timeout_seconds: int = Field(20, ge=1)
+    connections_max: int = Field(1000, ge=1, le=1_000_000)
+    keep_alive_seconds: float = Field(75, gt=0)
+    header_timeout_seconds: float = Field(10, gt=0)
+    body_timeout_seconds: float = Field(15, gt=0)
 
-    @field_validator("cors_origins", mode="before")
+    @field_validator("allowed_hosts", "cors_origins", "cors_headers", mode="before")
     @classmethod
-    def _split_origins(cls, value: object) -> object:
+    def _split_list(cls, value: object) -> object:
         return tuple(filter(None, (part.strip() for part in value.split(",")))) if isinstance(value, str) else value
 
     @field_validator("postgres_version", mode="before")

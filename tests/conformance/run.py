@@ -1,8 +1,8 @@
 """What `make conformance` runs: other people's tools and clients, each against the same real server.
 
 Prints a heading and a PASS or FAIL for each check, then the sum; the exit code is 1 where anything failed, and nothing
-is ever skipped. Needs Node 20 with npm, and Chromium, which it gets from Debian where it is missing. Everything that it
-makes is in `.work` and `node_modules`, but for the server's data, which is below `/tmp` and removed.
+is ever skipped. Needs Node 20 with npm, a JDK 17, and Chromium, which it gets from Debian where it is missing.
+Everything that it makes is in `.work` and `node_modules`, but for the server's data, which is below `/tmp` and removed.
 """
 
 import hashlib
@@ -250,6 +250,12 @@ def gql(url: str) -> str:
     return run(CLIENTS / "bin" / "python", "python/gql_client.py", url)
 
 
+def java(url: str) -> str:
+    if shutil.which("java") is None:
+        raise Failed("java is not installed. Install a JDK 17 or newer: conformance needs it, `make test` does not.")
+    return run("java", "java/DefaultClient.java", url)
+
+
 def graphiql(url: str) -> str:
     program, variables = find_chromium()
     return run("node", "graphiql.mjs", url, program, emptied(WORK / "screenshots"), environment=variables)
@@ -302,6 +308,7 @@ CHECKS: Final[tuple[tuple[str, Callable[[str], str]], ...]] = (
     ("graphql-eslint: the schema's rules", eslint),
     ("ariadne-codegen: a generated Python client", ariadne),
     ("gql: a Python client that introspects", gql),
+    ("Java: its default HttpClient", java),
     ("GraphiQL: in Chromium, with the network closed", graphiql),
     ("schemathesis: generated requests, with a fixed seed", schemathesis),
 )

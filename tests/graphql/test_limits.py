@@ -104,6 +104,18 @@ def test_each_limit_at_its_edge(documents: Documents, allowed: str, refused: str
     assert message in (fault(documents, refused) or "")
 
 
+def test_an_alias_is_no_longer_than_it_may_weigh(documents: Documents) -> None:
+    query = "{ " + "a" * 100 + ": __typename }"
+    assert fault(documents, query) is None
+    assert "101 characters in an alias, at most 100" in (fault(documents, query.replace("aa", "aaa", 1)) or "")
+
+
+def test_the_schema_is_asked_for_twice_at_most(documents: Documents) -> None:
+    assert fault(documents, '{ a: __schema { description } b: __type(name: "Wallet") { name } }') is None
+    three = "{ a: __schema { description } b: __schema { description } c: __schema { description } }"
+    assert "3 introspections, at most 2" in (fault(documents, three) or "")
+
+
 def test_tokens_are_limited(documents: Documents) -> None:
     assert "2000 tokens" in (fault(documents, "{" + WALLET + "{" + "id " * 2000 + "}}") or "")
 
@@ -150,7 +162,12 @@ def test_the_introspection_of_graphiql_passes(documents: Documents) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("{ assets { code } }", 2),
+        ("{ assets { code } }", 1 + 10),
+        ('{ wallet(ownerId: "a") { balances { amount asset { code } } } }', 1 + 1 + 10 * 3),
+        ('{ transactions(ownerId: "a", first: 5) { nodes { entries { amount } } } }', 1 + 5 * (1 + 1 + 2)),
+        ('{ transactions(ownerId: "a", first: 5) { nodes { description reference } } }', 1 + 5 * (1 + 8 + 8)),
+        ('{ transactions(ownerId: "a", first: -5) { nodes { id } } }', 1 + 10 * 2),
+        ('{ wallet(ownerId: "a") { ownerId } }', 1 + 2),
         ('{ wallet(ownerId: "a") { id balance { amount } } }', 4),
         ('{ transactions(ownerId: "a") { nodes { id } } }', 1 + 10 * 2),
         ('{ transactions(ownerId: "a", first: 50) { nodes { id } } }', 1 + 50 * 2),
@@ -158,7 +175,7 @@ def test_the_introspection_of_graphiql_passes(documents: Documents) -> None:
         ('{ transactions(ownerId: "a", first: $n) { nodes { id } } }', 1 + 100 * 2),
         ('{ wallets(ownerIds: ["a", "b"]) { id } }', 1 + 2),
         ("{ wallets(ownerIds: $ids) { transactions(first: 2) { nodes { id } } } }", 1 + 100 * (1 + 2 * 2)),
-        ("{ ...a ...a } fragment a on Query { assets { code } }", 2),
+        ("{ ...a ...a } fragment a on Query { assets { code } }", 11),
     ],
 )
 def test_the_cost_is_what_can_be_answered(text: str, expected: int) -> None:
@@ -167,7 +184,7 @@ def test_the_cost_is_what_can_be_answered(text: str, expected: int) -> None:
 
 def test_each_operation_has_its_own_cost(documents: Documents) -> None:
     document = documents.prepare("query a { __typename } query b { assets { code } }")
-    assert {name: operation.cost for name, operation in document.operations.items()} == {"a": 1, "b": 2}
+    assert {name: operation.cost for name, operation in document.operations.items()} == {"a": 1, "b": 11}
 
 
 def test_suggestions_are_off_without_introspection() -> None:

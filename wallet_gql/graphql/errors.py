@@ -23,6 +23,9 @@ ERRORS_MAX: Final = 20
 
 MESSAGE_LENGTH_MAX: Final = 500
 
+LOCATIONS_MAX: Final = 10
+"""How many places an error names: fields that conflict can be a thousand."""
+
 _CODES: Final[dict[type[Fault], str]] = {
     BadUserInput: "BAD_USER_INPUT",
     Overloaded: "OVERLOADED",
@@ -73,7 +76,7 @@ def _format(error: GraphQLError, request_id: str) -> dict[str, Any]:
             extensions["retryAfterSeconds"] = UNAVAILABLE_RETRY_AFTER_SECONDS
     formatted: dict[str, Any] = {"message": message, "extensions": extensions}
     if error.locations:
-        formatted["locations"] = [location.formatted for location in error.locations]
+        formatted["locations"] = [location.formatted for location in error.locations[:LOCATIONS_MAX]]
     if error.path:
         formatted["path"] = error.path
     return formatted

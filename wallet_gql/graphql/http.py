@@ -6,6 +6,7 @@ framework's request and response objects: they cost as much as the resolvers do.
 """
 
 import asyncio
+import gzip
 from contextlib import nullcontext
 from http import HTTPStatus
 from typing import Any, Final
@@ -13,7 +14,8 @@ from urllib.parse import parse_qsl
 
 import orjson
 from graphql import ExecutionResult, GraphQLError
-from starlette.types import Receive, Scope, Send
+from starlette.requests import ClientDisconnect
+from starlette.types import Message, Receive, Scope, Send
 
 from wallet_gql.domain.errors import Fault, Overloaded, Unavailable
 from wallet_gql.graphql import playground
@@ -22,7 +24,7 @@ from wallet_gql.graphql.documents import Documents, InvalidDocument, Operation
 from wallet_gql.graphql.errors import bad_request, format_errors
 from wallet_gql.graphql.executor import is_coroutine
 from wallet_gql.graphql.limits import Limits
-from wallet_gql.graphql.negotiation import GRAPHQL_RESPONSE, HTML, JSON, choose, is_json
+from wallet_gql.graphql.negotiation import GRAPHQL_RESPONSE, HTML, JSON, choose, fields, is_json, takes_gzip
 from wallet_gql.graphql.schema import executable_schema
 from wallet_gql.graphql.turns import Turns
 from wallet_gql.operations.opening import Ledger
@@ -36,6 +38,16 @@ VALUES_MAX: Final = 1000
 _SMALL_BODY_BYTES: Final = 2 * 1024
 """A body that cannot hold more values than that is not counted."""
 
+
+UNFINISHED_BYTES_MAX: Final = 64 * 1024 * 1024
+"""How much of bodies that are still being sent a worker holds."""
+
+GZIP_BYTES_MIN: Final = 16 * 1024
+"""An answer that is larger is compressed where the client takes it, beside the loop. No answer repeats a secret."""
+
+GZIP_LEVEL: Final = 1
+
+_NO_CODING: Final = frozenset({b"", b"identity"})
 
 COSTLY: Final = 500
 """A query of more fields takes turns with others like it: together they would keep the loop from everyone else."""
@@ -72,10 +84,11 @@ class GraphQLEndpoint:
         # Who has waited for half its time has the other half for its query.
         self._costly_turns = Turns(WAITING_COST_MAX, settings.request_deadline_seconds / 2)
         self._page = playground.page if settings.graphiql else None
+        self._unfinished_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        headers = dict(scope["headers"])
+        headers = fields(scope["headers"])
         request_id: str = scope["state"]["request_id"]
         accept = headers.get(b"accept", b"").decode("latin-1")
         if self._page is not None and _wants_page(scope, accept):
@@ -91,11 +104,19 @@ class GraphQLEndpoint:
         except BadRequest as error:
             errors = [bad_request(str(error), request_id, error.code)]
             status, body, extra = error.status, {"errors": errors}, error.headers
+        except Overloaded as fault:
+            status, body = _fault(fault, request_id)
+            extra = _retry_after(body)
+        except ClientDisconnect:
+            raise  # there is nobody to answer
         except Exception as error:  # noqa: BLE001 - whatever went wrong, the client gets a JSON answer
             errors = format_errors([GraphQLError("", original_error=error)], request_id)
             status, body, extra = HTTPStatus.INTERNAL_SERVER_ERROR, {"errors": errors}, ()
         scope["state"]["error_codes"] = [error["extensions"]["code"] for error in body.get("errors", ())]
         content = orjson.dumps(body)
+        if len(content) > GZIP_BYTES_MIN and takes_gzip(headers.get(b"accept-encoding", b"").decode("latin-1")):
+            content = await asyncio.to_thread(gzip.compress, content, GZIP_LEVEL)
+            extra = (*extra, (b"content-encoding", b"gzip"))
         await send({
             "type": "http.response.start",
             "status": status,
@@ -103,7 +124,7 @@ class GraphQLEndpoint:
                 (b"content-type", f"{media_type or JSON}; charset=utf-8".encode()),
                 (b"content-length", str(len(content)).encode()),
                 (b"cache-control", b"no-store"),
-                (b"vary", b"Accept"),
+                (b"vary", b"Accept, Accept-Encoding"),
                 *extra,
             ],
         })  # fmt: skip
@@ -123,11 +144,16 @@ class GraphQLEndpoint:
             )
         if not is_json(headers.get(b"content-type", b"").decode("latin-1")):
             raise BadRequest(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Send the body as {JSON} in UTF-8.")
-        body = await _read_body(receive, headers.get(b"content-length"), self._settings.body_bytes_max)
+        coding = headers.get(b"content-encoding")
+        if coding is not None and coding.strip().lower() not in _NO_CODING:
+            shown = ascii(coding[:32].decode("latin-1"))
+            message = f"The body's Content-Encoding is {shown}: send it as it is, not compressed."
+            raise BadRequest(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, message, ((b"accept-encoding", b"identity"),))
+        body = await self._read_body(receive, headers.get(b"content-length"))
         try:
             parameters = orjson.loads(body)
         except orjson.JSONDecodeError:
-            raise BadRequest(HTTPStatus.BAD_REQUEST, "The body is not JSON in UTF-8.") from None
+            raise BadRequest(HTTPStatus.BAD_REQUEST, _why_not_json(body)) from None
         if not isinstance(parameters, dict):
             raise BadRequest(
                 HTTPStatus.BAD_REQUEST, 'The body must be a JSON object such as {"query": "{ assets { code } }"}.'
@@ -137,6 +163,37 @@ class GraphQLEndpoint:
                 HTTPStatus.BAD_REQUEST, f"variables have more than {VALUES_MAX} values: split the request."
             )
         return parameters
+
+    async def _read_body(self, receive: Receive, content_length: bytes | None) -> bytes:
+        """Read a body up to a limit; one that announces more is refused before it is read.
+
+        Raises ClientDisconnect where it does not arrive whole, whatever can be read of it.
+        """
+        bytes_max = self._settings.body_bytes_max
+        too_large = BadRequest(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is larger than {bytes_max} bytes.")
+        if content_length is not None and not _is_at_most(content_length, bytes_max):
+            raise too_large
+        body, is_whole = _piece(await receive())
+        if not is_whole:
+            body = await self._read_rest(receive, body)
+        if len(body) > bytes_max:
+            raise too_large
+        return body
+
+    async def _read_rest(self, receive: Receive, first: bytes) -> bytes:
+        """Read on, a little further than the limit at most."""
+        body, is_whole = bytearray(first), False
+        self._unfinished_bytes += len(body)
+        try:
+            while not is_whole and len(body) <= self._settings.body_bytes_max:
+                if self._unfinished_bytes > UNFINISHED_BYTES_MAX:
+                    raise Overloaded("Too many large bodies are being sent.")
+                piece, is_whole = _piece(await receive())
+                body += piece
+                self._unfinished_bytes += len(piece)
+        finally:
+            self._unfinished_bytes -= len(body)
+        return bytes(body)
 
     async def _answer(
         self, scope: Scope, parameters: dict[str, Any], media_type: str, request_id: str, *, show_cost: bool
@@ -212,19 +269,27 @@ def _wants_page(scope: Scope, accept: str) -> bool:
     return choose(accept, (*_ANSWERS, HTML)) == HTML
 
 
-async def _read_body(receive: Receive, content_length: bytes | None, bytes_max: int) -> bytes:
-    """Read a body up to a limit; one that announces more is refused before it is read."""
-    too_large = BadRequest(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is larger than {bytes_max} bytes.")
-    if content_length is not None and (not content_length.isdigit() or int(content_length[:20]) > bytes_max):
-        raise too_large
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    while message.get("more_body", False) and len(body) <= bytes_max:
-        message = await receive()
-        body += message.get("body", b"")
-    if len(body) > bytes_max:
-        raise too_large
-    return body
+def _piece(message: Message) -> tuple[bytes, bool]:
+    """Return a piece of a body, and whether it is the last; raises ClientDisconnect where no more comes."""
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnect
+    return message.get("body", b""), not message.get("more_body", False)
+
+
+def _is_at_most(content_length: bytes, bytes_max: int) -> bool:
+    digits = content_length.strip()
+    return digits.isdigit() and int(digits[:20]) <= bytes_max
+
+
+def _why_not_json(body: bytes) -> str:
+    """Say what is wrong with a body that cannot be read; some are told by how they begin."""
+    if body.startswith(b"\xef\xbb\xbf"):
+        return "The body begins with a byte order mark: send it without."
+    if body.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "The body is UTF-16: send it in UTF-8, without a byte order mark."
+    if body.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd")):
+        return "The body is compressed: send it as it is."
+    return "The body is not JSON in UTF-8."
 
 
 def _count_values(value: Any) -> int:

@@ -5,7 +5,8 @@ expansion is follows from each fragment's own size by arithmetic, so a bomb of n
 being expanded; the walk afterwards is linear in what is left.
 
 The cost of an operation is the number of fields it can answer with: a page (`first`, `last`) and a list of ids
-multiply what is selected below them. A variable counts as 100, the most that it may say.
+multiply what is selected below them. A variable counts as 100, the most that it may say. A long text counts as several
+fields, so the cost bounds the answer's bytes too: none is larger than its cost times `UNIT_BYTES`.
 """
 
 from collections.abc import Iterable, Iterator
@@ -31,8 +32,21 @@ from graphql import (
 PAGE_SIZE_DEFAULT: Final = 10
 PAGE_SIZE_MAX: Final = 100
 
-# The fields that answer with a page although no argument says so.
-_PAGES: Final = frozenset({"transactions"})
+UNIT_BYTES: Final = 400
+"""What a field of cost 1 weighs at most in JSON: its response name, its value, and what stands around them."""
+
+NAME_LENGTH_MAX: Final = 100
+"""The longest alias: it is a response name, repeated in every row and in every error's path."""
+
+INTROSPECTIONS_MAX: Final = 2
+"""How often an operation may ask for the schema: once takes 0.1 s, whatever it costs."""
+
+# How many members a list has that no argument bounds: a page's default, an entry for each leg, assets by the guess that
+# there are no more than ten.
+_LISTS: Final = {"transactions": PAGE_SIZE_DEFAULT, "entries": 2, "assets": 10, "balances": 10}
+
+# A character takes six bytes where JSON escapes it: 500 of a text, 128 of an owner id.
+_LONG_TEXTS: Final = {"description": 8, "reference": 8, "ownerId": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +141,8 @@ class _Walk:
             _refuse("root mutations", len(groups), limits.root_mutations)
         else:
             _refuse("root queries", len(groups), limits.root_queries)
+        introspections = sum(fields[0].name.value in {"__schema", "__type"} for fields in groups.values())
+        _refuse("introspections", introspections, INTROSPECTIONS_MAX)
         cost = self._cost(groups.values(), depth=1)
         _refuse("aliases", self._aliases, limits.aliases)
         _refuse("directives", self._directives, limits.directives)
@@ -142,7 +158,7 @@ class _Walk:
         cost = 0
         for fields in groups:
             below = [field.selection_set for field in fields if field.selection_set]
-            cost += 1
+            cost += _LONG_TEXTS.get(fields[0].name.value, 1)
             if below:
                 cost += _multiplier(fields[0]) * self._cost(self._groups(below).values(), depth + 1)
         return cost
@@ -162,7 +178,9 @@ class _Walk:
         for selection in selection_set.selections:
             self._directives += len(selection.directives or ())
             if isinstance(selection, FieldNode):
-                self._aliases += selection.alias is not None
+                if selection.alias is not None:
+                    self._aliases += 1
+                    _refuse("characters in an alias", len(selection.alias.value), NAME_LENGTH_MAX)
                 yield selection
             elif isinstance(selection, InlineFragmentNode):
                 yield from self._fields(selection.selection_set)
@@ -173,9 +191,7 @@ class _Walk:
 def _multiplier(field: FieldNode) -> int:
     """Return how many times a field's selection can be answered."""
     sizes = [_size(argument) for argument in field.arguments or ()]
-    if field.name.value in _PAGES and not any(sizes):
-        return PAGE_SIZE_DEFAULT
-    return max([1, *sizes])
+    return max([0, *sizes]) or _LISTS.get(field.name.value, 1)
 
 
 def _size(argument: ArgumentNode) -> int:

@@ -1,4 +1,4 @@
-"""Media types: what a request's body is in, and what its answer may be in.
+"""Headers: what a request's body is in, and what its answer may be in.
 
 Headers repeat, so both questions are answered once a text.
 """
@@ -9,6 +9,16 @@ from typing import Final
 GRAPHQL_RESPONSE: Final = "application/graphql-response+json"
 JSON: Final = "application/json"
 HTML: Final = "text/html"
+
+
+def fields(lines: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Return header fields by name; one that was sent in several lines is one list (RFC 9110, 5.3)."""
+    by_name = dict(lines)
+    if len(by_name) < len(lines):
+        by_name = {}
+        for name, value in lines:
+            by_name[name] = by_name[name] + b", " + value if name in by_name else value
+    return by_name
 
 
 def _parts(value: str) -> tuple[str, dict[str, str]]:
@@ -37,6 +47,15 @@ def choose(accept: str, offered: tuple[str, ...]) -> str | None:
     preferences = {media_type: _preference(media_type, ranges) for media_type in offered}
     best = max(offered, key=preferences.__getitem__)
     return best if preferences[best][0] > 0 else None
+
+
+@lru_cache(maxsize=256)
+def takes_gzip(accept_encoding: str) -> bool:
+    """Say whether an Accept-Encoding header takes gzip (RFC 9110, 12.5.3)."""
+    qualities = {
+        name: _number(parameters.get("q", "1")) for name, parameters in map(_parts, accept_encoding.split(","))
+    }
+    return qualities.get("gzip", qualities.get("*", 0)) > 0
 
 
 def _preference(media_type: str, ranges: list[tuple[str, dict[str, str]]]) -> tuple[float, int]:

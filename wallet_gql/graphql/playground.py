@@ -1,13 +1,18 @@
 """GraphiQL from the package's own files: no other host is asked for anything, and the page's policy enforces it."""
 
+import asyncio
+import gzip
 from functools import cache
 from os import PathLike, stat_result
 from pathlib import Path
 from typing import Final
 
-from starlette.responses import HTMLResponse, Response
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
+
+from wallet_gql.graphql.negotiation import fields, takes_gzip
 
 _FOLDER: Final = Path(__file__).parent / "graphiql"
 
@@ -46,6 +51,21 @@ _MEDIA_TYPES: Final = {
 
 
 class _Assets(StaticFiles):
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        """Answer with a file; compressed, once for all, where the client takes it."""
+        response = await super().get_response(path, scope)
+        accepted = fields(scope["headers"]).get(b"accept-encoding", b"").decode("latin-1")
+        if not isinstance(response, FileResponse) or response.status_code != 200:
+            return response
+        response.headers["Vary"] = "Accept-Encoding"
+        if not takes_gzip(accepted):
+            return response
+        content = await asyncio.to_thread(_compressed, str(response.path))
+        del response.headers["content-length"], response.headers["accept-ranges"]
+        # The same content in other bytes: a weak tag (RFC 9110, 8.8.1).
+        headers = {**response.headers, "content-encoding": "gzip", "etag": f"W/{response.headers['etag']}"}
+        return Response(content, headers=headers)
+
     def file_response(
         self, full_path: "str | PathLike[str]", stat_result: stat_result, scope: Scope, status_code: int = 200
     ) -> Response:
@@ -54,6 +74,11 @@ class _Assets(StaticFiles):
         if "Content-Type" in response.headers:  # a 304 has none
             response.headers["Content-Type"] = _MEDIA_TYPES[Path(full_path).suffix]
         return response
+
+
+@cache
+def _compressed(path: str) -> bytes:
+    return gzip.compress(Path(path).read_bytes(), mtime=0)
 
 
 @cache
@@ -69,6 +94,11 @@ def page() -> Response:
     # A response of its own each time: middleware adds headers to a response in place. Vary, because the same URL
     # answers other GETs with JSON.
     return HTMLResponse(_page_html(), headers={**_HEADERS, "Vary": "Accept"})
+
+
+def favicon(_request: Request) -> Response:
+    """What browsers ask for on every page that names no icon."""
+    return FileResponse(_FOLDER / "favicon.svg", media_type=_MEDIA_TYPES[".svg"], headers=_HEADERS)
 
 
 def assets() -> StaticFiles:

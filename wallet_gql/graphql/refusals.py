@@ -12,7 +12,7 @@ from wallet_gql.domain.money import BALANCE_MINOR_MAX, AmountFault
 from wallet_gql.graphql import types
 from wallet_gql.graphql.scalars import Amount
 
-ECHO_LENGTH_MAX: Final = 100
+ECHO_LENGTH_MAX: Final = 64
 
 
 @strawberry.enum(description="Why a request was refused. Codes are added as the service grows: keep a default branch.")

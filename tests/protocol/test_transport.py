@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 import uvicorn
 from starlette.applications import Starlette
@@ -11,28 +11,39 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from wallet_gql.protocol import WholeAnswers
+from wallet_gql.protocol.clients import ClientLimits, Clients
+from wallet_gql.protocol.connection import Connection
 
 LARGE: Final = "x" * 3_000_000
 
 
-class Recording(WholeAnswers):
+class Recording(Clients):
     """Notes each piece that is sent to the socket."""
 
     sent: Final[list[bytes]] = []
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn declares it
-        write = transport.write
+    def __call__(self, **uvicorns: Any) -> Connection:
+        connection = super().__call__(**uvicorns)
+        made = connection.connection_made
 
-        class Noting:
-            def __getattr__(self, name: str) -> object:
-                return getattr(transport, name)
+        def connection_made(transport: asyncio.Transport) -> None:
+            write = transport.write
 
-            def write(self, data: bytes) -> None:
-                Recording.sent.append(data)
-                write(data)
+            class Noting:
+                def __getattr__(self, name: str) -> object:
+                    return getattr(transport, name)
 
-        super().connection_made(Noting())  # type: ignore[arg-type] # it passes all on
+                def write(self, data: bytes) -> None:
+                    Recording.sent.append(data)
+                    write(data)
+
+            made(Noting())  # type: ignore[arg-type] # it passes all on
+
+        connection.connection_made = connection_made  # type: ignore[method-assign] # noted, then as ever
+        return connection
+
+
+CLIENTS: Final = Recording(ClientLimits(connections=10, keep_alive_seconds=60, header_seconds=60, body_seconds=60))
 
 
 async def answer(request: Request) -> Response:
@@ -50,7 +61,8 @@ async def answer(request: Request) -> Response:
 @asynccontextmanager
 async def connected() -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     routes = [Route("/{path:path}", answer, methods=["GET", "HEAD", "POST"])]
-    config = uvicorn.Config(Starlette(routes=routes), port=0, http=Recording, log_config=None, lifespan="off")
+    http: Any = CLIENTS
+    config = uvicorn.Config(Starlette(routes=routes), port=0, http=http, log_config=None, lifespan="off")
     server = uvicorn.Server(config)
     running = asyncio.create_task(server.serve())
     while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
