@@ -1,26 +1,22 @@
 import asyncio
 import os
-import shutil
 import signal
 import socket
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, AsyncExitStack
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Final
 
 import asyncpg
 import pytest
-from conftest import add_assets, execute, plain
-from factories import FLOWS, TEST_SHARD_COUNT, balance, new_owner, new_owner_id, post, request
+from conftest import plain
+from factories import FLOWS, balance, new_owner, new_owner_id, post, request
 from proxy import COMMIT, Fate, open_through_proxy, proxy_to
 from pydantic import SecretStr
+from servers import OwnServer, running_server
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tables import count_rows
 
-from wallet_gql.db import migrations
-from wallet_gql.db.embedded import EmbeddedPostgres, start
 from wallet_gql.db.engine import connect
 from wallet_gql.domain.errors import Fault, OutcomeUnknown, Unavailable
 from wallet_gql.domain.model import Posted, Refused
@@ -37,55 +33,10 @@ from wallet_gql.settings import Settings
 PATIENCE_SECONDS: Final = 120
 
 
-class OwnServer:
-    """A server of the test's own, that it may stop and start again; it keeps its port."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._running: AbstractContextManager[EmbeddedPostgres] | None = None
-        self.start()
-
-    def start(self) -> None:
-        if self._running is not None:
-            return
-        self._running = start(self._folder / "data", version=Settings(_env_file=None).postgres_version)
-        self.server = self._running.__enter__()
-
-    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
-        """Stop it as a signal tells it to: SIGINT ends its sessions and goes, SIGQUIT goes at once, without a word."""
-        if self._running is not None:
-            os.kill(self.server.pid, how)
-            self._running.__exit__(None, None, None)
-            self._running = None
-
-    def settings(self) -> Settings:
-        return Settings(
-            _env_file=None,
-            DATABASE_URL=SecretStr(self.server.server_url),
-            migration_database_url=SecretStr(self.server.owner_url),
-            shard_count=TEST_SHARD_COUNT,
-            pool_size=20,
-        )
-
-    async def execute(self, *statements: str) -> None:
-        """Run statements as the superuser."""
-        await execute(self.server.superuser_url, *statements)
-
-
 @pytest.fixture(scope="module")
 def own_server() -> Iterator[OwnServer]:
-    # Not tmp_path: as root that is 0700, and PostgreSQL's account could not enter it.
-    folder = Path(tempfile.mkdtemp(prefix="wallet-test-", dir="/tmp"))
-    folder.chmod(0o755)
-    own = OwnServer(folder)
-    try:
-        settings = own.settings()
-        migrations.upgrade(settings.owner_url(), settings.server_role())
-        asyncio.run(add_assets(settings))
+    with running_server() as own:
         yield own
-    finally:
-        own.stop()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
