@@ -104,7 +104,7 @@ class Standby:
         self.superuser_url = url.set(port=self.port).render_as_string(hide_password=False)
         self.process = self._spawn(
             "postgres", "-D", self._folder / "data", "-c", f"port={self.port}", "-c", "listen_addresses=127.0.0.1",
-            "-c", "unix_socket_directories=", "-c", "hot_standby=on",
+            "-c", "unix_socket_directories=", "-c", "max_connections=200",
         )  # fmt: skip
 
     def _spawn(self, program: str, *arguments: str | Path, password: str = "") -> subprocess.Popen[bytes]:
@@ -133,12 +133,13 @@ class Standby:
         while not await self._has_replayed(position):  # noqa: ASYNC110 - replay is no event of ours
             await asyncio.sleep(0.05)
 
-    async def _has_replayed(self, position: str) -> bool:
+    async def _has_replayed(self, position: int) -> bool:
+        assert self.process.poll() is None, "the standby has ended: see its log"
         try:
             connection = await asyncpg.connect(plain(self.superuser_url))
         except (OSError, asyncpg.CannotConnectNowError):
             return False
-        reached: bool = await connection.fetchval("SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn", position)
+        reached: bool = await connection.fetchval("SELECT pg_last_wal_replay_lsn() >= $1", position)
         await connection.close()
         return reached
 

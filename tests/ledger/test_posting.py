@@ -296,7 +296,7 @@ async def test_a_spend_from_an_account_that_was_never_used_is_refused_without_op
 
 async def test_an_account_s_times_never_run_backwards(ledger: Ledger, server_connection: Connection) -> None:
     slot = 61
-    await open_stripes(server_connection, slot, ledger.shard_count)
+    await open_stripes(server_connection, slot, range(ledger.shard_count))
     [owner, other] = await owners_of_shard(ledger, 0, 2)
     ahead = await movement(
         server_connection, 0, owner, 50, slot=slot, executed_at=datetime.now(UTC) + timedelta(days=1)
@@ -312,7 +312,7 @@ async def test_an_account_s_times_never_run_backwards(ledger: Ledger, server_con
 
 async def test_within_a_batch_times_never_run_backwards(ledger: Ledger, server_connection: Connection) -> None:
     slot = 60
-    await open_stripes(server_connection, slot, ledger.shard_count)
+    await open_stripes(server_connection, slot, range(ledger.shard_count))
     [ahead, behind] = await owners_of_shard(ledger, 1, 2)
     planted = await movement(
         server_connection, 1, ahead, 50, slot="elsewhere", executed_at=datetime.now(UTC) + timedelta(days=1)
@@ -346,7 +346,7 @@ async def stripes(connection: Connection) -> dict[tuple[int, str], int]:
 
 async def test_only_the_treasury_stripe_of_the_slot_moves(ledger: Ledger, server_connection: Connection) -> None:
     slot = 59
-    await open_stripes(server_connection, slot, ledger.shard_count)
+    await open_stripes(server_connection, slot, range(ledger.shard_count))
     owner = (await owners_of_shard(ledger, 2, 1))[0]
     before = await stripes(server_connection)
     await post_one(ledger, request(ledger, owner, TOP_UP, 100), slot)
@@ -356,7 +356,7 @@ async def test_only_the_treasury_stripe_of_the_slot_moves(ledger: Ledger, server
 
 async def test_what_one_slot_credited_another_can_debit(ledger: Ledger, server_connection: Connection) -> None:
     slot = 58
-    await open_stripes(server_connection, slot, ledger.shard_count)
+    await open_stripes(server_connection, slot, range(ledger.shard_count))
     owner = await new_owner(ledger, gold=100)
     # The stripe of this slot was never used in GOLD.
     outcome = posted(await post_one(ledger, request(ledger, owner, SPEND, 30), slot))
@@ -409,7 +409,7 @@ async def test_a_treasury_stripe_reaches_its_lower_bound_and_no_further(
     ledger: Ledger, server_connection: Connection
 ) -> None:
     slot = 57
-    await open_stripes(server_connection, slot, ledger.shard_count)
+    await open_stripes(server_connection, slot, range(ledger.shard_count))
     [whale, other] = await owners_of_shard(ledger, 3, 2)
     await insert(server_connection, await movement(server_connection, 3, whale, TREASURY_MINOR_MAX - 10, slot=slot))
     outcomes = await post_all(
@@ -435,7 +435,7 @@ async def test_a_treasury_stripe_reaches_its_upper_bound_and_no_further(
     ledger: Ledger, server_connection: Connection
 ) -> None:
     slot = 56
-    await open_stripes(server_connection, slot, ledger.shard_count)
+    await open_stripes(server_connection, slot, range(ledger.shard_count))
     [whale] = await owners_of_shard(ledger, 3, 1)
     await insert(server_connection, await movement(server_connection, 3, whale, TREASURY_MINOR_MAX, slot="whales"))
     await insert(server_connection, await movement(server_connection, 3, whale, 10 - TREASURY_MINOR_MAX, slot=slot))

@@ -36,8 +36,8 @@ _LOCK_LATE: Final = """    for row in sorted({(a.wallet.shard, a.kind, a.wallet.
 _HEADS_LINE: Final = "    now = await _read_heads(connection, accounts)\n"
 _KEYS_LINE: Final = "    batch = _Batch(now, await _read_keys(connection, found))\n"
 
-_POST_LINE: Final = "                return await post_batch(connection, requests, self._slot, wait=wait)\n"
-_ANSWER_EARLY: Final = """                early = await post_batch(connection, requests, self._slot, wait=wait)
+_POST_LINE: Final = "                return await post_batch(connection, requests, self.slot, wait=wait)\n"
+_ANSWER_EARLY: Final = """                early = await post_batch(connection, requests, self.slot, wait=wait)
                 for item, outcome in zip(batch, early, strict=True):
                     item.answer(outcome)
                 return early

@@ -16,7 +16,7 @@ vanished is known after half a minute, before a caller pays for it."""
 
 
 class NotConnected(ConnectionError):
-    """No connection could be made, so nothing was sent; `sqlstate` is what a server answered, None where none did."""
+    """No connection could be made, so nothing was sent; `sqlstate` is what the last one answered, if it did."""
 
     def __init__(self, reasons: Mapping[str, BaseException]) -> None:
         """Say of each host why not."""
@@ -72,11 +72,11 @@ def connector(
     return connect
 
 
-def _unfit(connection: Connection, address: Address) -> ConnectionError | None:
+def _unfit(connection: Connection, address: Address) -> asyncpg.ReadOnlySQLTransactionError | None:
     if is_standby(connection):
-        return ConnectionError("it is a standby")
+        return asyncpg.ReadOnlySQLTransactionError("it is a standby")
     if address.must_write and getattr(connection.get_settings(), "default_transaction_read_only", "off") == "on":
-        return ConnectionError("it is read-only, and target_session_attrs=read-write")
+        return asyncpg.ReadOnlySQLTransactionError("it is read-only, and target_session_attrs=read-write")
     return None
 
 

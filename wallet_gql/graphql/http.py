@@ -15,7 +15,7 @@ import orjson
 from graphql import ExecutionResult, GraphQLError
 from starlette.types import Receive, Scope, Send
 
-from wallet_gql.domain.errors import Fault, Overloaded, Unavailable
+from wallet_gql.domain.errors import Fault, Unavailable
 from wallet_gql.graphql import playground
 from wallet_gql.graphql.context import Context
 from wallet_gql.graphql.documents import Documents, InvalidDocument, Operation
@@ -24,6 +24,7 @@ from wallet_gql.graphql.executor import is_coroutine
 from wallet_gql.graphql.limits import Limits
 from wallet_gql.graphql.negotiation import GRAPHQL_RESPONSE, HTML, JSON, choose, is_json
 from wallet_gql.graphql.schema import executable_schema
+from wallet_gql.operations.opening import Ledger
 from wallet_gql.settings import Settings
 
 _ANSWERS: Final = (JSON, GRAPHQL_RESPONSE)
@@ -134,15 +135,16 @@ class GraphQLEndpoint:
         try:
             document = await self.documents.find(query)
             operation = document.operation(operation_name)
+            ledger = _open_ledger(scope)
         except InvalidDocument as error:
             return _request_error(error.errors, media_type, request_id)
         except GraphQLError as error:
             return _request_error([error], media_type, request_id)
-        except Overloaded as fault:
+        except Fault as fault:
             return _fault(fault, request_id)
         if scope["method"] == "GET" and operation.is_mutation:
             raise BadRequest(HTTPStatus.METHOD_NOT_ALLOWED, "Send mutations by POST.", ((b"allow", b"POST"),))
-        context = Context(scope["state"]["ledger"], request_id)
+        context = Context(ledger, request_id)
         if operation.is_mutation:
             # Its postings have a deadline of their own, which tells what became of them.
             result = await self._execute(operation, variables or {}, context)
@@ -172,6 +174,14 @@ class GraphQLEndpoint:
             result = await result
         assert isinstance(result, ExecutionResult)
         return result
+
+
+def _open_ledger(scope: Scope) -> Ledger:
+    """Return the ledger; raises Unavailable while the database has not been reached yet."""
+    ledger: Ledger | None = scope["state"]["ledger"]
+    if ledger is None:
+        raise Unavailable("The ledger is not open yet.")
+    return ledger
 
 
 def _limits(settings: Settings) -> Limits:

@@ -99,7 +99,7 @@ class GroupCommit:
         """Post against the stripes of `slot`; `queue_size_max` requests may wait, a quarter of them for one wallet."""
         self.figures = Figures()
         self._engine = engine
-        self._slot = slot
+        self.slot = slot
         self._deadline_seconds = deadline_seconds
         self._queue_size_max = queue_size_max
         self._wallet_queue_size_max = max(1, queue_size_max // 4)
@@ -240,7 +240,7 @@ class GroupCommit:
                 if wait:
                     # So that what waited for the lock in vain is known not to be posted before its deadline passes.
                     await connection.execute(f"SET LOCAL lock_timeout = {round(left_seconds * 1000)}")
-                return await post_batch(connection, requests, self._slot, wait=wait)
+                return await post_batch(connection, requests, self.slot, wait=wait)
 
         try:
             return await retrying(work, deadline_seconds=left_seconds)
