@@ -226,6 +226,7 @@ def _serve(settings: Settings, listener: socket.socket) -> None:
         "http": WholeAnswers,
         "lifespan": "on",
         "timeout_graceful_shutdown": settings.shutdown_timeout_seconds,
+        "timeout_worker_healthcheck": 10,
     }
     if settings.workers == 1:
         uvicorn.Server(uvicorn.Config(create_app(settings), **config)).run(sockets=[listener])

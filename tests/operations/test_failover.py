@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from factories import FLOWS, balance, new_owner, post, request
 from proxy import Proxy, proxy_to, through
+from pydantic import SecretStr
 from servers import OwnServer, Standby, running_server, standby_of
 
 from wallet_gql.db.engine import connect
@@ -83,6 +84,9 @@ async def test_service_follows_a_fail_over_and_reads_nothing_stale(
 ) -> None:
     owner = await new_owner(service, gold=10)
     await standby.caught_up(primary)
+    # Its books can be proven where they are not written.
+    url = service.settings.server_url().set(port=standby.port).render_as_string(hide_password=False)
+    assert (await prove(service.settings.model_copy(update={"database_url": SecretStr(url)}))).findings == []
     primary_port = relay.server_port
     await use_connections(service, 12)
 

@@ -36,6 +36,7 @@ def connector(
     connect_timeout_seconds: float,
     answer_timeout_seconds: float,
     server_settings: Mapping[str, str],
+    may_be_standby: bool = False,
     **arguments: Any,
 ) -> Callable[[], Awaitable[Connection]]:
     """Return what makes a connection to `url`; it raises `NotConnected`.
@@ -61,7 +62,7 @@ def connector(
                 # It is there and refuses: so would its standby, or worse, it would not.
                 raise NotConnected({host: error}) from error
             else:
-                if (reason := _unfit(connection, address)) is None:
+                if (reason := _unfit(connection, address, may_be_standby=may_be_standby)) is None:
                     _watch(connection, address, answer_timeout_seconds)
                     hosts.sort(key=lambda other: other != (name, port))
                     return connection
@@ -72,8 +73,10 @@ def connector(
     return connect
 
 
-def _unfit(connection: Connection, address: Address) -> asyncpg.ReadOnlySQLTransactionError | None:
-    if is_standby(connection):
+def _unfit(
+    connection: Connection, address: Address, *, may_be_standby: bool
+) -> asyncpg.ReadOnlySQLTransactionError | None:
+    if is_standby(connection) and not may_be_standby:
         return asyncpg.ReadOnlySQLTransactionError("it is a standby")
     if address.must_write and getattr(connection.get_settings(), "default_transaction_read_only", "off") == "on":
         return asyncpg.ReadOnlySQLTransactionError("it is read-only, and target_session_attrs=read-write")

@@ -41,19 +41,20 @@ READ_ONLY_NOTICED_EVERY_SECONDS: Final = 1
 class _Signs:
     """When each of an engine's connections last came back well, and since when it must have, to be lent again."""
 
+    may_be_standby: bool
     came_back: WeakKeyDictionary[Connection, float] = field(default_factory=WeakKeyDictionary)
     needed_since: float = -inf
 
 
-def create_engine(settings: Settings, url: URL | None = None) -> AsyncEngine:
-    """Return an engine for the service's database; it connects when first used.
+def create_engine(settings: Settings, url: URL | None = None, *, may_be_standby: bool = False) -> AsyncEngine:
+    """Return an engine for the service's database; it connects when first used, to a standby only where that may be.
 
     Behind PgBouncer in transaction mode a session is another client's with the next transaction: nothing may be
     prepared in it or set for it, so each transaction sets its own, by one more statement.
     """
     url = url or settings.server_url()
     session = _session_settings(settings)
-    options: dict[str, Any] = {_SIGNS: _Signs()}
+    options: dict[str, Any] = {_SIGNS: _Signs(may_be_standby)}
     if settings.pgbouncer:
         # The values are numbers and words of our own.
         calls = (f"set_config('{name}', '{value}', true)" for name, value in session.items())
@@ -64,6 +65,7 @@ def create_engine(settings: Settings, url: URL | None = None) -> AsyncEngine:
         # So that a request whose host vanished has time left to be run again.
         answer_timeout_seconds=settings.request_deadline_seconds / 3,
         server_settings={} if settings.pgbouncer else session | {"application_name": "wallet-gql"},
+        may_be_standby=may_be_standby,
         **({"statement_cache_size": 0} if settings.pgbouncer else {}),
     )
 
@@ -171,7 +173,7 @@ async def _check_out(engine: AsyncEngine, signs: _Signs) -> PoolProxiedConnectio
 
 def _is_good(driver: Connection, signs: _Signs) -> bool:
     """Say whether a connection of the pool may be lent; it asks nothing of the server."""
-    if driver.is_closed() or is_standby(driver):
+    if driver.is_closed() or (is_standby(driver) and not signs.may_be_standby):
         return False
     return signs.came_back.get(driver, inf) > signs.needed_since
 

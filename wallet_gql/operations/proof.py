@@ -42,7 +42,8 @@ async def prove(settings: Settings, on_shard: Callable[[], object] = lambda: Non
 
     Large books are read by two connections that share the snapshot, each taking the next shard.
     """
-    engine = create_engine(settings)
+    # A standby is as good: what it has replayed must balance, too.
+    engine = create_engine(settings, may_be_standby=True)
     try:
         await check_at_head(engine)
         async with _snapshot(engine) as connection:
