@@ -11,10 +11,9 @@ from typing import Any
 
 from alembic import context
 from sqlalchemy import Connection, text
-from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import NullPool
 
-from wallet_gql.db.migrations import MIGRATION_ADVISORY_LOCK, grant_statements
+from wallet_gql.db.engine import create_owner_engine
+from wallet_gql.db.migrations import MIGRATION_ADVISORY_LOCK, check_encoding, grant_statements
 from wallet_gql.db.tables import metadata
 from wallet_gql.settings import Settings
 
@@ -30,6 +29,7 @@ def run(connection: Connection, server_role: str | None) -> None:
         connection=connection, target_metadata=metadata, compare_server_default=True, include_object=include_object
     )
     with context.begin_transaction():
+        check_encoding(connection.execute(text("SHOW server_encoding")).scalar_one())
         connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATION_ADVISORY_LOCK})
         context.run_migrations()
         for statement in grant_statements(connection, server_role):
@@ -42,7 +42,7 @@ async def main() -> None:
     settings = None if "url" in attributes else Settings()
     url = attributes["url"] if settings is None else settings.owner_url()
     role = attributes["server_role"] if settings is None else settings.server_role()
-    engine = create_async_engine(url, poolclass=NullPool, connect_args={"server_settings": {"lock_timeout": "5s"}})
+    engine = create_owner_engine(url)
     async with engine.connect() as connection:
         await connection.run_sync(run, role)
         await connection.commit()

@@ -46,6 +46,7 @@ class _Link:
     client: asyncio.StreamWriter
     server: asyncio.StreamWriter
     is_answer_lost: bool = False
+    is_silent: bool = False
 
     def cut(self) -> None:
         self.client.transport.abort()
@@ -97,6 +98,11 @@ class Proxy:
         """Fall silent: connections are taken and kept, but nothing passes in either direction."""
         self._flows.clear()
 
+    def vanish(self) -> None:
+        """Let the connections there are fall silent for good, as a host's that is gone; new ones pass everything on."""
+        for link in self._links:
+            link.is_silent = True
+
     def flow(self) -> None:
         """Let everything pass again, what was sent meanwhile included."""
         self._flows.set()
@@ -144,7 +150,7 @@ class Proxy:
         await self._pass_start(link, reader)
         while True:
             message = await _read_frame(reader)
-            await self._flows.wait()
+            await self._may_pass(link)
             if self._times and self._message is not None and self._message in message:
                 self._times -= 1
                 self.count += 1
@@ -157,6 +163,11 @@ class Proxy:
                 if self._fate in {Fate.UNANSWERED, Fate.HELD_UNANSWERED}:
                     link.is_answer_lost = True
             link.server.write(message)
+
+    async def _may_pass(self, link: _Link) -> None:
+        await self._flows.wait()
+        if link.is_silent:
+            await asyncio.Future()
 
     async def _pass_start(self, link: _Link, reader: asyncio.StreamReader) -> None:
         """Pass on the first message, which has no type; a client that first asks for encryption sends two of them."""
@@ -176,7 +187,7 @@ class Proxy:
                 link.client.write(first)
                 while True:
                     answer = await _read_frame(answers)
-                    await self._flows.wait()
+                    await self._may_pass(link)
                     if not link.is_answer_lost:
                         link.client.write(answer)
                     elif answer.startswith(_READY_FOR_QUERY):

@@ -239,6 +239,20 @@ def test_database_that_was_never_migrated_is_refused(empty: Shell, command: list
     assert "run `wallet-gql migrate`" in line
 
 
+@pytest.mark.parametrize("command", [["migrate"], ["serve", "--port", "0"]], ids=" ".join)
+def test_database_in_another_encoding_is_refused(empty: Shell, postgres: EmbeddedPostgres, command: list[str]) -> None:
+    name = f"{make_url(empty.environment['DATABASE_URL']).database}_latin"
+    made = f"CREATE DATABASE {name} OWNER wallet_owner TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'"
+    asyncio.run(execute_as_superuser(postgres, empty, f"DROP DATABASE IF EXISTS {name}", made))
+    urls = (empty.environment[variable] for variable in ("DATABASE_URL", "WALLET_MIGRATION_DATABASE_URL"))
+    server, owner = (make_url(url).set(database=name).render_as_string(hide_password=False) for url in urls)
+
+    line = one_line(empty.run(*command, DATABASE_URL=server, WALLET_MIGRATION_DATABASE_URL=owner))
+
+    assert "The database's encoding is LATIN1" in line
+    assert "ENCODING 'UTF8'" in line
+
+
 def test_migrate_then_everything_works(empty: Shell) -> None:
     for _ in range(2):
         result = empty.run("migrate")
@@ -449,7 +463,7 @@ def test_setting_in_a_file_is_read(shell: Shell) -> None:
     assert one_line(shell.run("verify")).startswith("Setting WALLET_PORT: ")
 
 
-@pytest.mark.parametrize("command", [["serve", "--port", "0"], ["migrate"], ["verify"]], ids=" ".join)
+@pytest.mark.parametrize("command", [["migrate"], ["verify"]], ids=" ".join)
 def test_database_that_is_away_is_told_in_a_line(shell: Shell, command: list[str]) -> None:
     away = url_of(shell, port=closed_port())
 

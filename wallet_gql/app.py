@@ -1,12 +1,14 @@
 """The composition root: the Starlette application, its lifespan and its routes."""
 
+import asyncio
 import gc
 import os
 import re
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any, Final, TypedDict
 
 import structlog
@@ -19,15 +21,18 @@ from starlette.responses import JSONResponse, RedirectResponse
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils import uuid7
+from uvicorn.config import STARTUP_FAILURE
 
 from wallet_gql import logs
+from wallet_gql.db.migrations import UnfitDatabase
 from wallet_gql.graphql import playground
 from wallet_gql.graphql.errors import bad_request, format_errors
 from wallet_gql.graphql.http import GraphQLEndpoint
 from wallet_gql.graphql.negotiation import fields
 from wallet_gql.hosts import takes_host
-from wallet_gql.operations.health import check_database
-from wallet_gql.operations.opening import Ledger, open_ledger
+from wallet_gql.operations.health import check_database, name_fault
+from wallet_gql.operations.opening import Ledger, end
+from wallet_gql.operations.waiting import open_eventually
 from wallet_gql.processes import end_with_parent
 from wallet_gql.protocol.connection import DROPPED
 from wallet_gql.settings import Settings
@@ -39,23 +44,39 @@ _PATH_LOGGED_MAX: Final = 200
 _log = structlog.get_logger()
 
 
+OPENED_WITHIN_SECONDS: Final = 2
+"""How long the start waits for a database that is there, so that nobody is told otherwise meanwhile."""
+
+
+@dataclass(slots=True)
+class Opening:
+    """The ledger, as soon as it is open; until then, in a word, why it is not."""
+
+    ledger: Ledger | None = None
+    fault: str = "away"
+    is_known: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set by the first attempt, whatever came of it."""
+
+
 class State(TypedDict):
     """What the lifespan hands to every request."""
 
-    ledger: Ledger
+    opening: Opening
 
 
 def create_app(settings: Settings | None = None) -> ASGIApp:
-    """Make the application; the ledger is opened when the server starts and closed when it has drained."""
+    """Make the application; the ledger is opened when the server starts, or later, and closed when it has drained."""
     settings = settings or Settings()
     logs.configure(settings)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[State]:
-        async with open_ledger(settings) as ledger:
-            calm_collector()
-            _log.info("ready", slot=ledger.slot, shards=ledger.shard_count)
-            yield {"ledger": ledger}
+        opening = Opening()
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(end, asyncio.create_task(_open(settings, opening, stack)))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(opening.is_known.wait(), OPENED_WITHIN_SECONDS)
+            yield {"opening": opening}
         _log.info("stopped")
 
     endpoint: ASGIApp = GraphQLEndpoint(settings)
@@ -67,7 +88,12 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
             allow_headers=settings.cors_headers,
             expose_headers=["x-request-id", "retry-after"],
         )
-    routes: list[Route | Mount] = [Route("/health", health), Route("/favicon.ico", playground.favicon)]
+    routes: list[Route | Mount] = [
+        Route("/health", ready),
+        Route("/health/ready", ready),
+        Route("/health/live", live),
+        Route("/favicon.ico", playground.favicon),
+    ]
     if settings.graphiql:
         routes += [
             Route("/", lambda _: RedirectResponse("graphql")),
@@ -97,13 +123,46 @@ def calm_collector() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
-async def health(request: Request) -> JSONResponse:
-    """Answer 200 while the database answers, 503 while it does not."""
-    state = await check_database(request.state.ledger)
-    healthy = state == "ok"
+async def _open(settings: Settings, opening: Opening, stack: AsyncExitStack) -> None:
+    """Open the ledger until `stack` is closed; ends the process where waiting does not help."""
+    told = ""
+
+    def on_failure(error: Exception) -> None:
+        nonlocal told
+        opening.fault = name_fault(error)
+        opening.is_known.set()
+        if str(error) != told:
+            told = str(error)
+            _log.warning("waiting for the database", reason=told)
+
+    try:
+        ledger = await open_eventually(settings, stack, on_failure)
+    except Exception as error:  # noqa: BLE001 - told, and then the process ends
+        _log.error("cannot serve", reason=str(error), exc_info=None if isinstance(error, UnfitDatabase) else error)
+        # Nothing is in flight that could be finished, and uvicorn has no status for an end of this kind.
+        os._exit(STARTUP_FAILURE)
+    calm_collector()
+    opening.ledger = ledger
+    opening.is_known.set()
+    _log.info("ready", slot=ledger.slot, shards=ledger.shard_count)
+
+
+async def live(_request: Request) -> JSONResponse:
+    """Answer 200: the process answers. Whoever restarts it for more than that makes an outage longer."""
+    return _health(is_healthy=True)
+
+
+async def ready(request: Request) -> JSONResponse:
+    """Answer 200 while a posting would find what it needs, else 503 and, in a word, what is missing."""
+    opening: Opening = request.state.opening
+    state = opening.fault if opening.ledger is None else await check_database(opening.ledger)
+    return _health(is_healthy=state == "ok", database=state)
+
+
+def _health(*, is_healthy: bool, **more: str) -> JSONResponse:
     return JSONResponse(
-        {"status": "ok" if healthy else "unavailable", "database": state},
-        status_code=200 if healthy else 503,
+        {"status": "ok" if is_healthy else "unavailable", **more},
+        status_code=200 if is_healthy else 503,
         headers={"cache-control": "no-store"},
     )
 
@@ -153,6 +212,7 @@ class Front:
         request_id = sent.decode() if _REQUEST_ID.fullmatch(sent) else uuid7().hex
         state: dict[str, Any] = scope["state"]
         state["request_id"] = request_id
+        state["ledger"] = state["opening"].ledger
         started = time.perf_counter()
         event, status = "request", 500
 

@@ -6,6 +6,7 @@ import shlex
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,6 @@ from pydantic import SecretStr, ValidationError
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
-from uvicorn.supervisors import Multiprocess
 
 from wallet_gql import logs
 from wallet_gql.app import create_app
@@ -27,12 +27,13 @@ from wallet_gql.db.embedded import EmbeddedError, EmbeddedPostgres, attach_or_st
 from wallet_gql.domain.errors import Fault
 from wallet_gql.graphql.schema import export_schema
 from wallet_gql.hosts import is_loopback
-from wallet_gql.ledger.armour import ArmourDamaged
 from wallet_gql.operations import assets, demo, proof
-from wallet_gql.operations.opening import Ledger, ShardCountDiffers, open_ledger
+from wallet_gql.operations.opening import Ledger, open_ledger
 from wallet_gql.operations.unit_of_work import is_away
+from wallet_gql.operations.waiting import can_pass
 from wallet_gql.protocol.clients import ClientLimits, Clients, connections_within
 from wallet_gql.settings import Settings
+from wallet_gql.workers import Workers
 
 Result = TypeVar("Result")
 
@@ -46,17 +47,16 @@ app = typer.Typer(
 )
 _errors = Console(stderr=True, soft_wrap=True)
 
-# What the database says to a wrong password, to a role or a database that there is not, and to a role without rights.
 _REFUSED = {"28000", "28P01", "3D000", "42501"}
 
 
 def main() -> None:
-    """Run the command; what an operator can mend is told in a line, without a stack trace."""
+    """Run the command; what an operator can fix is told in a line, without a stack trace."""
     # So that every `finally` runs: the default would end the process at once.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         app()
-    except (EmbeddedError, migrations.SchemaNotAtHead, ArmourDamaged, ShardCountDiffers, Fault) as error:
+    except (EmbeddedError, migrations.UnfitDatabase, Fault) as error:
         _fail(str(error))
     except ValidationError as error:
         for problem in error.errors():
@@ -64,12 +64,17 @@ def main() -> None:
             _errors.print(f"[red]Setting {_setting_name(problem['loc'])}[/]: {message}", highlight=False)
         raise SystemExit(2) from None
     except Exception as error:
-        refusal = getattr(error, "orig", error)
-        if getattr(refusal, "sqlstate", None) in _REFUSED:
-            _fail(f"The database refuses: {refusal}. Mend DATABASE_URL; for migrate, WALLET_MIGRATION_DATABASE_URL.")
+        if (refusal := _refusal(error)) is not None:
+            _fail(f"The database refuses: {refusal}. Correct DATABASE_URL; for migrate, WALLET_MIGRATION_DATABASE_URL.")
         if not is_away(error):
             raise
         _fail(f"The database cannot be reached: {error}. Is it running, and is DATABASE_URL right?")
+
+
+def _refusal(error: Exception) -> object | None:
+    """Return what the database said to a wrong password, role or database, or to a role without rights."""
+    refusal = getattr(error, "orig", error)
+    return refusal if getattr(refusal, "sqlstate", None) in _REFUSED else None
 
 
 def _fail(message: str) -> NoReturn:
@@ -140,16 +145,35 @@ def serve(
         settings = found.model_copy(update={name: getattr(given, name) for name in chosen})
         if is_embedded:
             _migrate(settings)
-        if demo_data:
-            _in_ledger(settings, demo.seed)
-        else:
-            _in_ledger(settings, _nothing)
+        _look(settings, demo_data=demo_data)
         _announce(settings, listener.getsockname()[1], is_embedded=is_embedded, is_demo=demo_data)
         _serve(settings, listener)
 
 
+def _look(settings: Settings, *, demo_data: bool) -> None:
+    """Open the ledger once, so that what waiting cannot cure is told before a server starts.
+
+    A database that is away is waited for by the server, which answers meanwhile; here only to load the demo data.
+    """
+    told = ""
+    while True:
+        try:
+            _in_ledger(settings, demo.seed if demo_data else _nothing)
+        except Exception as error:
+            # A password that is wrong from the start is seldom right later, and a new start reads a new one.
+            if not can_pass(error) or _refusal(error) is not None:
+                raise
+            if str(error) != told:
+                told = str(error)
+                _errors.print("[yellow]Waiting for the database:[/]", escape(told), highlight=False)
+            if demo_data:
+                time.sleep(1)
+                continue
+        return
+
+
 async def _nothing(_ledger: Ledger) -> None:
-    """Opening the ledger is the check: a schema that is not at head is told here, before a server starts."""
+    """Opening the ledger is all there is to do."""
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -218,6 +242,7 @@ def _serve(settings: Settings, listener: socket.socket) -> None:
         "http": Clients(_client_limits(settings)),
         "lifespan": "on",
         "timeout_graceful_shutdown": settings.shutdown_timeout_seconds,
+        "timeout_worker_healthcheck": 10,
     }
     if settings.workers == 1:
         uvicorn.Server(uvicorn.Config(create_app(settings), **config)).run(sockets=[listener])
@@ -227,7 +252,7 @@ def _serve(settings: Settings, listener: socket.socket) -> None:
     os.environ["DATABASE_URL"] = settings.database_url.get_secret_value()
     os.environ["WALLET_HOST"] = settings.host
     workers = uvicorn.Config("wallet_gql.app:create_worker_app", factory=True, workers=settings.workers, **config)
-    Multiprocess(workers, [listener]).run()
+    Workers(workers, [listener]).run()
 
 
 @app.command()

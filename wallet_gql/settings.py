@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
-from sqlalchemy import make_url
 from sqlalchemy.engine import URL
 
+from wallet_gql.db.address import read_address
 from wallet_gql.domain.shards import SHARD_COUNT_DEFAULT
 
 
@@ -105,13 +105,4 @@ class Settings(BaseSettings):
 
 
 def _to_url(value: SecretStr) -> URL:
-    """Read an address in any of PostgreSQL's usual spellings; the driver is always asyncpg."""
-    try:
-        url = make_url(value.get_secret_value())
-    except Exception as error:
-        raise ValueError("is no database address: use postgresql://user:password@host:5432/database") from error
-    if url.drivername not in {"postgres", "postgresql", "postgresql+asyncpg"}:
-        raise ValueError(f"names {url.drivername}: only postgresql://… is supported")
-    if url.port is not None and not 1 <= url.port <= 65535:
-        raise ValueError(f"names port {url.port}: use 1 to 65535")
-    return url.set(drivername="postgresql+asyncpg")
+    return read_address(value.get_secret_value())

@@ -1,5 +1,4 @@
 import asyncio
-import os
 from collections.abc import AsyncIterator
 
 import asyncpg
@@ -91,7 +90,7 @@ async def test_behind_pgbouncer_each_transaction_has_the_settings_and_the_sessio
 
 async def test_behind_pgbouncer_the_service_posts_and_reads_without_a_session_lock(own: Settings) -> None:
     async with open_ledger(own.model_copy(update={"pgbouncer": True})) as ledger:
-        assert ledger.slot == os.getpid() % SLOT_COUNT
+        assert ledger.slot in range(SLOT_COUNT)
         owner = await new_owner(ledger, gold=5)
         assert isinstance(await post(ledger, "spend", owner, 2), Posted)
         assert await balance(ledger, owner) == 3

@@ -309,7 +309,7 @@ async def test_a_clock_that_jumped_ahead_does_not_reach_others_by_the_stripe(
     ledger: Ledger, server_connection: Connection
 ) -> None:
     slot = 61
-    await open_stripes(server_connection, slot, ledger.shard_count)
+    await open_stripes(server_connection, slot, range(ledger.shard_count))
     [ahead, behind] = await owners_of_shard(ledger, 0, 2)
     planted = await movement(
         server_connection, 0, ahead, 50, slot=slot, executed_at=datetime.now(UTC) + timedelta(seconds=30)
@@ -377,7 +377,7 @@ async def stripes(connection: Connection) -> dict[tuple[int, str], int]:
 
 async def test_only_the_treasury_stripe_of_the_slot_moves(ledger: Ledger, server_connection: Connection) -> None:
     slot = 59
-    await open_stripes(server_connection, slot, ledger.shard_count)
+    await open_stripes(server_connection, slot, range(ledger.shard_count))
     owner = (await owners_of_shard(ledger, 2, 1))[0]
     before = await stripes(server_connection)
     await post_one(ledger, request(ledger, owner, TOP_UP, 100), slot)
@@ -387,7 +387,7 @@ async def test_only_the_treasury_stripe_of_the_slot_moves(ledger: Ledger, server
 
 async def test_what_one_slot_credited_another_can_debit(ledger: Ledger, server_connection: Connection) -> None:
     slot = 58
-    await open_stripes(server_connection, slot, ledger.shard_count)
+    await open_stripes(server_connection, slot, range(ledger.shard_count))
     owner = await new_owner(ledger, gold=100)
     # The stripe of this slot was never used in GOLD.
     outcome = posted(await post_one(ledger, request(ledger, owner, SPEND, 30), slot))
@@ -448,7 +448,7 @@ async def test_a_stripe_at_its_lower_bound_refuses_nobody_and_keeps_nothing(
     ledger: Ledger, server_connection: Connection
 ) -> None:
     slot = 57
-    await open_stripes(server_connection, slot, ledger.shard_count)
+    await open_stripes(server_connection, slot, range(ledger.shard_count))
     [other, *whales] = await owners_of_shard(ledger, 3, 10)
     await bring_to(server_connection, 3, slot, whales, TREASURY_MINOR_MAX - 10)
     asked = [
@@ -472,7 +472,7 @@ async def test_a_stripe_at_its_upper_bound_refuses_nobody_and_keeps_nothing(
     ledger: Ledger, server_connection: Connection
 ) -> None:
     slot = 56
-    await open_stripes(server_connection, slot, ledger.shard_count)
+    await open_stripes(server_connection, slot, range(ledger.shard_count))
     whales = await owners_of_shard(ledger, 3, 9)
     await bring_to(server_connection, 3, "whales", whales, TREASURY_MINOR_MAX)
     await bring_to(server_connection, 3, slot, whales, 10 - TREASURY_MINOR_MAX)
@@ -488,7 +488,7 @@ async def test_a_spend_that_the_owner_cannot_pay_is_refused_whatever_the_stripe_
     ledger: Ledger, server_connection: Connection
 ) -> None:
     slot = 55
-    await open_stripes(server_connection, slot, ledger.shard_count)
+    await open_stripes(server_connection, slot, range(ledger.shard_count))
     [poor, *whales] = await owners_of_shard(ledger, 3, 10)
     await bring_to(server_connection, 3, "poor", whales, TREASURY_MINOR_MAX)
     await bring_to(server_connection, 3, slot, whales, -TREASURY_MINOR_MAX)

@@ -50,8 +50,8 @@ _OUTCOMES_UNLOCKED: Final = """    from wallet_gql.ledger.reads import read_wall
     wallets, busy = {name: each for name, each in zip(names, found, strict=True) if each}, ()
 """
 
-_POST_LINE: Final = "                    return await post_batch(connection, requests, self._slot, wait=wait)\n"
-_ANSWER_EARLY: Final = """                    early = await post_batch(connection, requests, self._slot, wait=wait)
+_POST_LINE: Final = "                    return await post_batch(connection, requests, self.slot, wait=wait)\n"
+_ANSWER_EARLY: Final = """                    early = await post_batch(connection, requests, self.slot, wait=wait)
                     for item, outcome in zip(batch, early, strict=True):
                         item.answer(outcome)
                     return early

@@ -1,3 +1,4 @@
+import asyncio
 import string
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from factories import balance, new_owner, post
 from wallet_gql.domain.errors import BadUserInput
 from wallet_gql.domain.model import Asset, AssetMissing, Posted
 from wallet_gql.operations.assets import add_asset, find_asset, list_assets
-from wallet_gql.operations.demo import ASSETS
+from wallet_gql.operations.demo import ASSETS, seed
 from wallet_gql.operations.opening import Ledger
 
 
@@ -41,6 +42,24 @@ async def test_adding_it_again_changes_nothing(ledger: Ledger) -> None:
 
     assert await add_asset(ledger, code, "Test Tokens", 3) == asset
     assert await assets_in_the_database(ledger) == before
+
+
+async def test_adding_what_is_there_costs_no_id(ledger: Ledger) -> None:
+    asset = await add_asset(ledger, new_code(), "Test Tokens", 3)
+    for _ in range(20):
+        await add_asset(ledger, asset.code, "Test Tokens", 3)
+        await seed(ledger)
+
+    # Other tests add assets too, but each worker has a database of its own.
+    assert (await add_asset(ledger, new_code(), "Next Tokens", 0)).id == asset.id + 1
+
+
+async def test_asset_that_two_add_at_once_is_one(ledger: Ledger) -> None:
+    code = new_code()
+
+    added = await asyncio.gather(*(add_asset(ledger, code, "Test Tokens", 3) for _ in range(8)))
+
+    assert len(set(added)) == 1
 
 
 @pytest.mark.parametrize(("name", "scale"), [("Test Tokens", 2), ("Other Tokens", 3), ("Other Tokens", 2)])

@@ -1,26 +1,21 @@
 import asyncio
 import os
-import shutil
 import signal
 import socket
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, AsyncExitStack
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Final
 
-import asyncpg
 import pytest
-from conftest import add_assets, execute, plain
-from factories import FLOWS, TEST_SHARD_COUNT, balance, new_owner, new_owner_id, post, request
+from conftest import execute
+from factories import FLOWS, balance, new_owner, new_owner_id, post, request
 from proxy import COMMIT, Fate, open_through_proxy, proxy_to
 from pydantic import SecretStr
+from servers import OwnServer, running_server
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tables import count_rows
 
-from wallet_gql.db import migrations
-from wallet_gql.db.embedded import EmbeddedPostgres, start
 from wallet_gql.db.engine import connect
 from wallet_gql.domain.errors import Fault, OutcomeUnknown, Unavailable
 from wallet_gql.domain.model import Posted, Refused
@@ -37,55 +32,10 @@ from wallet_gql.settings import Settings
 PATIENCE_SECONDS: Final = 120
 
 
-class OwnServer:
-    """A server of the test's own, that it may stop and start again; it keeps its port."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._running: AbstractContextManager[EmbeddedPostgres] | None = None
-        self.start()
-
-    def start(self) -> None:
-        if self._running is not None:
-            return
-        self._running = start(self._folder / "data", version=Settings(_env_file=None).postgres_version)
-        self.server = self._running.__enter__()
-
-    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
-        """Stop it as a signal tells it to: SIGINT ends its sessions and goes, SIGQUIT goes at once, without a word."""
-        if self._running is not None:
-            os.kill(self.server.pid, how)
-            self._running.__exit__(None, None, None)
-            self._running = None
-
-    def settings(self) -> Settings:
-        return Settings(
-            _env_file=None,
-            DATABASE_URL=SecretStr(self.server.server_url),
-            migration_database_url=SecretStr(self.server.owner_url),
-            shard_count=TEST_SHARD_COUNT,
-            pool_size=20,
-        )
-
-    async def execute(self, *statements: str) -> None:
-        """Run statements as the superuser."""
-        await execute(self.server.superuser_url, *statements)
-
-
 @pytest.fixture(scope="module")
 def own_server() -> Iterator[OwnServer]:
-    # Not tmp_path: as root that is 0700, and PostgreSQL's account could not enter it.
-    folder = Path(tempfile.mkdtemp(prefix="wallet-test-", dir="/tmp"))
-    folder.chmod(0o755)
-    own = OwnServer(folder)
-    try:
-        settings = own.settings()
-        migrations.upgrade(settings.owner_url(), settings.server_role())
-        asyncio.run(add_assets(settings))
+    with running_server() as own:
         yield own
-    finally:
-        own.stop()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
@@ -249,41 +199,63 @@ async def test_worker_stopped_in_mid_transaction_does_not_keep_its_locks(ledger:
         assert (await count_rows(settings)).transactions == before.transactions + 2
 
 
-async def test_worker_that_lost_its_slot_goes_on_and_may_share_it(ledger: Ledger, settings: Settings) -> None:
-    async with open_ledger(settings) as service:
-        owner = await new_owner(service, gold=10)
-        killer = await asyncpg.connect(plain(settings.server_url().render_as_string(hide_password=False)))
-        holder = await killer.fetchval(
-            "SELECT l.pid FROM pg_locks l JOIN pg_database d ON d.oid = l.database"
-            " WHERE d.datname = current_database() AND locktype = 'advisory' AND objid = $1",
-            service.slot,
-        )
-        assert await killer.fetchval("SELECT pg_terminate_backend($1, 60000)", holder)
-        await killer.close()
+CLOSED = "ALTER DATABASE wallet ALLOW_CONNECTIONS {}"
+ENDED = "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE usename LIKE 'wallet%'"
 
-        async with open_ledger(settings) as other:
-            assert other.slot == service.slot
-            outcomes = await asyncio.gather(
-                *(post(opened, "top_up", owner, 1) for _ in range(50) for opened in (service, other, ledger))
-            )
-        assert all(isinstance(outcome, Posted) for outcome in outcomes)
-        assert await balance(ledger, owner) == 160
+# How a login comes to be refused, and how that ends.
+REFUSED_LOGINS = {
+    "password changed": (["ALTER ROLE wallet_server PASSWORD 'rotated'"], ["ALTER ROLE wallet_server PASSWORD '{}'"]),
+    "role closed": (["ALTER ROLE wallet_server NOLOGIN"], ["ALTER ROLE wallet_server LOGIN"]),
+    "database closed": ([CLOSED.format("false")], [CLOSED.format("true")]),
+    "database gone": (
+        [CLOSED.format("false"), ENDED, "ALTER DATABASE wallet RENAME TO other"],
+        ["ALTER DATABASE other RENAME TO wallet", CLOSED.format("true")],
+    ),
+    "right to connect revoked": (
+        ["REVOKE CONNECT ON DATABASE wallet FROM PUBLIC"],
+        ["GRANT CONNECT ON DATABASE wallet TO PUBLIC"],
+    ),
+    "no more connections": (
+        ["ALTER ROLE wallet_server CONNECTION LIMIT 0"],
+        ["ALTER ROLE wallet_server CONNECTION LIMIT -1"],
+    ),
+}
 
 
-async def test_no_more_connections_are_given_is_unavailable(own_server: OwnServer, own_ledger: Ledger) -> None:
+@pytest.mark.parametrize("case", REFUSED_LOGINS)
+async def test_login_that_is_refused_is_unavailable_until_it_is_not(
+    own_server: OwnServer, own_ledger: Ledger, case: str
+) -> None:
     owner = await new_owner(own_ledger, gold=10)
-    await own_server.execute(
-        "ALTER ROLE wallet_server CONNECTION LIMIT 0",
-        "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE usename = 'wallet_server'",
-    )
+    before = await count_rows(own_server.settings())
+    refuse, allow = REFUSED_LOGINS[case]
+    await own_server.execute(*refuse, ENDED)
     try:
-        results = await everything(own_ledger, owner)
-        assert [type(result) for result in results] == [Unavailable] * len(results)
-        assert await check_database(own_ledger) == "away"
+        for _ in range(2):
+            results = await everything(own_ledger, owner)
+            assert [type(result) for result in results] == [Unavailable] * len(results)
+            assert await check_database(own_ledger) == ("away" if case == "no more connections" else "refused")
     finally:
-        await own_server.execute("ALTER ROLE wallet_server CONNECTION LIMIT -1")
+        password = own_server.settings().server_url().password
+        await own_server.execute(*(statement.format(password) for statement in allow))
+    # Healthy again by itself, and nothing was posted meanwhile.
+    assert await check_database(own_ledger) == "ok"
+    assert await count_rows(own_server.settings()) == before
     assert faults(await everything(own_ledger, owner)) == []
     assert await balance(own_ledger, owner) == 11
+
+
+async def test_right_that_is_missing_is_no_word_of_the_database_but_a_line_in_the_log(
+    own_server: OwnServer, own_ledger: Ledger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = own_server.settings().owner_url().render_as_string(hide_password=False)
+    await execute(url, "REVOKE SELECT ON ledger FROM wallet_server")
+    try:
+        assert await check_database(own_ledger) == "faulty"
+    finally:
+        await execute(url, "GRANT SELECT ON ledger TO wallet_server")
+    assert "permission denied for table ledger" in capsys.readouterr().out
+    assert await check_database(own_ledger) == "ok"
 
 
 async def test_database_that_only_reads_is_unavailable_for_postings(own_server: OwnServer, own_ledger: Ledger) -> None:
@@ -294,6 +266,7 @@ async def test_database_that_only_reads_is_unavailable_for_postings(own_server: 
         with pytest.raises(Unavailable):
             await FLOWS["spend"](own_ledger, asked)
         assert await balance(own_ledger, owner) == 10
+        assert await check_database(own_ledger) == "read-only"
     finally:
         await set_read_only(own_server, own_ledger, "off")
 

@@ -5,15 +5,16 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+import asyncpg
 from alembic import command
 from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 import wallet_gql
+from wallet_gql.db.engine import connect
 from wallet_gql.db.tables import metadata
 
 MIGRATION_ADVISORY_LOCK: Final = 0x77616C6C6574  # "wallet" in ASCII
@@ -23,8 +24,16 @@ WRITTEN_BY_MIGRATIONS: Final = frozenset({"transaction_shape"})
 """Tables that the serving role only reads."""
 
 
-class SchemaNotAtHead(Exception):
+class UnfitDatabase(Exception):
+    """A database that this version must not work with; waiting does not cure it."""
+
+
+class SchemaNotAtHead(UnfitDatabase):
     """The database's schema is not the one that this version of the service works with."""
+
+
+class EncodingDiffers(UnfitDatabase):
+    """The database cannot store every text that the service takes."""
 
 
 def _script_location() -> Path:
@@ -73,16 +82,25 @@ def grant_statements(connection: Connection, server_role: str | None) -> Iterato
 
 async def check_at_head(engine: AsyncEngine) -> None:
     """Raise SchemaNotAtHead unless the database is at the newest migration that this version knows."""
-
-    def current(connection: Connection) -> str | None:
-        return MigrationContext.configure(connection).get_current_revision()
-
-    async with engine.connect() as connection:
-        revision = await connection.run_sync(current)
+    try:
+        async with connect(engine) as connection:
+            check_encoding(await connection.fetchval("SHOW server_encoding"))
+            revision = await connection.fetchval("SELECT version_num FROM alembic_version")
+    except asyncpg.UndefinedTableError:
+        revision = None
     if revision != head():
         raise SchemaNotAtHead(
             f"The database's schema is at {revision or 'nothing'}, this version needs {head()}:"
             " run `wallet-gql migrate`."
+        )
+
+
+def check_encoding(name: str) -> None:
+    """Raise EncodingDiffers unless it is the encoding in which every text can be stored."""
+    if name != "UTF8":
+        raise EncodingDiffers(
+            f"The database's encoding is {name}, which cannot store every text: make another one with"
+            " CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0, and move the data into it."
         )
 
 

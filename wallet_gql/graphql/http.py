@@ -201,17 +201,18 @@ class GraphQLEndpoint:
         """Execute a request; returns the status and the answer."""
         query, variables, operation_name = _check_parameters(parameters)
         try:
-            operation = await self._find(scope["state"]["ledger"], query, operation_name)
+            ledger = _open_ledger(scope)
+            operation = await self._find(ledger, query, operation_name)
             operation.check(variables or {})
         except InvalidDocument as error:
             return _request_error(error.errors, media_type, request_id)
         except GraphQLError as error:
             return _request_error([error], media_type, request_id)
-        except Overloaded as fault:
+        except Fault as fault:
             return _fault(fault, request_id)
         if scope["method"] == "GET" and operation.is_mutation:
             raise BadRequest(HTTPStatus.METHOD_NOT_ALLOWED, "Send mutations by POST.", ((b"allow", b"POST"),))
-        context = Context(scope["state"]["ledger"], request_id)
+        context = Context(ledger, request_id)
         # A mutation's postings have a deadline of their own, which tells what became of them.
         execute = self._execute if operation.is_mutation else self._execute_query
         try:
@@ -256,6 +257,14 @@ class GraphQLEndpoint:
             result = await result
         assert isinstance(result, ExecutionResult)
         return result
+
+
+def _open_ledger(scope: Scope) -> Ledger:
+    """Return the ledger; raises Unavailable while the database has not been reached yet."""
+    ledger: Ledger | None = scope["state"]["ledger"]
+    if ledger is None:
+        raise Unavailable("The ledger is not open yet.")
+    return ledger
 
 
 def _limits(settings: Settings) -> Limits:

@@ -18,6 +18,7 @@ import orjson
 import structlog
 from asyncpg import Connection
 
+from wallet_gql.db.migrations import UnfitDatabase
 from wallet_gql.db.tables import metadata
 from wallet_gql.ledger.verify import Finding
 
@@ -182,7 +183,7 @@ SELECT DISTINCT ON (1) held.format, CASE WHEN is_public THEN 'PUBLIC' ELSE name 
 """
 
 
-class ArmourDamaged(Exception):
+class ArmourDamaged(UnfitDatabase):
     """The database lacks what keeps its books right: nothing may be posted, and waiting does not cure it."""
 
 

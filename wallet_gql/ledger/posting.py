@@ -44,6 +44,7 @@ from wallet_gql.domain.model import (
 from wallet_gql.domain.money import BALANCE_MINOR_MAX, TREASURY_MINOR_MAX
 from wallet_gql.ledger.locks import WalletName, lock_free_wallets, lock_wallets
 from wallet_gql.ledger.lookups import HEAD, one_row
+from wallet_gql.ledger.treasury import open_stripes
 
 _ACCOUNT: Final = one_row(
     "account", "a", by="asset_id", shard="wanted.shard", wallet_id="wanted.wallet_id", asset_id="wanted.asset_id"
@@ -232,6 +233,10 @@ async def _lock(
     owners = [WalletName(request.shard, WalletKind.USER, request.owner_id) for request in requests]
     names = {*owners, *stripes.values()}
     wallets, busy = (await lock_wallets(connection, names), ()) if wait else await lock_free_wallets(connection, names)
+    if not wallets.keys() >= set(stripes.values()):
+        # A fail-over may have lost the treasury's wallets: a standby that lagged became the primary.
+        await open_stripes(connection, slot, sorted(stripes))
+        wallets |= await lock_wallets(connection, stripes.values())
     accounts: dict[tuple[WalletName, int], _Account] = {}
 
     def account(name: WalletName, asset: Asset) -> _Account:

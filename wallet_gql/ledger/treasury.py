@@ -3,6 +3,8 @@
 Slots are about speed: the locks make any slot correct. The treasury's balance is the sum of its stripes.
 """
 
+import random
+from collections.abc import Iterable
 from typing import Final
 
 from asyncpg import Connection
@@ -15,21 +17,29 @@ SLOT_COUNT: Final = 64
 # The first of the two keys of the advisory locks that hold the slots ("slot" in ASCII).
 _SLOT_LOCK_CLASS: Final = 0x736C6F74
 
+_OPEN_STRIPES: Final = """
+INSERT INTO wallet (shard, kind, owner_id)
+SELECT shard, $1, $2
+  FROM unnest($3::smallint[]) AS wanted(shard)
+ WHERE NOT EXISTS (SELECT FROM wallet w WHERE (w.shard, w.kind, w.owner_id) = (wanted.shard, $1, $2))
+ ORDER BY shard
+    ON CONFLICT (shard, kind, owner_id) DO NOTHING
+"""
+
 
 async def claim_slot(connection: Connection) -> int:
-    """Claim the lowest free slot for as long as this connection lives; slot 0, shared, when all are taken."""
+    """Claim the lowest free slot for as long as this connection lives; when all are taken, share any."""
     for slot in range(SLOT_COUNT):
         if await connection.fetchval("SELECT pg_try_advisory_lock($1, $2)", _SLOT_LOCK_CLASS, slot):
             return slot
-    return 0
+    return any_slot()
 
 
-async def open_stripes(connection: Connection, slot: int, shard_count: int) -> None:
-    """Open the slot's treasury wallets, one a shard, where they are missing."""
-    await connection.execute(
-        "INSERT INTO wallet (shard, kind, owner_id) SELECT shard, $1, $2 FROM generate_series(0, $3 - 1) AS shard"
-        " ON CONFLICT (shard, kind, owner_id) DO NOTHING",
-        WalletKind.TREASURY,
-        str(slot),
-        shard_count,
-    )
+def any_slot() -> int:
+    """Choose a slot without holding it: workers that cannot know of each other are spread over all of them."""
+    return random.randrange(SLOT_COUNT)  # noqa: S311 - no secret
+
+
+async def open_stripes(connection: Connection, slot: int, shards: Iterable[int]) -> None:
+    """Open the slot's treasury wallets, one a shard, where they are missing; what is there costs no id."""
+    await connection.execute(_OPEN_STRIPES, WalletKind.TREASURY, str(slot), list(shards))

@@ -131,7 +131,7 @@ class GroupCommit:
         """Post against the stripes of `slot`; `queue_size_max` requests may wait, a quarter of them for one wallet."""
         self.figures = Figures()
         self._engine = engine
-        self._slot = slot
+        self.slot = slot
         self._deadline_seconds = deadline_seconds
         usable_seconds = max(deadline_seconds - 2 * MARGIN_SECONDS, deadline_seconds / 2)
         self._batch_seconds_max = usable_seconds / BATCHES_PER_DEADLINE
@@ -357,7 +357,7 @@ class GroupCommit:
                 ) as connection:
                     if wait:
                         await wait_in_line(connection, batch[0].wallet, left_seconds)
-                    return await post_batch(connection, requests, self._slot, wait=wait)
+                    return await post_batch(connection, requests, self.slot, wait=wait)
             except StillBusy:
                 return [WalletBusy()] * len(batch)
 

@@ -1,28 +1,32 @@
 """Opens the ledger for a worker: connections, its own treasury stripes, and what never changes."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 from uuid import UUID
 
+import structlog
 from asyncpg import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from wallet_gql.db.connecting import is_standby
 from wallet_gql.db.engine import connect, create_engine, lend
-from wallet_gql.db.migrations import check_at_head
+from wallet_gql.db.migrations import UnfitDatabase, check_at_head
 from wallet_gql.domain.model import Asset, Balance, Entry, Outcome, PostingRequest, TransactionView, Wallet
 from wallet_gql.ledger import reads
 from wallet_gql.ledger.armour import check_armour
-from wallet_gql.ledger.treasury import SLOT_COUNT, claim_slot, open_stripes
+from wallet_gql.ledger.treasury import any_slot, claim_slot, open_stripes
 from wallet_gql.operations.group_commit import GroupCommit
 from wallet_gql.operations.outcomes import Outcomes
 from wallet_gql.operations.read_batches import ReadBatch
 from wallet_gql.settings import Settings
 
 CLOSED_WITHIN_SECONDS: Final = 2
+SLOT_CHECKED_EVERY_SECONDS: Final = 5
+
+_log = structlog.get_logger()
 
 Post: TypeAlias = Callable[[PostingRequest], Awaitable[Outcome]]
 
@@ -49,15 +53,19 @@ class Ledger:
     engine: AsyncEngine
     settings: Settings
     shard_count: int
-    slot: int
     assets: dict[str, Asset]
     reads: Reads
     outcomes: Outcomes
     commits: GroupCommit
     post: Post
 
+    @property
+    def slot(self) -> int:
+        """The slot whose treasury stripes are posted against; it changes when the session that holds it ends."""
+        return self.commits.slot
 
-class ShardCountDiffers(Exception):
+
+class ShardCountDiffers(UnfitDatabase):
     """The settings name another number of shards than the database was made with."""
 
 
@@ -65,7 +73,7 @@ class ShardCountDiffers(Exception):
 async def open_ledger(settings: Settings) -> AsyncIterator[Ledger]:
     """Open the ledger of the configured database until the block ends.
 
-    Raises `SchemaNotAtHead`, `ArmourDamaged` or `ShardCountDiffers` for a database that this version must not write to.
+    Raises `UnfitDatabase` for one that this version must not write to, or whatever stopped it from finding out.
     """
     async with AsyncExitStack() as stack:
         engine = create_engine(settings)
@@ -80,32 +88,87 @@ async def open_ledger(settings: Settings) -> AsyncIterator[Ledger]:
                     f" says {settings.shard_count}: set it to {shard_count}."
                 )
             assets = {asset.code: asset for asset in await reads.read_assets(connection)}
-        if settings.pgbouncer:
-            # No session is ours there, so no lock of a session: workers that share a slot wait for each other.
-            slot = os.getpid() % SLOT_COUNT
-        else:
-            # Held open, outside the pool's turn-over: the slot is ours for as long as this connection lives.
-            slot = await claim_slot(await stack.enter_async_context(lend(engine)))
-        async with connect(engine) as connection:
-            await open_stripes(connection, slot, shard_count)
+        holding = await stack.enter_async_context(AsyncExitStack())
+        slot, session = await holding.enter_async_context(_slot(engine, settings, shard_count))
         commits = GroupCommit(
             engine,
             slot,
             deadline_seconds=settings.request_deadline_seconds,
             queue_size_max=settings.queue_size_max,
         )
-        stack.push_async_callback(commits.close)
-        yield Ledger(
+        ledger = Ledger(
             engine=engine,
             settings=settings,
             shard_count=shard_count,
-            slot=slot,
             assets=assets,
             reads=_batched_reads(engine, settings.request_deadline_seconds),
             outcomes=Outcomes(engine, settings.request_deadline_seconds),
             post=commits.post,
             commits=commits,
         )
+        if session is not None:
+            stack.push_async_callback(end, asyncio.create_task(_keep_slot(ledger, holding, session)))
+        stack.push_async_callback(commits.close)
+        yield ledger
+
+
+@asynccontextmanager
+async def _slot(
+    engine: AsyncEngine, settings: Settings, shard_count: int
+) -> AsyncIterator[tuple[int, Connection | None]]:
+    """Have a slot whose stripes are open, and the session that holds it, until the block ends."""
+    if settings.pgbouncer:
+        # No session is ours there, so no lock of a session: workers that share a slot wait for each other.
+        slot = any_slot()
+        async with connect(engine) as connection:
+            await open_stripes(connection, slot, range(shard_count))
+        yield slot, None
+        return
+    async with lend(engine) as session:
+        try:
+            slot = await claim_slot(session)
+            await open_stripes(session, slot, range(shard_count))
+            yield slot, session
+        finally:
+            # The slot is free when the session ends: it must not go back to the pool with it.
+            session.terminate()
+
+
+async def _keep_slot(ledger: Ledger, holding: AsyncExitStack, session: Connection) -> None:
+    """Claim a slot again whenever the session that holds one is lost: nobody else knows that it is ours."""
+    while True:
+        await _is_lost(session)
+        await holding.aclose()
+        try:
+            slot, found = await holding.enter_async_context(_slot(ledger.engine, ledger.settings, ledger.shard_count))
+        except Exception as error:  # noqa: BLE001 - a worker without a slot of its own is slower, and no worse
+            _log.warning("no slot", reason=str(error))
+            await asyncio.sleep(SLOT_CHECKED_EVERY_SECONDS)
+        else:
+            assert found is not None
+            ledger.commits.slot, session = slot, found
+            _log.info("slot", slot=slot)
+
+
+async def _is_lost(session: Connection) -> None:
+    """Return when a session has ended, fallen silent, or become a standby's."""
+    has_ended = asyncio.Event()
+    session.add_termination_listener(lambda _: has_ended.set())
+    while not (session.is_closed() or is_standby(session)):
+        with suppress(TimeoutError):
+            await asyncio.wait_for(has_ended.wait(), SLOT_CHECKED_EVERY_SECONDS)
+        try:
+            async with asyncio.timeout(SLOT_CHECKED_EVERY_SECONDS):
+                await session.execute("SELECT 1")
+        except Exception:  # noqa: BLE001 - whatever stops it from answering
+            return
+
+
+async def end(task: asyncio.Task[None]) -> None:
+    """Cancel a task and wait for its end."""
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 async def _close(engine: AsyncEngine) -> None:
