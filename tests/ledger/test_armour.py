@@ -28,8 +28,7 @@ def test_a_whole_armour_has_no_damage(settings: Settings) -> None:
 
 LAW = "CREATE OR REPLACE FUNCTION entry_law() RETURNS trigger LANGUAGE plpgsql"
 LAW_SETTINGS = (
-    "SET search_path = public, pg_temp SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off"
-    " SET jit = off"
+    "SET search_path = public, pg_temp SET enable_sort = off SET enable_incremental_sort = off SET jit = off"
 )
 LEGS_INDEX = "entry_shard_transaction_id_account_id_key"
 ENABLED_ALWAYS = "but should be enabled always"
@@ -88,12 +87,12 @@ DAMAGE: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
         [("body of function refuse_change()", "is not what the migrations made")],
     ),
     "a setting of a law": (
-        ("ALTER FUNCTION entry_law() RESET enable_seqscan",),
-        [("settings of function entry_law()", "is enable_hashjoin=off; enable_mergejoin=off; jit=off; search_path=")],
+        ("ALTER FUNCTION entry_law() RESET enable_sort",),
+        [("settings of function entry_law()", "is enable_incremental_sort=off; jit=off; search_path=")],
     ),
     "the search path of a law": (
         ("ALTER FUNCTION transaction_law() SET search_path = pg_temp, public",),
-        [("settings of function transaction_law()", "is enable_hashjoin=off; ")],
+        [("settings of function transaction_law()", "is enable_incremental_sort=off; enable_sort=off; ")],
     ),
     "a law with its owner's rights": (
         ("ALTER FUNCTION entry_law() SECURITY DEFINER",),

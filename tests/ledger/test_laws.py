@@ -338,7 +338,7 @@ async def test_legs_that_balance_between_two_transactions_only_are_refused(owner
 async def legs_added_to(owner: Owner, moved: TransactionRow) -> tuple[EntryRow, EntryRow]:
     """Return a pair that balances, between accounts that were never used, for a transaction that has its legs."""
     user = await account_of(owner.connection, owner.shard, owner.id, "DIAMOND")
-    treasury = await account_of(owner.connection, owner.shard, new_owner_id(), "DIAMOND", WalletKind.TREASURY)
+    treasury = await account_of(owner.connection, owner.shard, "40", "DIAMOND", WalletKind.TREASURY)
     leg = EntryRow(owner.shard, user.id, 1, moved.id, moved.type, 5, 5, may_go_negative=False,
                    executed_at=moved.executed_at)  # fmt: skip
     return leg, replace(leg, account_id=treasury.id, amount=-5, balance_after=-5, may_go_negative=True)
@@ -375,7 +375,7 @@ async def test_more_legs_than_the_type_has_are_refused(owner: Owner) -> None:
 
 async def test_three_legs_that_balance_are_refused(owner: Owner) -> None:
     moved = await owner.movement(10)
-    second = await account_of(owner.connection, owner.shard, new_owner_id(), kind=WalletKind.TREASURY)
+    second = await account_of(owner.connection, owner.shard, "41", kind=WalletKind.TREASURY)
     moved = moved.altered("treasury", amount=-4, balance_after=moved.treasury.balance_after + 6)
     leg = replace(moved.treasury, account_id=second.id, seq=1, amount=-6, balance_after=-6)
     async with refused(owner.connection, CHECK_VIOLATION, "entry_law_shape", WRONG_LEGS):
@@ -384,7 +384,7 @@ async def test_three_legs_that_balance_are_refused(owner: Owner) -> None:
 
 async def test_a_transaction_between_two_stripes_is_refused(owner: Owner) -> None:
     moved = await owner.movement(10)
-    second = await account_of(owner.connection, owner.shard, new_owner_id(), kind=WalletKind.TREASURY)
+    second = await account_of(owner.connection, owner.shard, "42", kind=WalletKind.TREASURY)
     moved = moved.altered("user", account_id=second.id, seq=1, balance_after=10, may_go_negative=True)
     async with refused(owner.connection, CHECK_VIOLATION, "entry_law_shape", WRONG_LEGS):
         await insert(owner.connection, moved)

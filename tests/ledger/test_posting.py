@@ -298,7 +298,7 @@ async def test_a_spend_from_an_account_that_was_never_used_is_refused_without_op
 async def test_an_owner_s_times_never_run_backwards(ledger: Ledger, server_connection: Connection) -> None:
     [owner] = await owners_of_shard(ledger, 0, 1)
     ahead = await movement(
-        server_connection, 0, owner, 50, slot="ahead", executed_at=datetime.now(UTC) + timedelta(seconds=30)
+        server_connection, 0, owner, 50, slot="44", executed_at=datetime.now(UTC) + timedelta(seconds=30)
     )
     await insert(server_connection, ahead)
     mine = posted(await post_one(ledger, request(ledger, owner, SPEND, 1)))
@@ -345,7 +345,7 @@ async def test_an_owner_more_than_a_minute_ahead_of_the_clock_waits_for_it(
     transaction = server_connection.transaction()
     await transaction.start()
     planted = await movement(
-        server_connection, 2, ahead, 50, slot="ahead", executed_at=datetime.now(UTC) + timedelta(minutes=2)
+        server_connection, 2, ahead, 50, slot="44", executed_at=datetime.now(UTC) + timedelta(minutes=2)
     )
     await insert(server_connection, planted)
     asked = [request(ledger, ahead, TOP_UP, 1), spend, request(ledger, other, TOP_UP, 1), replace(known)]
@@ -474,10 +474,10 @@ async def test_a_stripe_at_its_upper_bound_refuses_nobody_and_keeps_nothing(
     slot = 56
     await open_stripes(server_connection, slot, range(ledger.shard_count))
     whales = await owners_of_shard(ledger, 3, 9)
-    await bring_to(server_connection, 3, "whales", whales, TREASURY_MINOR_MAX)
+    await bring_to(server_connection, 3, "45", whales, TREASURY_MINOR_MAX)
     await bring_to(server_connection, 3, slot, whales, 10 - TREASURY_MINOR_MAX)
     whale = whales[-1]
-    await insert(server_connection, await movement(server_connection, 3, whale, 10, slot="whales again"))
+    await insert(server_connection, await movement(server_connection, 3, whale, 10, slot="46"))
     over, last = await post_all(ledger, [request(ledger, whale, SPEND, 11), request(ledger, whale, SPEND, 10)], slot)
     assert isinstance(over, Unavailable)
     assert posted(last).balance.amount_minor == 10
