@@ -299,7 +299,7 @@ async def test_an_account_s_times_never_run_backwards(ledger: Ledger, server_con
     await open_stripes(server_connection, slot, ledger.shard_count)
     [owner, other] = await owners_of_shard(ledger, 0, 2)
     ahead = await movement(
-        server_connection, 0, owner, 50, slot=slot, executed_at=datetime.now(UTC) + timedelta(days=1)
+        server_connection, 0, owner, 50, slot=slot, executed_at=datetime.now(UTC) + timedelta(seconds=30)
     )
     await insert(server_connection, ahead)
     future = ahead.transaction.executed_at
@@ -315,7 +315,7 @@ async def test_within_a_batch_times_never_run_backwards(ledger: Ledger, server_c
     await open_stripes(server_connection, slot, ledger.shard_count)
     [ahead, behind] = await owners_of_shard(ledger, 1, 2)
     planted = await movement(
-        server_connection, 1, ahead, 50, slot="elsewhere", executed_at=datetime.now(UTC) + timedelta(days=1)
+        server_connection, 1, ahead, 50, slot=62, executed_at=datetime.now(UTC) + timedelta(seconds=30)
     )
     await insert(server_connection, planted)
     outcomes = await post_all(
@@ -437,9 +437,9 @@ async def test_a_treasury_stripe_reaches_its_upper_bound_and_no_further(
     slot = 56
     await open_stripes(server_connection, slot, ledger.shard_count)
     [whale] = await owners_of_shard(ledger, 3, 1)
-    await insert(server_connection, await movement(server_connection, 3, whale, TREASURY_MINOR_MAX, slot="whales"))
+    await insert(server_connection, await movement(server_connection, 3, whale, TREASURY_MINOR_MAX, slot=58))
     await insert(server_connection, await movement(server_connection, 3, whale, 10 - TREASURY_MINOR_MAX, slot=slot))
-    await insert(server_connection, await movement(server_connection, 3, whale, 10, slot="whales again"))
+    await insert(server_connection, await movement(server_connection, 3, whale, 10, slot=59))
     over, last = await post_all(ledger, [request(ledger, whale, SPEND, 11), request(ledger, whale, SPEND, 10)], slot)
     assert refused(over).code is OutcomeCode.BALANCE_LIMIT_EXCEEDED
     assert posted(last).balance.amount_minor == 10

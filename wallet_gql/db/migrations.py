@@ -19,6 +19,10 @@ from wallet_gql.db.tables import metadata
 MIGRATION_ADVISORY_LOCK: Final = 0x77616C6C6574  # "wallet" in ASCII
 
 
+WRITTEN_BY_MIGRATIONS: Final = frozenset({"transaction_shape"})
+"""Tables that the serving role only reads."""
+
+
 class SchemaNotAtHead(Exception):
     """The database's schema is not the one that this version of the service works with."""
 
