@@ -15,7 +15,6 @@ import structlog
 from armoured import as_server, damage_of, fill, is_shut
 from asyncpg import Connection
 from conftest import add_assets, database, execute, settings_for
-from direct import TABLES
 from pydantic import SecretStr
 from sqlalchemy import make_url
 
@@ -42,7 +41,12 @@ def serving(own: Settings, damage: Callable[..., None], worker_id: str) -> Itera
         damage(f"REASSIGN OWNED BY {role} TO wallet_owner", f"DROP OWNED BY {role}", f"DROP ROLE {role}")
 
 
-ALL_TABLES: Final = sorted((*TABLES, "alembic_version"))
+ALL_TABLES: Final = sorted(expected_armour()["table"])
+
+
+def may_insert(table: str) -> bool:
+    return f"INSERT ON TABLE {table}" in expected_armour()["rights"]
+
 
 # What is done to a role, and how each thing that is found of it begins.
 OF_ROLES: Final = {
@@ -56,7 +60,7 @@ OF_ROLES: Final = {
         f"has {right}, granted to pg_write_all_data: revoke it"
         for right in (
             *(f"DELETE ON TABLE {table}" for table in ALL_TABLES),
-            "INSERT ON TABLE alembic_version",
+            *(f"INSERT ON TABLE {table}" for table in ALL_TABLES if not may_insert(table)),
             *(f"UPDATE ON SEQUENCE {table}_id_seq" for table in ("account", "asset", "wallet")),
             *(f"UPDATE ON TABLE {table}" for table in ALL_TABLES),
         )
@@ -65,9 +69,7 @@ OF_ROLES: Final = {
         f"owns {thing}, or is a member of its owner: "
         for thing in (
             "database {database}",
-            "function entry_law",
-            "function refuse_change",
-            "function transaction_law",
+            *(f"function {name.removesuffix('()')}" for name in sorted(expected_armour()["function"])),
             "schema public",
             *(f"table {table}" for table in ALL_TABLES),
         )

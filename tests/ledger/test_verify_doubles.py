@@ -81,7 +81,7 @@ async def test_a_second_wallet_for_one_owner_is_found(books: Books) -> None:
 async def test_a_wallet_that_is_there_twice_is_found(books: Books) -> None:
     await books.execute(
         *(
-            f"ALTER TABLE wallet DROP CONSTRAINT {name} CASCADE"
+            f"ALTER TABLE wallet DROP CONSTRAINT IF EXISTS {name} CASCADE"
             for name in ("wallet_pkey", "wallet_shard_kind_owner_id_key", "wallet_shard_id_kind_key")
         ),
         f"INSERT INTO wallet OVERRIDING SYSTEM VALUE SELECT * FROM wallet WHERE id = {books.wallet}",
@@ -154,7 +154,10 @@ async def test_entries_in_the_future_are_found(books: Books) -> None:
 async def test_entries_without_a_time_are_found(books: Books, time: str, fault: str) -> None:
     view = books.history.diamond
     for table, column in (("entry", "transaction_id"), ("transaction", "id")):
-        await books.execute(f"UPDATE {table} SET executed_at = '{time}' WHERE {column} = '{view.id}'")
+        await books.execute(
+            f"ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {table}_executed_at_check",
+            f"UPDATE {table} SET executed_at = '{time}' WHERE {column} = '{view.id}'",
+        )
     found = [(row, told) for check, row, told in await books.findings() if check == "chain"]
     row = f"account {view.account_id} ({ALICE_ID}), seq 1"
     assert any(name == row and told.startswith(fault) for name, told in found)

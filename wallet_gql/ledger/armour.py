@@ -1,8 +1,8 @@
 """The armour: what in the database itself keeps the books right, compared with what the migrations made.
 
-Tables, columns, constraints, indexes, triggers and their functions must be as `armour.json` says, the rights of the
-session's role no wider, and what makes a commit durable switched on. Other objects beside ours are nobody's business,
-except what changes how our tables work: rules, row security, children.
+Tables, columns, constraints, indexes, triggers and their functions, and the rows that only migrations write, must be as
+`armour.json` says; the rights of the session's role must be no wider; what makes a commit durable must be on. Other
+objects beside ours are nobody's business, except what changes how our tables work: rules, row security, children.
 
 `armour.json` is made from a freshly migrated database (`make armour`), in words that are the same on PostgreSQL 16 to
 18 and after pg_restore. Five statements, some 20 ms: quick enough for a readiness check.
@@ -18,7 +18,7 @@ import orjson
 import structlog
 from asyncpg import Connection
 
-from wallet_gql.db.migrations import UnfitDatabase
+from wallet_gql.db.migrations import WRITTEN_BY_MIGRATIONS, UnfitDatabase
 from wallet_gql.db.tables import metadata
 from wallet_gql.ledger.verify import Finding
 
@@ -29,7 +29,7 @@ _TABLES: Final = (*sorted(metadata.tables), "alembic_version")
 _NAMED_MAX: Final = 20
 """Findings that a refusal to start names; `verify` names all."""
 
-_PARTS: Final = {"state of trigger", "settings of function", "body of function"}
+_PARTS: Final = {"state of trigger", "settings of function", "body of function", "rows of table"}
 
 _ROLE_OF_ITS_OWN: Final = "serve as a role of its own that may read and append (deploy/create-database.sh)"
 
@@ -246,6 +246,9 @@ async def _read_objects(
     for kind, name, text in await connection.fetch(_OBJECTS, list(_TABLES), functions):
         # A body is kept by its lines, so that people can review what changes.
         found[kind][name] = text.split("\n") if kind == "body of function" else text
+    for table in sorted(WRITTEN_BY_MIGRATIONS & found["table"].keys()):
+        rows = await connection.fetch(f"SELECT t::text FROM {table} t ORDER BY 1")
+        found["rows of table"][table] = [row for (row,) in rows]
     return {kind: dict(sorted(found[kind].items())) for kind in found}
 
 
