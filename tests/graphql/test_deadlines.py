@@ -8,7 +8,7 @@ from endpoint import Endpoint
 from factories import new_owner, new_owner_id
 from proxy import open_through_proxy
 
-from wallet_gql.graphql import documents
+from wallet_gql.graphql import documents, turns
 from wallet_gql.operations.opening import Ledger
 from wallet_gql.settings import Settings
 
@@ -49,7 +49,10 @@ async def test_a_silent_database_is_unavailable_to_reads_and_to_opening_a_wallet
         assert opened == {"data": {"openWallet": {"__typename": "OpenWalletPayload"}}}
 
 
-async def test_a_costly_query_that_never_has_its_turn_is_overload_and_others_go_on(ledger: Ledger) -> None:
+async def test_a_costly_query_that_never_has_its_turn_is_overload_and_others_go_on(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "HELD_SECONDS_MAX", PATIENCE_SECONDS)
     endpoint = Endpoint(ledger, request_deadline_seconds=DEADLINE_SECONDS)
     owner = await new_owner(ledger, gold=7)
     async with endpoint.endpoint._costly_turns.turn(1000):

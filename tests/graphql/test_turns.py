@@ -15,6 +15,7 @@ from conftest import Served, environment
 from factories import new_owner, post
 
 from wallet_gql.domain.errors import Overloaded
+from wallet_gql.graphql import turns
 from wallet_gql.graphql.turns import Turns
 from wallet_gql.operations.opening import open_ledger
 from wallet_gql.settings import Settings
@@ -127,6 +128,25 @@ async def test_caller_that_goes_away_keeps_no_turn(line: Line) -> None:
 
     assert line.served == ["d4", "f90"]
     assert line.refused == []
+
+
+async def test_turn_that_is_held_for_long_is_passed_on_once(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "HELD_SECONDS_MAX", 0.05)
+    async with line.turns.turn(1):
+        await line.come("a1", "b2")
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await asyncio.gather(*line.tasks.values())
+        # Whoever has the turn now has it alone, also when the one that was passed over ends.
+        monkeypatch.setattr(turns, "HELD_SECONDS_MAX", PATIENCE_SECONDS)
+        holder = line.turns.turn(1)
+        await holder.__aenter__()
+    await line.come("c1")
+    await asyncio.sleep(0.1)
+    assert line.served == ["a1", "b2"]
+    await holder.__aexit__(None, None, None)
+    await line.end()
+
+    assert line.served == ["a1", "b2", "c1"]
 
 
 async def test_error_in_a_turn_passes_it_on(line: Line) -> None:

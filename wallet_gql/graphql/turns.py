@@ -3,6 +3,7 @@
 A connection has one request under way at a time, so each waits with one. The lightest goes first, so that an ordinary
 page does not stand behind whoever asks for everything; every other turn is that of who has waited longest, so that
 nobody is passed for ever. Where the line would grow too heavy, the heaviest in it is refused, the last of equals.
+Whoever waits for the database meanwhile, or for a wallet's lock, does not hold the loop: the turn is passed on soon.
 """
 
 import asyncio
@@ -11,6 +12,9 @@ from contextlib import asynccontextmanager
 from typing import Final, NamedTuple
 
 from wallet_gql.domain.errors import Overloaded
+
+HELD_SECONDS_MAX: Final = 1
+"""Whoever is not done by then goes on beside the next."""
 
 
 class _Waiting(NamedTuple):
@@ -35,10 +39,20 @@ class Turns:
         if self._is_taken:
             await self._wait(weight)
         self._is_taken = True
+        is_held = True
+
+        def pass_on() -> None:
+            nonlocal is_held
+            if is_held:
+                is_held = False
+                self._pass_on()
+
+        timer = asyncio.get_running_loop().call_later(HELD_SECONDS_MAX, pass_on)
         try:
             yield
         finally:
-            self._pass_on()
+            timer.cancel()
+            pass_on()
 
     async def _wait(self, weight: int) -> None:
         waiting = _Waiting(weight, asyncio.get_running_loop().create_future())
