@@ -582,6 +582,8 @@ PATIENCE: Final = {
 async def test_stopped_server_finishes_requests_in_flight(own: Shell) -> None:
     await asyncio.to_thread(own.run, "seed")
     holder = await asyncpg.connect(plain(own.environment["DATABASE_URL"]))
+    # What a transaction has seen of other sessions' states, it goes on to see.
+    watcher = await asyncpg.connect(plain(own.environment["DATABASE_URL"]))
     with own.serve(**PATIENCE) as serving:
         key = uuid4()
         query = f"""mutation {{ topUp(input: {{ownerId: "demo-alice", amount: 1, idempotencyKey: "{key}"}}) {{
@@ -591,8 +593,8 @@ async def test_stopped_server_finishes_requests_in_flight(own: Shell) -> None:
         await transaction.start()
         await holder.execute("SELECT FROM wallet WHERE owner_id = 'demo-alice' FOR NO KEY UPDATE")
         asked = asyncio.create_task(asyncio.to_thread(serving.ask, query))
-        while not await blocked(holder):
-            await holder.execute("SELECT pg_sleep(0.01)")
+        while not await blocked(watcher):
+            await asyncio.sleep(0.01)
 
         serving.process.send_signal(signal.SIGTERM)
         while await listens(serving):
@@ -605,6 +607,7 @@ async def test_stopped_server_finishes_requests_in_flight(own: Shell) -> None:
         code = await asyncio.to_thread(serving.end)
 
     await holder.close()
+    await watcher.close()
     assert response.json() == {"data": {"topUp": {"balance": {"amount": "800"}}}}
     assert code == 143
     assert (await asyncio.to_thread(own.run, "verify")).returncode == 0
