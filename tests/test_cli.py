@@ -535,14 +535,14 @@ def test_serve_beyond_loopback_warns(shell: Shell) -> None:
     assert "WALLET_ALLOWED_HOSTS" in log
 
 
-def test_an_ipv6_address_is_said_in_brackets(shell: Shell) -> None:
-    with shell.serve("--host", "::1") as serving:
+def test_an_ipv6_address_is_said_in_brackets(own: Shell) -> None:
+    with own.serve("--host", "::1", "--demo") as serving:
         said = "".join(serving.said)
         found = re.search(r"^Serving (http://\[::1\]:\d+/graphql)", said, re.MULTILINE)
         assert found is not None
         assert httpx.post(found[1], json={"query": "{ __typename }"}).status_code == 200
 
-    assert re.search(r"^curl -s http://\[::1\]:\d+/graphql ", said, re.MULTILINE)
+    assert re.search(r"^curl .*'http://\[::1\]:\d+/graphql' ", said, re.MULTILINE)
     assert "WARNING" not in "".join(serving.log)
 
 

