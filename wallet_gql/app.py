@@ -250,7 +250,10 @@ class Front:
             message = "The request has no Host header, or several: send exactly one."
         else:
             shown = ascii(host[:64].decode("latin-1"))
-            message = f"Host {shown} is not a name of this server: send one that is, or have the operator add it to WALLET_ALLOWED_HOSTS."
+            message = (
+                f"Host {shown} is not a name of this server:"
+                " send one that is, or have the operator add it to WALLET_ALLOWED_HOSTS."
+            )
 
         async def answer(scope: Scope, receive: Receive, send: Send) -> None:
             await _refusal(scope, 400, message)(scope, receive, send)

@@ -314,7 +314,7 @@ def add_asset(
 def verify(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Prove that the books and what protects them are intact. Exit code 0: every invariant holds; 1: what is broken is listed."""
+    """Prove that the books and what protects them are intact. Exit code 0: all is well; 1: what is broken is listed."""
 
     async def prove(settings: Settings) -> proof.Proof:
         with Progress(console=_errors, transient=True, disable=not _errors.is_terminal) as progress:

@@ -22,7 +22,7 @@ INPUT: Final = {"ownerId": "a", "amount": "1", "idempotencyKey": KEY}
 RIGHT: Final = {"f": 1, "o": "a", "ids": ["a"], "b": True}
 
 # A kind of value each, and text that looks like Python's.
-VALUES: Final = (
+VALUES: Final[tuple[Any, ...]] = (
     None,
     True,
     False,
@@ -97,32 +97,31 @@ def test_no_words_of_python(documents: Documents, text: str, variables: dict[str
         (
             POST,
             {"i": None},
-            "Variable '$i' has invalid value: A value of type 'TopUpInput!' must not be null: send one.",
+            "A value of type 'TopUpInput!' must not be null: send one.",
         ),
         (
             POST,
             {},
-            "Variable '$i' has invalid value: A value of type 'TopUpInput!' is required, but it was not provided: send one.",
+            "A value of type 'TopUpInput!' is required, but it was not provided: send one.",
         ),
         ("{ wallet(ownerId: null) { id } }", {}, "A value of type 'String!' must not be null: send one."),
         (
             POST,
             {"i": {**INPUT, "ownerId": {"a": [None, True, "it's", 'q"']}}},
-            "Variable '$i' has invalid value at .ownerId: String cannot represent a non string value:"
-            r""" {"a": [null, true, "it's", "q\""]}""",
+            r"""String cannot represent a non string value: {"a": [null, true, "it's", "q\""]}""",
         ),
         (
             READ,
             {**RIGHT, "f": "'\"None"},
-            "Variable '$f' has invalid value: Int cannot represent non-integer value:"
-            r''' "'\"None"''',
+            r'''Int cannot represent non-integer value: "'\"None"''',
         ),
         # A literal is shown as it was sent: True is an enum's value here.
         ("{ wallet(ownerId: True) { id } }", {}, "String cannot represent a non string value: True"),
     ],
 )
 def test_values_as_they_were_sent(documents: Documents, text: str, variables: dict[str, Any], message: str) -> None:
-    assert messages(documents, text, variables) == [message]
+    [found] = messages(documents, text, variables)
+    assert re.sub(r"^Variable .* has invalid value( at \S+)?: ", "", found) == message
 
 
 def test_null_that_comes_too_late(documents: Documents) -> None:

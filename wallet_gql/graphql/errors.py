@@ -105,7 +105,7 @@ def _format(error: GraphQLError, request_id: str) -> dict[str, Any]:
 
 
 def _in_plain_words(error: GraphQLError) -> str:
-    """Return an error's message without Python's words: graphql-core has some for null, and in values that it quotes."""
+    """Return an error's message without Python's words, which graphql-core has for null and in values it quotes."""
     message = error.message
     # Only what is wrong with a variable has another GraphQL error for its cause; literals are quoted as GraphQL.
     if isinstance(error.original_error, GraphQLError):

@@ -148,7 +148,8 @@ class _Walk:
         _refuse("directives", self._directives, limits.directives)
         if cost > limits.cost:
             raise GraphQLError(
-                f"The operation costs {cost}, but at most {limits.cost} is allowed: ask for smaller pages or fewer fields."
+                f"The operation costs {cost}, but at most {limits.cost} is allowed:"
+                " ask for smaller pages or fewer fields."
             )
         return Size(cost, len(groups))
 

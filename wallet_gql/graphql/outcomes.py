@@ -28,7 +28,7 @@ class KeyOutcomeState(Enum):
 
 
 @strawberry.type(
-    description="What became of the request that an idempotency key was sent with. Fields are added as the service grows."
+    description="What became of the request that an idempotency key was sent with. Fields are added over time."
 )
 class KeyOutcome:
     """What became of a request."""

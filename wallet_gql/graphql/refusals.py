@@ -54,7 +54,7 @@ class Error:
     code: ErrorCode = strawberry.field(description="Tells refusals apart.")
     message: str = strawberry.field(description="An explanation for people; may change.")
     retryable: bool = strawberry.field(
-        description="Whether it can help to send the same request again with the same key, without changing anything else."
+        description="Whether it can help to send the same request again with the same key and nothing else changed."
     )
 
 

@@ -4,6 +4,7 @@ What a scalar cannot parse is a `BAD_USER_INPUT` error of the request. Values ar
 of a document; both are read alike.
 """
 
+import json
 import re
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -91,7 +92,7 @@ def _parse_datetime_literal(node: ValueNode, _variables: Any = None) -> datetime
 
 
 def _shorten(text: str) -> str:
-    return ascii(text if len(text) <= 40 else text[:40] + "…")
+    return json.dumps(text if len(text) <= 40 else text[:40] + "…")
 
 
 def kind(value: object) -> str:
@@ -130,7 +131,7 @@ SCALARS: Final[dict[object, ScalarDefinition]] = {
     ),
     UUID: strawberry.scalar(
         name="UUID",
-        description="A UUID of version 4 (which callers should send) or 7. Upper and lower case are read; lower case is written.",
+        description="A UUID of version 4 (which callers should send) or 7. Any case is read; lower case is written.",
         specified_by_url="https://www.rfc-editor.org/rfc/rfc9562",
         serialize=str,
         parse_value=parse_uuid,

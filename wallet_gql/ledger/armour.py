@@ -291,7 +291,8 @@ async def _excess(connection: Connection, expected: Mapping[str, Any]) -> list[F
         faults.append("may set session_replication_role: revoke it")
     if role["is_replica"]:
         faults.append(
-            "works with session_replication_role = replica, which skips foreign keys: reset it with ALTER ROLE … RESET session_replication_role"
+            "works with session_replication_role = replica, which skips foreign keys:"
+            " use ALTER ROLE … RESET session_replication_role"
         )
     if role["is_owner"] and role["is_embedded"]:
         _log.warning("one role owns the tables and serves", role=role["rolname"], remedy=_ROLE_OF_ITS_OWN)
