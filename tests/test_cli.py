@@ -235,7 +235,7 @@ def test_serve_names_a_taken_port_and_the_remedy(shell: Shell) -> None:
 def test_database_that_was_never_migrated_is_refused(empty: Shell, command: list[str]) -> None:
     line = one_line(empty.run(*command))
 
-    assert "schema is at nothing" in line
+    assert "schema is at no revision" in line
     assert "run `wallet-gql migrate`" in line
 
 
@@ -349,7 +349,7 @@ def test_damaged_armour_is_refused_by_name(own: Shell, postgres: EmbeddedPostgre
 
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.splitlines() == [
-        "Error: Nothing may be posted to this database, for what keeps its books right is damaged:",
+        "Error: Nothing may be posted to this database, because what keeps its books right is damaged:",
         f"  {DISABLED}",
         'Restore it (docs/operations.md, "The armour"), then prove the books: wallet-gql verify.',
     ]
@@ -593,7 +593,7 @@ async def test_stopped_server_finishes_requests_in_flight(own: Shell) -> None:
         await transaction.start()
         await holder.execute("SELECT FROM wallet WHERE owner_id = 'demo-alice' FOR NO KEY UPDATE")
         asked = asyncio.create_task(asyncio.to_thread(serving.ask, query))
-        while not await blocked(watcher):
+        while not await blocked(watcher):  # noqa: ASYNC110 - another session waits, without an event of ours
             await asyncio.sleep(0.01)
 
         serving.process.send_signal(signal.SIGTERM)

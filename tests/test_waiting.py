@@ -224,5 +224,5 @@ def test_what_waiting_cannot_cure_ends_it_with_a_status(own_server: OwnServer, t
         service.end()
     told = service.logged("cannot serve")
     assert len(told) >= int(workers)
-    assert "schema is at nothing" in told[0]["reason"]
+    assert "schema is at no revision" in told[0]["reason"]
     assert "run `wallet-gql migrate`" in told[0]["reason"]

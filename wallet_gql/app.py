@@ -169,7 +169,9 @@ def _health(*, is_healthy: bool, **more: str) -> JSONResponse:
 
 def refuse(request: Request, error: HTTPException) -> JSONResponse:
     """Answer what no route takes."""
-    message = "Nothing is here: the API is at /graphql." if error.status_code == 404 else f"{error.detail}."
+    message = (
+        "There is nothing at this path: the API is at /graphql." if error.status_code == 404 else f"{error.detail}."
+    )
     return _refusal(request.scope, error.status_code, message, error.headers)
 
 
@@ -245,10 +247,13 @@ class Front:
         if f"{scope['path']}/".startswith("/health/") or (host is None and scope["http_version"] == "1.0"):
             return app
         if host is None or b"," in host:
-            message = "Send one Host header."
+            message = "The request has no Host header, or several: send exactly one."
         else:
             shown = ascii(host[:64].decode("latin-1"))
-            message = f"Host {shown} is not one that this server answers to: name it in WALLET_ALLOWED_HOSTS."
+            message = (
+                f"Host {shown} is not a name of this server:"
+                " send one that is, or have the operator add it to WALLET_ALLOWED_HOSTS."
+            )
 
         async def answer(scope: Scope, receive: Receive, send: Send) -> None:
             await _refusal(scope, 400, message)(scope, receive, send)

@@ -51,7 +51,7 @@ _REFUSED = {"28000", "28P01", "3D000", "42501"}
 
 
 def main() -> None:
-    """Run the command; what an operator can fix is told in a line, without a stack trace."""
+    """Run the command; what an operator can fix is told in one line, without a stack trace."""
     # So that every `finally` runs: the default would end the process at once.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
@@ -60,7 +60,7 @@ def main() -> None:
         _fail(str(error))
     except ValidationError as error:
         for problem in error.errors():
-            message = escape(problem["msg"])
+            message = escape(problem["msg"].removeprefix("Value error, "))
             _errors.print(f"[red]Setting {_setting_name(problem['loc'])}[/]: {message}", highlight=False)
         raise SystemExit(2) from None
     except Exception as error:
@@ -201,13 +201,13 @@ def _announce(settings: Settings, port: int, *, is_embedded: bool, is_demo: bool
     out = Console(highlight=False, soft_wrap=True)
     if not is_loopback(settings.host):
         _errors.print(
-            f"[bold red]WARNING: listening on {settings.host}. There is no access control yet: whoever reaches this"
-            " port can move credits.[/] Put it behind a gateway that authenticates callers."
+            f"[bold red]WARNING: listening on {settings.host}. There is no access control yet: anyone who can reach"
+            " this port can move credits.[/] Put it behind a gateway that authenticates callers."
         )
         if not settings.allowed_hosts:
             _errors.print(
-                "Requests are answered whose Host is an address or a name without a dot: name others in"
-                " WALLET_ALLOWED_HOSTS."
+                "Only requests whose Host header is an IP address or a name without a dot are answered: list other"
+                " names in WALLET_ALLOWED_HOSTS."
             )
     out.print(f"Serving [bold]{escape(url)}[/]" + (" - open it in a browser for GraphiQL" if settings.graphiql else ""))
     if is_demo:
@@ -294,7 +294,9 @@ def reset(
 
 @app.command("add-asset")
 def add_asset(
-    code: Annotated[str, typer.Argument(help="What callers name it by: capitals, digits and _.")],
+    code: Annotated[
+        str, typer.Argument(help="The code that callers send: a capital letter, then capitals, digits and _.")
+    ],
     name: Annotated[str, typer.Option(help="What people call it.")],
     scale: Annotated[int, typer.Option(help="Its number of fraction digits, 0 to 9. It never changes.")],
 ) -> None:
@@ -312,7 +314,7 @@ def add_asset(
 def verify(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Prove the armour and the books. Exit code 0: every invariant holds; 1: what breaks is listed."""
+    """Prove that the books and what protects them are intact. Exit code 0: all is well; 1: what is broken is listed."""
 
     async def prove(settings: Settings) -> proof.Proof:
         with Progress(console=_errors, transient=True, disable=not _errors.is_terminal) as progress:
@@ -335,7 +337,7 @@ def verify(
 
 @app.command("export-schema")
 def export_schema_command(
-    path: Annotated[Path | None, typer.Argument(help="Where to write it; standard output if not given.")] = None,
+    path: Annotated[Path | None, typer.Argument(help="The file to write; standard output if not given.")] = None,
 ) -> None:
     """Write the API's schema: the committed schema.graphql is this."""
     if path is None:

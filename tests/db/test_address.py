@@ -104,7 +104,7 @@ def test_parameter_is_taken(parameter: str) -> None:
         ("sslkey=/nowhere/key.pem", "names /nowhere/key.pem as sslkey"),
         ("sslcrl=/nowhere/crl.pem", "names /nowhere/crl.pem as sslcrl"),
         ("ssl_min_protocol_version=SSLv3", "asks for ssl_min_protocol_version=SSLv3"),
-        ("connect_timeout=0", "asks for connect_timeout=0: use a whole number from 1 on"),
+        ("connect_timeout=0", "asks for connect_timeout=0: use a whole number of at least 1"),
         ("connect_timeout=soon", "asks for connect_timeout=soon"),
         ("keepalives=yes", "asks for keepalives=yes"),
         ("tcp_user_timeout=-1", "asks for tcp_user_timeout=-1"),

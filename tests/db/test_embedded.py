@@ -435,7 +435,7 @@ def test_a_missing_package_is_an_error_with_the_remedy(place: Path, monkeypatch:
 
 
 def test_an_unknown_version_is_an_error(place: Path) -> None:
-    with pytest.raises(EmbeddedError, match=r"No embedded PostgreSQL 15: choose one of \[16, 18\]"):
+    with pytest.raises(EmbeddedError, match=r"There is no embedded PostgreSQL 15: choose one of \[16, 18\]"):
         start(place / "data", version=15).__enter__()
 
 

@@ -21,6 +21,8 @@ FLOWS: Final = {"topUp": "TopUpInput", "bonus": "BonusInput", "spend": "SpendInp
 DIGITS: Final = "9" * 5000
 KEY: Final = "0a4f6f6e-6c43-4f6b-8f5a-3f0f6d1a7c01"
 
+WALLET_NOT_FOUND: Final = "Wallet not found: open it with openWallet, then send the request again"
+
 RESULT: Final = """{
   __typename
   ... on Error { code message retryable }
@@ -360,7 +362,7 @@ async def test_unknown_owner(client: httpx.AsyncClient) -> None:
     for flow in FLOWS:
         result = (await send(client, posting_by_variables(flow))).json()["data"][flow]
         assert (result["__typename"], result["code"]) == ("WalletNotFound", "WALLET_NOT_FOUND")
-        assert (result["ownerId"], result["message"], result["retryable"]) == ("nobody", "Wallet not found", False)
+        assert (result["ownerId"], result["message"], result["retryable"]) == ("nobody", WALLET_NOT_FOUND, False)
 
     queries = {name: field for name, field in READERS_OF_AN_OWNER.items() if "input" not in field}
     answer = await gql(client, f"query($o: String!) {{ {' '.join(queries.values())} }}", o="nobody")
@@ -438,10 +440,10 @@ async def test_malformed_id_among_others_is_an_error_in_its_place(client: httpx.
 
 async def test_id_of_another_kind(client: httpx.AsyncClient) -> None:
     error = refused(await send(client, document(f'{{ node(id: "{ids.cursor(0, 1, 1, 1)}") {{ id }} }}')))
-    assert error["message"] == "id is a cursor: send the id of a node."
+    assert error["message"] == "id is a cursor, not an id: send the id of a node."
     for id_ in (ids.wallet_id(0, 1), ids.asset_id("GOLD"), ids.cursor(0, 1, 1, 1)):
         error = refused(await send(client, document(f'{{ transaction(id: "{id_}") {{ id }} }}')))
-        assert error["message"] == "id is not a transaction's: send a transaction's id."
+        assert error["message"] == "id is not the id of a transaction: send a transaction's id."
 
 
 @pytest.mark.parametrize("id_", ["5", "0", "true", "1.5", "[]", "{}", "null"])
@@ -692,7 +694,10 @@ async def test_body_of_another_type(client: httpx.AsyncClient, content_type: str
 
     response = await client.post("/graphql", content=body, headers=headers)
 
-    assert refused(response, 415)["message"] == "Send the body as application/json in UTF-8."
+    assert (
+        refused(response, 415)["message"]
+        == "The Content-Type must be application/json in UTF-8: set it, and send the body as JSON."
+    )
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND"])
@@ -701,7 +706,7 @@ async def test_other_method(client: httpx.AsyncClient, method: str) -> None:
         method, "/graphql", content=document("{ assets { code } }"), headers={"content-type": "application/json"}
     )
 
-    assert refused(response, 405)["message"] == "Use POST, or GET for queries."
+    assert refused(response, 405)["message"] == "The method is not supported: use POST, or GET for queries."
     assert response.headers["allow"] == "GET, POST"
 
 
@@ -713,7 +718,7 @@ async def test_method_that_does_not_exist(client: httpx.AsyncClient) -> None:
 async def test_mutation_by_get(client: httpx.AsyncClient, owner: str) -> None:
     for flow in FLOWS:
         response = await client.get("/graphql", params={"query": posting(flow, ownerId=f'"{owner}"')})
-        assert refused(response, 405)["message"] == "Send mutations by POST."
+        assert refused(response, 405)["message"] == "A mutation was sent by GET: send it by POST."
         assert response.headers["allow"] == "POST"
     mutation = posting("topUp", ownerId=json.dumps(owner)).replace("mutation", "mutation M")
     query = f"query Q {{ assets {{ code }} }} {mutation}"
@@ -746,7 +751,10 @@ async def test_malformed_query_string(client: httpx.AsyncClient, query_string: s
 async def test_answer_that_nobody_takes(client: httpx.AsyncClient) -> None:
     error = refused(await send(client, document("{ assets { code } }"), accept="image/png"), 406)
 
-    assert error["message"] == "Accept must take application/graphql-response+json or application/json."
+    assert (
+        error["message"]
+        == "The Accept header takes no JSON: name application/graphql-response+json or application/json."
+    )
 
 
 UNEXECUTABLE: Final[dict[str, dict[str, Any]]] = {

@@ -15,6 +15,7 @@ from wallet_gql.settings import Settings
 
 ORIGIN = "https://game.example"
 QUERY = {"query": "{ __typename }"}
+EXAMPLE = 'a JSON object such as {"query": "{ assets { code } }"}'
 
 
 @pytest.fixture(scope="module")
@@ -241,7 +242,7 @@ def test_a_favicon_is_there(opened: Served) -> None:
         (TYPENAME, "x" * 1000, 415, "not compressed"),
         (b"\xef\xbb\xbf" + TYPENAME, "", 400, "byte order mark: send it without"),
         (TYPENAME.decode().encode("utf-16"), "", 400, "UTF-16: send it in UTF-8"),
-        (TYPENAME.decode().encode("utf-16-be"), "", 400, "not JSON in UTF-8"),
+        (TYPENAME.decode().encode("utf-16-be"), "", 400, "not JSON: unexpected character"),
     ],
 )
 def test_a_body_that_is_coded_gets_a_hint(served: Served, content: bytes, coding: str, status: int, hint: str) -> None:
@@ -251,6 +252,44 @@ def test_a_body_that_is_coded_gets_a_hint(served: Served, content: bytes, coding
     assert hint in answer.json()["errors"][0]["message"]
     assert status == 400 or answer.headers["accept-encoding"] == "identity"
     assert len(answer.content) < 500
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", f"The body is empty: send {EXAMPLE}."),
+        (b" \n", f"The body is empty: send {EXAMPLE}."),
+        (
+            b'{"query": None}',
+            f"not JSON: unexpected character, expected a JSON value at line 1, column 11. Send {EXAMPLE}.",
+        ),
+        (b'{"query":\n "{ assets', "not JSON: unexpected end of data at line 2, column "),
+        (b"query={assets{code}}", "not JSON: unexpected character, expected a JSON value at line 1, column 1."),
+        (b'{"query": "\xe4"}', "The body is not UTF-8 from byte 12 on: send JSON in UTF-8."),
+        (b"[]", f"The body is JSON, but not an object: send {EXAMPLE}."),
+        (b"{}", "query is missing: send a GraphQL document as a string, such as "),
+        (b'{"query": null}', "query is missing: "),
+        (b'{"query": " "}', "query is empty: "),
+        (b'{"query": 5}', "query is an integer, not a string: "),
+        (b'{"query": ["{a}"]}', "query is a list, not a string: "),
+        (b'{"query": "{a}", "variables": "{}"}', "variables is a string: send a JSON object or null."),
+        (b'{"query": "{a}", "extensions": true}', "extensions is a boolean: send a JSON object or null."),
+        (b'{"query": "{a}", "operationName": {}}', "operationName is an object: send a string or null."),
+    ],
+)
+def test_a_body_that_is_wrong_says_where(served: Served, content: bytes, message: str) -> None:
+    answer = httpx.post(served.url, content=content, headers={"content-type": "application/json"})
+    assert answer.status_code == 400
+    assert message in answer.json()["errors"][0]["message"]
+
+
+def test_a_parameter_that_is_wrong_says_where(served: Served) -> None:
+    answer = httpx.get(served.url, params={**QUERY, "variables": "{x: 1}"})
+    assert answer.status_code == 400
+    assert answer.json()["errors"][0]["message"] == (
+        "The parameter variables is not JSON: unexpected character, expected a string key at line 1, column 2."
+        " Send a JSON object."
+    )
 
 
 def test_accept_in_two_lines_is_one_list(served: Served) -> None:
@@ -336,5 +375,5 @@ def test_extensions_without_a_hash_want_the_document(served: Served, extensions:
     answer = httpx.post(served.url, json={"extensions": extensions})
     assert answer.status_code == 400
     [error] = answer.json()["errors"]
-    assert error["message"] == "query must be a GraphQL document as a string."
+    assert error["message"] == 'query is missing: send a GraphQL document as a string, such as "{ assets { code } }".'
     assert error["extensions"]["code"] == "BAD_USER_INPUT"

@@ -333,14 +333,14 @@ async def test_refusals_that_leave_no_trace(client: httpx.AsyncClient, settings:
     assert await post(client, flow, "nobody", 1) == {
         "__typename": "WalletNotFound",
         "code": "WALLET_NOT_FOUND",
-        "message": "Wallet not found",
+        "message": "Wallet not found: open it with openWallet, then send the request again",
         "retryable": False,
         "ownerId": "nobody",
     }
     assert await post(client, flow, owner, 1, asset="SILVER") == {
         "__typename": "AssetNotFound",
         "code": "ASSET_NOT_FOUND",
-        "message": "Asset not found",
+        "message": "Asset not found: send a code that the query assets returns",
         "retryable": False,
         "assetCode": "SILVER",
     }

@@ -299,7 +299,10 @@ async def test_database_away_is_unavailable_and_says_nothing_of_it(ledger: Ledge
     assert set(answer["data"].values()) == {None}
     for error in answer["errors"]:
         assert error["extensions"] == {"code": "UNAVAILABLE", "requestId": "test", "retryAfterSeconds": 2}
-        assert error["message"] == "No answer could be had in time and nothing was posted: try again with the same key."
+        assert (
+            error["message"]
+            == "The service got no answer in time, and nothing was posted: try again with the same key."
+        )
 
 
 async def test_fault_that_reaches_many_fields_leaves_no_error_unheard(ledger: Ledger) -> None:

@@ -222,7 +222,7 @@ DAMAGE: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
         ("ALTER TABLE ledger DISABLE TRIGGER ALL", "DELETE FROM ledger"),
         [
             ("state of trigger ledger.refuse_change", "is disabled, "),
-            ("table ledger", "has 0 rows, but must have one: with the shard count"),
+            ("table ledger", "has 0 rows, but must have one, which holds the shard count"),
         ],
     ),
     "a ledger with two rows": (
@@ -233,7 +233,7 @@ DAMAGE: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
         [
             ("constraint ledger.ledger_pkey", MISSING),
             ("index ledger.ledger_pkey", MISSING),
-            ("table ledger", "has 2 rows, but must have one: with the shard count"),
+            ("table ledger", "has 2 rows, but must have one, which holds the shard count"),
         ],
     ),
     "a right to change a table": (

@@ -50,7 +50,7 @@ def may_insert(table: str) -> bool:
 
 # What is done to a role, and how each thing that is found of it begins.
 OF_ROLES: Final = {
-    "ALTER ROLE {role} SUPERUSER": ["is a superuser, whom no law binds: serve as a role of its own "],
+    "ALTER ROLE {role} SUPERUSER": ["is a superuser, whom no constraint or trigger stops: serve as a role of its own "],
     "ALTER ROLE {role} CREATEROLE": ["has CREATEROLE: "],
     "ALTER ROLE {role} BYPASSRLS": ["has BYPASSRLS: "],
     "ALTER ROLE {role} REPLICATION": ["has REPLICATION: "],
@@ -125,7 +125,7 @@ def test_one_role_that_owns_and_serves_is_refused_elsewhere(
         settings = settings.model_copy(update={"database_url": settings.migration_database_url})
         migrations.upgrade(settings.owner_url(), settings.server_role())
         fault = (
-            "owns the tables, and may do away with their laws:"
+            "owns the tables, so it may remove their constraints and triggers:"
             " serve as a role of its own that may read and append (deploy/create-database.sh)"
         )
         assert damage_of(settings) == [("role wallet_owner", fault)]

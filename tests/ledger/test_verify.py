@@ -383,7 +383,7 @@ async def test_a_posting_without_any_key_is_found(books: Books) -> None:
     moved = (await movement(books.connection, SHARD, ALICE_ID, 10**6)).of_transaction(idempotency_key=None)
     await insert_rows(books.connection, Rows([moved.transaction], [moved.user, moved.treasury]))
     assert await books.findings() == [
-        ("key", f"key  of wallet {books.wallet}", f"transaction {moved.transaction.id} has none")
+        ("key", f"key  of wallet {books.wallet}", f"transaction {moved.transaction.id} has no key")
     ]
 
 

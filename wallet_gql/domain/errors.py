@@ -2,7 +2,7 @@
 
 | fault | anything posted? | what the caller does |
 | --- | --- | --- |
-| BadUserInput | no | mend the request |
+| BadUserInput | no | fix the request |
 | Overloaded | no | try again after a pause |
 | Unavailable | no | try again |
 | OutcomeUnknown | perhaps | ask again with the same idempotency key |

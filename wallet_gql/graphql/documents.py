@@ -98,7 +98,9 @@ class Document:
             raise GraphQLError("The document has several operations: name one in operationName.")
         operation = self.operations.get(name)
         if operation is None:
-            raise GraphQLError(f"The document has no operation named {name[:100]!r}.")
+            raise GraphQLError(
+                f"The document has no operation named {name[:100]!r}: name one that it has in operationName."
+            )
         return operation
 
 
@@ -178,7 +180,7 @@ class Documents:
         except GraphQLError as error:
             raise InvalidDocument([error.with_traceback(None)]) from None
         except RecursionError:
-            raise InvalidDocument([GraphQLError("The document is nested too deeply.")]) from None
+            raise InvalidDocument([GraphQLError("The document is nested too deeply: split it.")]) from None
         finally:
             # Visitors and their context hold each other, and the tree. While they are young they are found without a
             # search through everything else that lives.
@@ -187,7 +189,7 @@ class Documents:
     def _validated(self, text: str) -> Document:
         if len(text) > self._limits.characters:
             raise GraphQLError(
-                f"The document has {len(text)} characters, at most {self._limits.characters} are allowed:"
+                f"The document has {len(text)} characters, but at most {self._limits.characters} are allowed:"
                 " send values as variables."
             )
         node = parse(text, max_tokens=self._limits.tokens)
@@ -208,7 +210,7 @@ class Documents:
             if isinstance(definition, OperationDefinitionNode)
         }
         if not errors and not operations:
-            errors = [GraphQLError("The document has no operation.")]
+            errors = [GraphQLError("The document has no operation: add a query or a mutation.")]
         if errors:
             raise InvalidDocument(errors)
         operations_by_name = {

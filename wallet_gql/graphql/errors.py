@@ -10,6 +10,7 @@
 | INTERNAL | perhaps | again with the same key; tell the operator the request id |
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -35,12 +36,33 @@ _CODES: Final[dict[type[Fault], str]] = {
 
 _MESSAGES: Final = {
     "OVERLOADED": "The service is at its limit and posted nothing: try again with the same key after a pause.",
-    "UNAVAILABLE": "No answer could be had in time and nothing was posted: try again with the same key.",
+    "UNAVAILABLE": "The service got no answer in time, and nothing was posted: try again with the same key.",
     "OUTCOME_UNKNOWN": "It is not known whether this was posted: ask again with the same key.",
     "INTERNAL": "Something went wrong here: try again with the same key, and tell the operator the request id.",
 }
 
 UNAVAILABLE_RETRY_AFTER_SECONDS: Final = 2
+
+# What graphql-core says about null and about what is missing, in plain words.
+_REWORDED: Final = (
+    (
+        re.compile(r"Expected value of non-null type '([^']*)' not to be None\.\Z"),
+        r"A value of type '\1' must not be null: send one.",
+    ),
+    (
+        re.compile(r"Expected variable '([^']*)' provided to non-null type '([^']*)' not to be None\.\Z"),
+        r"Variable '\1' must not be null where the type is '\2': send a value.",
+    ),
+    (
+        re.compile(r"Expected a value of non-null type '([^']*)' to be provided\.\Z"),
+        r"A value of type '\1' is required, but it was not provided: send one.",
+    ),
+)
+
+# Where graphql-core quotes the value of a variable as Python writes it; and what Python writes otherwise than JSON.
+_QUOTING: Final = re.compile(r"(Expected value of type .*?[Ff]ound: |\w+ cannot represent .*?value: )(.*)", re.DOTALL)
+_PYTHON: Final = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\b(?:None|True|False)\b""", re.DOTALL)
+_JSON: Final = {"None": "null", "True": "true", "False": "false"}
 
 _log = structlog.get_logger()
 
@@ -60,7 +82,7 @@ def format_errors(errors: Sequence[GraphQLError], request_id: str) -> list[dict[
 
 def _format(error: GraphQLError, request_id: str) -> dict[str, Any]:
     code = _code(error)
-    message = _MESSAGES.get(code, error.message)
+    message = _MESSAGES.get(code) or _in_plain_words(error)
     if len(message) > MESSAGE_LENGTH_MAX:
         # graphql-core quotes the value that it refuses, however long it is.
         message = message[:MESSAGE_LENGTH_MAX] + "…"
@@ -80,6 +102,26 @@ def _format(error: GraphQLError, request_id: str) -> dict[str, Any]:
     if error.path:
         formatted["path"] = error.path
     return formatted
+
+
+def _in_plain_words(error: GraphQLError) -> str:
+    """Return an error's message without Python's words, which graphql-core has for null and in values it quotes."""
+    message = error.message
+    # Only what is wrong with a variable has another GraphQL error for its cause; literals are quoted as GraphQL.
+    if isinstance(error.original_error, GraphQLError):
+        cause = error.original_error.message
+        if (quoting := _QUOTING.fullmatch(cause)) is not None:
+            message = message.removesuffix(cause) + quoting[1] + _PYTHON.sub(_as_json, quoting[2][:MESSAGE_LENGTH_MAX])
+    for pattern, words in _REWORDED:
+        message = pattern.sub(words, message)
+    return message
+
+
+def _as_json(python: re.Match[str]) -> str:
+    text = python[0]
+    if text.startswith("'"):
+        return '"' + text[1:-1].replace("\\'", "'").replace('"', '\\"') + '"'
+    return _JSON.get(text, text)
 
 
 def _code(error: GraphQLError) -> str:

@@ -2,7 +2,7 @@
 
 A leaf that is an attribute of its source, and neither null where it must not be nor faulty, is read at once: on the
 long way it would get a path, a resolve info and three calls. And what a selection set of one field holds is collected
-once a document instead of once a request, where no directive could make it differ. So is what a variable's type is.
+once per document instead of once per request, where no directive could make it differ. So is what a variable's type is.
 Everything else goes the long way, errors among it. The methods of graphql-core that are overridden are its own, not its
 public interface (docs/decisions/0004).
 """

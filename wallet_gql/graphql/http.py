@@ -1,6 +1,6 @@
 """The endpoint: GraphQL over HTTP, straight on ASGI.
 
-Follows the GraphQL-over-HTTP specification. A body whatsoever gets a JSON answer of class 4xx, never 5xx; bodies are
+Follows the GraphQL-over-HTTP specification. Any body gets a JSON answer of class 4xx, never 5xx; bodies are
 JSON only, which no HTML form can send; GET never mutates. A request is authorised, parsed and answered without a
 framework's request and response objects: they cost as much as the resolvers do.
 """
@@ -25,6 +25,7 @@ from wallet_gql.graphql.errors import bad_request, format_errors
 from wallet_gql.graphql.executor import is_coroutine
 from wallet_gql.graphql.limits import Limits
 from wallet_gql.graphql.negotiation import GRAPHQL_RESPONSE, HTML, JSON, choose, fields, is_json, takes_gzip
+from wallet_gql.graphql.scalars import kind
 from wallet_gql.graphql.schema import executable_schema
 from wallet_gql.graphql.turns import Turns
 from wallet_gql.operations.opening import Ledger
@@ -47,6 +48,8 @@ GZIP_BYTES_MIN: Final = 16 * 1024
 
 GZIP_LEVEL: Final = 1
 
+_EXAMPLE: Final = 'a JSON object such as {"query": "{ assets { code } }"}'
+
 _NO_CODING: Final = frozenset({b"", b"identity"})
 
 COSTLY: Final = 500
@@ -57,7 +60,7 @@ WAITING_COST_MAX: Final = 100_000
 
 
 class BadRequest(Exception):
-    """A request that is no GraphQL request; answered without executing anything."""
+    """A request that is not a GraphQL request; answered without executing anything."""
 
     def __init__(
         self,
@@ -135,15 +138,22 @@ class GraphQLEndpoint:
     ) -> dict[str, Any]:
         """Read the request's parameters from its body, or from the query string of a GET."""
         if media_type is None:
-            raise BadRequest(HTTPStatus.NOT_ACCEPTABLE, f"Accept must take {GRAPHQL_RESPONSE} or {JSON}.")
+            raise BadRequest(
+                HTTPStatus.NOT_ACCEPTABLE, f"The Accept header takes no JSON: name {GRAPHQL_RESPONSE} or {JSON}."
+            )
         if scope["method"] == "GET":
             return _from_query_string(scope["query_string"])
         if scope["method"] != "POST":
             raise BadRequest(
-                HTTPStatus.METHOD_NOT_ALLOWED, "Use POST, or GET for queries.", ((b"allow", b"GET, POST"),)
+                HTTPStatus.METHOD_NOT_ALLOWED,
+                "The method is not supported: use POST, or GET for queries.",
+                ((b"allow", b"GET, POST"),),
             )
         if not is_json(headers.get(b"content-type", b"").decode("latin-1")):
-            raise BadRequest(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Send the body as {JSON} in UTF-8.")
+            raise BadRequest(
+                HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+                f"The Content-Type must be {JSON} in UTF-8: set it, and send the body as JSON.",
+            )
         coding = headers.get(b"content-encoding")
         if coding is not None and coding.strip().lower() not in _NO_CODING:
             shown = ascii(coding[:32].decode("latin-1"))
@@ -152,12 +162,10 @@ class GraphQLEndpoint:
         body = await self._read_body(receive, headers.get(b"content-length"))
         try:
             parameters = orjson.loads(body)
-        except orjson.JSONDecodeError:
-            raise BadRequest(HTTPStatus.BAD_REQUEST, _why_not_json(body)) from None
+        except orjson.JSONDecodeError as error:
+            raise BadRequest(HTTPStatus.BAD_REQUEST, _why_not_json(body, error)) from None
         if not isinstance(parameters, dict):
-            raise BadRequest(
-                HTTPStatus.BAD_REQUEST, 'The body must be a JSON object such as {"query": "{ assets { code } }"}.'
-            )
+            raise BadRequest(HTTPStatus.BAD_REQUEST, f"The body is JSON, but not an object: send {_EXAMPLE}.")
         if len(body) > _SMALL_BODY_BYTES and _count_values(parameters.get("variables")) > VALUES_MAX:
             raise BadRequest(
                 HTTPStatus.BAD_REQUEST, f"variables have more than {VALUES_MAX} values: split the request."
@@ -170,7 +178,9 @@ class GraphQLEndpoint:
         Raises ClientDisconnect where it does not arrive whole, whatever can be read of it.
         """
         bytes_max = self._settings.body_bytes_max
-        too_large = BadRequest(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is larger than {bytes_max} bytes.")
+        too_large = BadRequest(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is larger than {bytes_max} bytes: split the request."
+        )
         if content_length is not None and not _is_at_most(content_length, bytes_max):
             raise too_large
         body, is_whole = _piece(await receive())
@@ -187,7 +197,7 @@ class GraphQLEndpoint:
         try:
             while not is_whole and len(body) <= self._settings.body_bytes_max:
                 if self._unfinished_bytes > UNFINISHED_BYTES_MAX:
-                    raise Overloaded("Too many large bodies are being sent.")
+                    raise Overloaded("Too many large bodies are being received: try again after a pause.")
                 piece, is_whole = _piece(await receive())
                 body += piece
                 self._unfinished_bytes += len(piece)
@@ -211,7 +221,9 @@ class GraphQLEndpoint:
         except Fault as fault:
             return _fault(fault, request_id)
         if scope["method"] == "GET" and operation.is_mutation:
-            raise BadRequest(HTTPStatus.METHOD_NOT_ALLOWED, "Send mutations by POST.", ((b"allow", b"POST"),))
+            raise BadRequest(
+                HTTPStatus.METHOD_NOT_ALLOWED, "A mutation was sent by GET: send it by POST.", ((b"allow", b"POST"),)
+            )
         context = Context(ledger, request_id)
         # A mutation's postings have a deadline of their own, which tells what became of them.
         execute = self._execute if operation.is_mutation else self._execute_query
@@ -290,15 +302,26 @@ def _is_at_most(content_length: bytes, bytes_max: int) -> bool:
     return digits.isdigit() and int(digits[:20]) <= bytes_max
 
 
-def _why_not_json(body: bytes) -> str:
-    """Say what is wrong with a body that cannot be read; some are told by how they begin."""
+def _why_not_json(body: bytes, error: orjson.JSONDecodeError) -> str:
+    """Say what is wrong with a body that cannot be read, and where; some are told by how they begin."""
+    if not body.strip():
+        return f"The body is empty: send {_EXAMPLE}."
     if body.startswith(b"\xef\xbb\xbf"):
         return "The body begins with a byte order mark: send it without."
     if body.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "The body is UTF-16: send it in UTF-8, without a byte order mark."
     if body.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd")):
         return "The body is compressed: send it as it is."
-    return "The body is not JSON in UTF-8."
+    try:
+        body.decode()
+    except UnicodeDecodeError as undecodable:
+        return f"The body is not UTF-8 from byte {undecodable.start + 1} on: send JSON in UTF-8."
+    return f"The body is not JSON: {_place(error)}. Send {_EXAMPLE}."
+
+
+def _place(error: orjson.JSONDecodeError) -> str:
+    """Say what the parser met, and where."""
+    return f"{error.msg} at line {error.lineno}, column {error.colno}"
 
 
 def _count_values(value: Any) -> int:
@@ -318,14 +341,17 @@ def _from_query_string(query_string: bytes) -> dict[str, Any]:
     try:
         pairs = parse_qsl(query_string.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=10)
     except ValueError:
-        raise BadRequest(HTTPStatus.BAD_REQUEST, "The query string is not URL-encoded UTF-8.") from None
+        raise BadRequest(
+            HTTPStatus.BAD_REQUEST, "The query string is not URL-encoded UTF-8, or has more than 10 parameters."
+        ) from None
     parameters: dict[str, Any] = dict(pairs)
     for name in ("variables", "extensions"):
         if text := parameters.pop(name, ""):
             try:
                 parameters[name] = orjson.loads(text)
-            except orjson.JSONDecodeError:
-                raise BadRequest(HTTPStatus.BAD_REQUEST, f"{name} is not JSON.") from None
+            except orjson.JSONDecodeError as error:
+                message = f"The parameter {name} is not JSON: {_place(error)}. Send a JSON object."
+                raise BadRequest(HTTPStatus.BAD_REQUEST, message) from None
     return parameters
 
 
@@ -336,13 +362,15 @@ def _check_parameters(parameters: dict[str, Any]) -> tuple[str, dict[str, Any] |
         # Word for word what clients wait for before they send the document; some read no answer of another status.
         raise BadRequest(HTTPStatus.OK, "PersistedQueryNotSupported", code="PERSISTED_QUERY_NOT_SUPPORTED")
     if not isinstance(query, str) or not query.strip():
-        raise BadRequest(HTTPStatus.BAD_REQUEST, "query must be a GraphQL document as a string.")
+        fault = "missing" if query is None else "empty" if isinstance(query, str) else f"{kind(query)}, not a string"
+        message = f'query is {fault}: send a GraphQL document as a string, such as "{{ assets {{ code }} }}".'
+        raise BadRequest(HTTPStatus.BAD_REQUEST, message)
     for name in ("variables", "extensions"):
         if not isinstance(parameters.get(name), dict | None):
-            raise BadRequest(HTTPStatus.BAD_REQUEST, f"{name} must be a JSON object or null.")
+            raise BadRequest(HTTPStatus.BAD_REQUEST, f"{name} is {kind(parameters[name])}: send a JSON object or null.")
     operation_name = parameters.get("operationName")
     if not isinstance(operation_name, str | None):
-        raise BadRequest(HTTPStatus.BAD_REQUEST, "operationName must be a string or null.")
+        raise BadRequest(HTTPStatus.BAD_REQUEST, f"operationName is {kind(operation_name)}: send a string or null.")
     return query, parameters.get("variables"), operation_name or None
 
 

@@ -1,4 +1,4 @@
-"""What a document may ask for, checked once a document, before it is validated: validation is what hostile ones bomb.
+"""What a document may ask for, checked once per document, before it is validated: validation is what hostile ones bomb.
 
 A document is measured as it would be executed: fragments expanded, fields with one response name merged. How large the
 expansion is follows from each fragment's own size by arithmetic, so a bomb of nested spreads is refused without
@@ -95,7 +95,7 @@ def check(document: DocumentNode, limits: Limits) -> dict[str | None, Size]:
 
 def _refuse(what: str, count: int, count_max: int) -> None:
     if count > count_max:
-        raise GraphQLError(f"The document has {count} {what}, at most {count_max} are allowed: split it.")
+        raise GraphQLError(f"The document has {count} {what}, but at most {count_max} are allowed: split it.")
 
 
 def _expanded_size(
@@ -112,7 +112,7 @@ def _expanded_size(
         if isinstance(selection, FragmentSpreadNode):
             name = selection.name.value
             if name in path:
-                raise GraphQLError(f"Fragment {name[:100]!r} spreads itself.", selection)
+                raise GraphQLError(f"Fragment {name[:100]!r} spreads itself: remove the spread.", selection)
             if name not in sizes and name in fragments:
                 sizes[name] = _expanded_size(fragments[name].selection_set, fragments, sizes, (*path, name))
             size += sizes.get(name, 0) + 1
@@ -148,7 +148,8 @@ class _Walk:
         _refuse("directives", self._directives, limits.directives)
         if cost > limits.cost:
             raise GraphQLError(
-                f"The operation costs {cost}, at most {limits.cost} is allowed: ask for smaller pages or fewer fields."
+                f"The operation costs {cost}, but at most {limits.cost} is allowed:"
+                " ask for smaller pages or fewer fields."
             )
         return Size(cost, len(groups))
 

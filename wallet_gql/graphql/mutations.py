@@ -27,7 +27,7 @@ class OpenWalletInput:
     )
 
 
-@strawberry.input(description="What every posting is asked with.")
+@strawberry.input(description="What every posting needs.")
 class _PostingInput:
     owner_id: str = strawberry.field(description="Whose wallet it is.")
     asset: str = strawberry.field(default=types.DEFAULT_ASSET, description="The code of the asset.")
@@ -178,11 +178,11 @@ def _result(payload: type[PayloadType], outcome: flows.FlowOutcome) -> PayloadTy
             return refusals.InvalidAmount.of(outcome)
 
 
-@strawberry.type(description="What can be done. Each field is one unit of work, done wholly or not at all.")
+@strawberry.type(description="What can be done. Each field is one unit of work: all of it is done, or none.")
 class Mutation:
     """What can be done."""
 
-    @strawberry.mutation(description="Open an owner's wallet; opening it again returns the one there is.")
+    @strawberry.mutation(description="Open an owner's wallet; opening it again returns the existing one.")
     async def open_wallet(
         self, info: Info, input: Annotated[OpenWalletInput, strawberry.argument(description="Whose wallet to open.")]
     ) -> OpenWalletResult | None:

@@ -18,7 +18,7 @@ class KeyOutcomeState(Enum):
 
     POSTED = strawberry.enum_value("POSTED", description="It was posted, once: done. Never send it with a new key.")
     REFUSED = strawberry.enum_value(
-        "REFUSED", description="It was refused, for ever, and nothing moved. Another attempt needs a new key."
+        "REFUSED", description="It was refused for good, and nothing moved. Another attempt needs a new key."
     )
     UNKNOWN = strawberry.enum_value(
         "UNKNOWN",
@@ -28,7 +28,7 @@ class KeyOutcomeState(Enum):
 
 
 @strawberry.type(
-    description="What became of the request that an idempotency key was sent with. It grows by what requests result in."
+    description="What became of the request that an idempotency key was sent with. Fields are added over time."
 )
 class KeyOutcome:
     """What became of a request."""
@@ -36,7 +36,7 @@ class KeyOutcome:
     state: KeyOutcomeState = strawberry.field(description="Tells outcomes apart.")
     transaction: types.Transaction | None = strawberry.field(description="What was posted; null unless POSTED.")
     refusal: refusals.Error | None = strawberry.field(
-        description="Why it was refused, as it was told first; null unless REFUSED."
+        description="Why it was refused, as first answered; null unless REFUSED."
     )
 
     @classmethod

@@ -44,7 +44,7 @@ async def read_node(info: Info, id_: str, field: str = "id") -> types.Node | Non
             view = await ledger.reads.transactions.load(TransactionName(*parts))
             return None if view is None else types.Transaction.of(view)
         case _:
-            raise BadUserInput(field, "is a cursor", "send the id of a node")
+            raise BadUserInput(field, "is a cursor, not an id", "send the id of a node")
 
 
 async def read_wallet(info: Info, owner_id: str, field: str = "ownerId") -> types.Wallet | None:
@@ -104,7 +104,7 @@ class Query:
     @strawberry.field(
         description="An owner's history in an asset, newest first; null for an unknown owner or asset."
         " Page by cursor, or by limit and offset: first and offset. Pages by cursor never shift; pages by offset do:"
-        " what arrives meanwhile moves every later offset by one."
+        " each transaction that arrives meanwhile moves every later offset by one."
     )
     async def transactions(
         self,
@@ -131,13 +131,13 @@ class Query:
         """Read one transaction."""
         kind, parts, _ = ids.decode(id)
         if kind != "Transaction":
-            raise BadUserInput("id", "is not a transaction's", "send a transaction's id")
+            raise BadUserInput("id", "is not the id of a transaction", "send a transaction's id")
         view = await info.context.ledger.reads.transactions.load(TransactionName(*parts))
         return None if view is None else types.Transaction.of(view)
 
     @strawberry.field(
         description="What an owner's idempotency key posted. Null says nothing about a retry: the key may be unknown,"
-        " its request refused, or under way. outcomeByKey tells them apart."
+        " its request refused, or under way. outcomeByKey distinguishes these."
     )
     async def transaction_by_key(self, info: Info, owner_id: OwnerId, idempotency_key: Key) -> types.Transaction | None:
         """Read one transaction by its key."""

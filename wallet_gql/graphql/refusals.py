@@ -26,7 +26,7 @@ class ErrorCode(Enum):
         "IDEMPOTENCY_KEY_REUSED", description="The key was used for another request of this wallet."
     )
     BALANCE_LIMIT_EXCEEDED = strawberry.enum_value(
-        "BALANCE_LIMIT_EXCEEDED", description="The balance would pass the most that a wallet may hold."
+        "BALANCE_LIMIT_EXCEEDED", description="The balance would exceed the most that a wallet may hold."
     )
     INSUFFICIENT_BALANCE = strawberry.enum_value(
         "INSUFFICIENT_BALANCE", description="The wallet holds less than the spend needs."
@@ -54,16 +54,16 @@ class Error:
     code: ErrorCode = strawberry.field(description="Tells refusals apart.")
     message: str = strawberry.field(description="An explanation for people; may change.")
     retryable: bool = strawberry.field(
-        description="Whether it helps to send the same request again, with the same key and nothing else done."
+        description="Whether it can help to send the same request again with the same key and nothing else changed."
     )
 
 
-@strawberry.interface(description="An answer that is kept under its idempotency key: a retry is told it again.")
+@strawberry.interface(description="An answer that is kept under its idempotency key: a retry gets it again.")
 class Replayable:
     """An answer that is kept under its key."""
 
     already_processed: bool = strawberry.field(
-        description="Whether the key was answered before: this is that answer again, and nothing moved now."
+        description="Whether the key was answered before: then this repeats that answer, and nothing moved now."
     )
 
 
@@ -89,7 +89,10 @@ class WalletNotFound(Error):
     def of(cls, refusal: model.WalletMissing) -> Self:
         """Make it from the ledger's refusal."""
         return cls(
-            code=ErrorCode.WALLET_NOT_FOUND, message="Wallet not found", retryable=False, owner_id=refusal.owner_id
+            code=ErrorCode.WALLET_NOT_FOUND,
+            message="Wallet not found: open it with openWallet, then send the request again",
+            retryable=False,
+            owner_id=refusal.owner_id,
         )
 
 
@@ -104,9 +107,9 @@ class AssetNotFound(Error):
         """Make it from the ledger's refusal."""
         return cls(
             code=ErrorCode.ASSET_NOT_FOUND,
-            message="Asset not found",
+            message="Asset not found: send a code that the query assets returns",
             retryable=False,
-            # Nothing that a caller sends is told back at any length.
+            # What a caller sends is echoed up to a limit only.
             asset_code=refusal.code[:ECHO_LENGTH_MAX],
         )
 
@@ -159,9 +162,9 @@ class IdempotencyKeyReused(Error):
         )
 
 
-@strawberry.type(description="The balance would pass the most that a wallet may hold. Kept under the key.")
+@strawberry.type(description="The balance would exceed the most that a wallet may hold. Kept under the key.")
 class BalanceLimitExceeded(Error, Replayable):
-    """The balance would pass the most that a wallet may hold."""
+    """The balance would exceed the most that a wallet may hold."""
 
     limit: Amount = strawberry.field(description="The most that a wallet may hold in this asset.")
     balance: types.Balance = strawberry.field(description="What the wallet holds now.")
@@ -205,8 +208,8 @@ class InsufficientBalance(Error, Replayable):
 
 
 @strawberry.type(
-    description="A kept refusal whose asset and figures were not kept with it: version 0.1.0 refused it. The same"
-    " request with the same key tells them."
+    description="A refusal by version 0.1.0, which did not keep its asset and figures. Send the same request with the"
+    " same key to learn them."
 )
 class KeptRefusal(Error, Replayable):
     """A kept refusal whose figures were not kept with it."""

@@ -4,9 +4,11 @@ What a scalar cannot parse is a `BAD_USER_INPUT` error of the request. Values ar
 of a document; both are read alike.
 """
 
+import json
 import re
 from datetime import UTC, datetime
 from decimal import Decimal
+from types import NoneType
 from typing import Any, Final, NewType
 from uuid import UUID
 
@@ -45,7 +47,7 @@ def parse_amount(value: object, node: ValueNode | None = None) -> Decimal:
         return Decimal(value)
     if isinstance(value, float) and value.is_integer() and abs(value) >= _INT64_MAX:
         return Decimal(int(value))
-    raise _bad(f'Amount cannot be read from {_kind(value)}: send a string such as "12.50", or an integer.', node)
+    raise _bad(f'Amount cannot be read from {kind(value)}: send a string such as "12.50", or an integer.', node)
 
 
 def _parse_amount_literal(node: ValueNode, _variables: Any = None) -> Decimal:
@@ -58,7 +60,7 @@ def parse_uuid(value: object, node: ValueNode | None = None) -> UUID:
     """Read a UUID of version 4 or 7 in its usual form, any case; no braces, no `urn:`."""
     if isinstance(value, str) and _UUID.fullmatch(value):
         return UUID(value)
-    shown = _shorten(value) if isinstance(value, str) else _kind(value)
+    shown = _shorten(value) if isinstance(value, str) else kind(value)
     raise _bad(f"UUID cannot be read from {shown}: send a version 4 or 7 UUID such as crypto.randomUUID() makes.", node)
 
 
@@ -81,7 +83,7 @@ def parse_datetime(value: object, node: ValueNode | None = None) -> datetime:
         try:
             return datetime.fromisoformat(value)
         except ValueError:
-            pass  # told below, like every other value that is no time
+            pass  # told below, like every other value that is not a time
     raise _bad("DateTime cannot be read: send RFC 3339 with an offset, such as 2026-01-31T12:00:00Z.", node)
 
 
@@ -90,12 +92,19 @@ def _parse_datetime_literal(node: ValueNode, _variables: Any = None) -> datetime
 
 
 def _shorten(text: str) -> str:
-    return ascii(text if len(text) <= 40 else text[:40] + "…")
+    return json.dumps(text if len(text) <= 40 else text[:40] + "…")
 
 
-def _kind(value: object) -> str:
-    names = {bool: "a boolean", float: "a number with a fraction or an exponent", int: "an integer"}
-    return names.get(type(value), "a list" if isinstance(value, list) else "an object" if value is not None else "null")
+def kind(value: object) -> str:
+    """Say in JSON's words what kind of value it is."""
+    return {
+        NoneType: "null",
+        bool: "a boolean",
+        int: "an integer",
+        float: "a number with a fraction or an exponent",
+        str: "a string",
+        list: "a list",
+    }.get(type(value), "an object")
 
 
 def _literal(node: ValueNode) -> str:
@@ -114,7 +123,7 @@ SCALARS: Final[dict[object, ScalarDefinition]] = {
         description=(
             "An exact decimal as a string, on output always with exactly the asset's scale of fraction digits:"
             ' "800" at scale 0, "12.50" at scale 2. Input is a string or an integer with at most that many; a float'
-            " or a boolean is refused, for JSON numbers lose digits."
+            " or a boolean is refused, because JSON numbers lose digits."
         ),
         serialize=str,
         parse_value=parse_amount,
@@ -122,7 +131,7 @@ SCALARS: Final[dict[object, ScalarDefinition]] = {
     ),
     UUID: strawberry.scalar(
         name="UUID",
-        description="A UUID of version 4 (as callers are told to send) or 7. Any case in, lower case out.",
+        description="A UUID of version 4 (which callers should send) or 7. Any case is read; lower case is written.",
         specified_by_url="https://www.rfc-editor.org/rfc/rfc9562",
         serialize=str,
         parse_value=parse_uuid,

@@ -61,7 +61,7 @@ class Turns:
         while len(line) > 1 and sum(each.weight for each in line) > self._waiting_weight_max:
             heaviest = max(reversed(line), key=_weight)
             line.remove(heaviest)
-            heaviest.came.set_exception(Overloaded("The line is full."))
+            heaviest.came.set_exception(Overloaded("The queue is full: try again after a pause."))
         try:
             async with asyncio.timeout(self._within_seconds):
                 await waiting.came
@@ -70,7 +70,7 @@ class Turns:
                 # The turn came just as its caller went.
                 self._pass_on()
             if isinstance(error, TimeoutError):
-                raise Overloaded("The turn did not come in time.") from None
+                raise Overloaded("The request waited too long for its turn: try again after a pause.") from None
             raise
 
     def _present(self) -> list[_Waiting]:

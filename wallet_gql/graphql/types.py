@@ -116,7 +116,7 @@ class Transaction(Node):
     description: str | None = strawberry.field(description="What the caller wrote for people to read.")
     reference: str | None = strawberry.field(description="The caller's own reference, such as an order number.")
     executed_at: datetime = strawberry.field(description="When it was posted; never runs backwards within an account.")
-    idempotency_key: UUID | None = strawberry.field(description="The key it was asked for under.")
+    idempotency_key: UUID | None = strawberry.field(description="The idempotency key of the request that posted it.")
 
     @strawberry.field(description="Its legs in this asset: the double entry.")
     async def entries(self, info: Info) -> list[Entry] | None:
@@ -153,9 +153,9 @@ def _direction(amount_minor: int) -> Direction:
     return Direction.CREDIT if amount_minor > 0 else Direction.DEBIT
 
 
-@strawberry.type(description="Where a page stands in its list.")
+@strawberry.type(description="Where a page is in its list.")
 class PageInfo:
-    """Where a page stands in its list."""
+    """Where a page is in its list."""
 
     has_next_page: bool = strawberry.field(description="Whether older transactions follow.")
     has_previous_page: bool = strawberry.field(description="Whether newer transactions precede.")
@@ -167,7 +167,7 @@ class PageInfo:
 class TransactionEdge:
     """A transaction and its place in the list."""
 
-    cursor: str = strawberry.field(description="Its place, to page from.")
+    cursor: str = strawberry.field(description="Its position: page from here.")
     node: Transaction = strawberry.field(description="The transaction.")
 
 
@@ -179,7 +179,7 @@ class TransactionConnection:
 
     edges: list[TransactionEdge] = strawberry.field(description="The page, with a cursor for each transaction.")
     nodes: list[Transaction] = strawberry.field(description="The page, transactions only.")
-    page_info: PageInfo = strawberry.field(description="What lies around the page.")
+    page_info: PageInfo = strawberry.field(description="What is before and after the page.")
     total_count: int | None = strawberry.field(
         description="How many transactions the account has; null where a filter is set."
     )
@@ -189,7 +189,10 @@ AssetArgument: TypeAlias = Annotated[
     str, strawberry.argument(description='The code of the asset, "GOLD" if not given.')
 ]
 First: TypeAlias = Annotated[
-    int | None, strawberry.argument(description="How many from the newest end of the span, 1 to 100; 10 if neither.")
+    int | None,
+    strawberry.argument(
+        description="How many from the newest end of the span, 1 to 100; 10 if neither first nor last is given."
+    ),
 ]
 After: TypeAlias = Annotated[str | None, strawberry.argument(description="Only what is older than this cursor.")]
 Last: TypeAlias = Annotated[
@@ -199,7 +202,7 @@ Before: TypeAlias = Annotated[str | None, strawberry.argument(description="Only 
 Offset: TypeAlias = Annotated[
     int | None,
     strawberry.argument(
-        description="How many of the newest to pass over: what arrives meanwhile shifts the page."
+        description="How many of the newest to skip: what arrives meanwhile shifts the page."
         " Not together with after, before or last."
     ),
 ]

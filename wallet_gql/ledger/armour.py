@@ -196,7 +196,7 @@ async def check_armour(connection: Connection) -> None:
     if len(damage) > _NAMED_MAX:
         lines.append(f"  and {len(damage) - _NAMED_MAX} more, which `wallet-gql verify` names")
     raise ArmourDamaged(
-        "\n".join(["Nothing may be posted to this database, for what keeps its books right is damaged:", *lines])
+        "\n".join(["Nothing may be posted to this database, because what keeps its books right is damaged:", *lines])
         + '\nRestore it (docs/operations.md, "The armour"), then prove the books: wallet-gql verify.'
     )
 
@@ -209,7 +209,9 @@ async def find_damage(connection: Connection) -> list[Finding]:
     if await connection.fetchval("SELECT to_regclass('ledger') IS NOT NULL"):
         row_count = await connection.fetchval("SELECT count(*) FROM ledger")
         if row_count != 1:
-            damage.append(_finding("table ledger", f"has {row_count} rows, but must have one: with the shard count"))
+            damage.append(
+                _finding("table ledger", f"has {row_count} rows, but must have one, which holds the shard count")
+            )
     return damage
 
 
@@ -282,17 +284,20 @@ async def _excess(connection: Connection, expected: Mapping[str, Any]) -> list[F
     role = await connection.fetchrow(_ROLE, list(_TABLES), _function_names(expected))
     row = f"role {role['rolname']}"
     if "SUPERUSER" in role["attributes"]:
-        return [_finding(row, f"is a superuser, whom no law binds: {_ROLE_OF_ITS_OWN}")]
-    faults = [f"has {word}: take it away by ALTER ROLE" for word in role["attributes"]]
+        return [_finding(row, f"is a superuser, whom no constraint or trigger stops: {_ROLE_OF_ITS_OWN}")]
+    faults = [f"has {word}: remove it with ALTER ROLE" for word in role["attributes"]]
     faults += [f"is a member of {group}: revoke it" for group in role["members_of"]]
     if role["may_be_replica"]:
         faults.append("may set session_replication_role: revoke it")
     if role["is_replica"]:
-        faults.append("works with session_replication_role = replica, which skips foreign keys: ALTER ROLE … RESET it")
+        faults.append(
+            "works with session_replication_role = replica, which skips foreign keys:"
+            " use ALTER ROLE … RESET session_replication_role"
+        )
     if role["is_owner"] and role["is_embedded"]:
         _log.warning("one role owns the tables and serves", role=role["rolname"], remedy=_ROLE_OF_ITS_OWN)
     elif role["is_owner"]:
-        faults.append(f"owns the tables, and may do away with their laws: {_ROLE_OF_ITS_OWN}")
+        faults.append(f"owns the tables, so it may remove their constraints and triggers: {_ROLE_OF_ITS_OWN}")
     elif role["owned"]:
         faults += [f"owns {name}, or is a member of its owner: {_ROLE_OF_ITS_OWN}" for name in role["owned"]]
     else:

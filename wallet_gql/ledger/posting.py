@@ -193,7 +193,7 @@ class _Batch:
     alarms: set[str] = field(default_factory=set)
 
     def unavailable(self, alarm: str, **where: object) -> Unavailable:
-        """Answer one request that it is not the owner's fault, and tell the operator, once a batch."""
+        """Answer one request that it is not the owner's fault, and tell the operator once per batch."""
         if alarm not in self.alarms:
             self.alarms.add(alarm)
             _log.error(alarm, **where)

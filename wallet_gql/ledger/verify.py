@@ -115,10 +115,10 @@ _CHECKS: Final = {
          ORDER BY 1""",
     "key": """
         SELECT format('key %s of wallet %s', coalesce(k.key, t.idempotency_key), coalesce(k.wallet_id, t.wallet_id)),
-               CASE WHEN k.key IS NULL AND t.idempotency_key IS NULL THEN format('transaction %s has none', t.id)
+               CASE WHEN k.key IS NULL AND t.idempotency_key IS NULL THEN format('transaction %s has no key', t.id)
                     WHEN k.key IS NULL THEN format('is missing: transaction %s was posted under it', t.id)
                     WHEN w.id IS NULL THEN 'its wallet does not exist'
-                    WHEN k.outcome NOT IN (1, 2, 3) THEN format('has outcome %s, which there is not', k.outcome)
+                    WHEN k.outcome NOT IN (1, 2, 3) THEN format('has outcome %s, which does not exist', k.outcome)
                     WHEN octet_length(k.fingerprint) <> 16
                     THEN format('its fingerprint has %s bytes', octet_length(k.fingerprint))
                     WHEN k.created_at > now() + interval '60 s'
@@ -195,8 +195,8 @@ _CHECKS: Final = {
                     WHEN until IS NULL OR until < at - interval '1 hour'
                     THEN format('says refused on %s, which no account of its wallet held then', balance)
                     WHEN outcome = {OutcomeCode.INSUFFICIENT_BALANCE:d}
-                    THEN format('says that %s did not suffice, which is enough for any amount', balance)
-                    ELSE format('says that the limit was exceeded, which no amount exceeds from %s', balance) END
+                    THEN format('says that %s was not enough, but it is enough for any amount', balance)
+                    ELSE format('says that the limit was exceeded, but no amount exceeds it from %s', balance) END
           FROM (SELECT wallet_id, balance, at, key, outcome, same_id,
                        max(until) OVER (PARTITION BY wallet_id, balance ORDER BY at, key NULLS FIRST
                                         ROWS UNBOUNDED PRECEDING) AS until
@@ -232,7 +232,7 @@ _CHECKS: Final = {
     "owner": f"""
         SELECT format('wallet %s (%s)', w.id, w.owner_id),
                CASE WHEN w.same_id > 1 THEN format('is there %s times', w.same_id)
-                    WHEN w.kind NOT IN (1, 2) THEN format('has kind %s, which there is not', w.kind)
+                    WHEN w.kind NOT IN (1, 2) THEN format('has kind %s, which does not exist', w.kind)
                     WHEN w.same_owner > 1 THEN format('its owner has %s wallets', w.same_owner)
                     WHEN w.kind = 2 AND NOT w.is_slot
                     THEN 'is the treasury''s, but its owner id is not a slot, 0 to {SLOT_COUNT - 1}'
@@ -277,7 +277,7 @@ async def verify_shard(
         for row, fault in await connection.fetch(f"{statement} LIMIT {FINDINGS_PER_CHECK_MAX}", shard):
             yield Finding(check, shard, row, fault)
         on_check()
-    # The shard of an owner is a BLAKE2b, which SQL has not: wallets are streamed.
+    # The shard of an owner is a BLAKE2b, which SQL does not have: wallets are streamed.
     found = 0
     async for id_, owner_id in connection.cursor(
         "SELECT id, owner_id FROM wallet WHERE shard = $1 AND kind = 1 ORDER BY id", shard, prefetch=5000

@@ -155,7 +155,7 @@ class GroupCommit:
         if (refusal := self._refusal(lane)) is not None:
             raise refusal
         if self._waiting[wallet] >= self._wallet_queue_size_max:
-            raise Overloaded(f"{self._waiting[wallet]} requests of this wallet wait already.")
+            raise Overloaded(f"{self._waiting[wallet]} requests of this wallet are waiting already.")
         loop = asyncio.get_running_loop()
         item = _Item(request, loop.create_future(), loop.time())
         self._enqueue(item)
@@ -183,7 +183,7 @@ class GroupCommit:
             return Overloaded(f"A posting would take {needed:.1f} s now.", retry_after_seconds=math.ceil(too_late))
         if self._waiting_count >= self._queue_size_max:
             return Overloaded(
-                f"{self._waiting_count} requests wait already.", retry_after_seconds=max(1, math.ceil(needed))
+                f"{self._waiting_count} requests are waiting already.", retry_after_seconds=max(1, math.ceil(needed))
             )
         return None
 

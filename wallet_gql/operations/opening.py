@@ -84,7 +84,7 @@ async def open_ledger(settings: Settings) -> AsyncIterator[Ledger]:
             shard_count = await reads.read_shard_count(connection)
             if shard_count != settings.shard_count:
                 raise ShardCountDiffers(
-                    f"The database was made with {shard_count} shards, which is fixed for ever, but WALLET_SHARD_COUNT"
+                    f"The database was made with {shard_count} shards, which never changes, but WALLET_SHARD_COUNT"
                     f" says {settings.shard_count}: set it to {shard_count}."
                 )
             assets = {asset.code: asset for asset in await reads.read_assets(connection)}

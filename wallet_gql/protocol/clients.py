@@ -85,7 +85,7 @@ class Clients:
             if total <= UNREAD_BYTES_MAX:
                 return
             total -= sizes[connection]
-            connection.cut("Too much waits to be read in all.")
+            connection.cut("Too many unread answers wait in this process.")
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         loop.call_later(LOOK_SECONDS, self._look, loop)

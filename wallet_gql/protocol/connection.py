@@ -41,14 +41,20 @@ LINGER_SECONDS: Final = 2
 DROPPED: Final = "dropped"
 """In the state of a request that was begun and then refused or left behind here: the application need not log it."""
 
-_NOT_HTTP: Final = HTTPStatus.BAD_REQUEST, "This is not a request in HTTP/1.1, or one that can be read in two ways."
+_NOT_HTTP: Final = (
+    HTTPStatus.BAD_REQUEST,
+    "The request is not valid HTTP/1.1, or is ambiguous: send it with a standard HTTP client.",
+)
 _HEAD_TOO_LARGE: Final = (
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-    f"There are more than {HEADERS_MAX} headers, or more than {HEAD_BYTES_MAX} bytes of them: send fewer.",
+    f"The request has more than {HEADERS_MAX} headers, or more than {HEAD_BYTES_MAX} bytes of them: send fewer.",
 )
 _URL_TOO_LONG: Final = HTTPStatus.REQUEST_URI_TOO_LONG, f"The URL is longer than {URL_BYTES_MAX} bytes: use POST."
 _BODY_FRAMING: Final = HTTPStatus.BAD_REQUEST, "The body has more framing than content: send larger chunks."
-_PIPELINE_FULL: Final = HTTPStatus.BAD_REQUEST, f"{PIPELINE_MAX} requests wait for answers: read those first."
+_PIPELINE_FULL: Final = (
+    HTTPStatus.BAD_REQUEST,
+    f"{PIPELINE_MAX} requests on this connection wait for their answers: read those first.",
+)
 _NO_PROXY: Final = HTTPStatus.METHOD_NOT_ALLOWED, "This is not a proxy: use POST, or GET for queries."
 _TOO_SLOW: Final = HTTPStatus.REQUEST_TIMEOUT, "The request did not arrive in time: send it again."
 _TURNED_AWAY: Final = HTTPStatus.SERVICE_UNAVAILABLE, "Too many connections are open: try again after a pause."
@@ -320,7 +326,7 @@ class Connection(HttpToolsProtocol):
             self.stalled_since = now
         self._unread_bytes = unread_bytes
         if now - self.stalled_since > stall_seconds:
-            self.cut("It reads no answers.")
+            self.cut("The client does not read its answers.")
         elif now > self._deadline and unread_bytes == 0 and (self._is_deaf or not self.flow.read_paused):
             self._end_waiting()
 

@@ -1,7 +1,7 @@
 """A transport that sends what one turn of the event loop writes as one piece, and that closes without losing it.
 
 uvicorn writes an answer's headers and its body apart, and uvloop sends what is written at once: two system calls and
-two packets an answer, which were a tenth of a request's CPU.
+two packets per answer, which were a tenth of a request's CPU.
 """
 
 import asyncio
