@@ -50,7 +50,6 @@ BATCH: Final = 64
 # Postings to one shard, from one number to another, as the ledger would have made them: every fifth is another owner's
 # first, the others are one owner's.
 FILL: Final = (
-    "SET session_replication_role = replica",
     """
     INSERT INTO wallet (shard, kind, owner_id)
     SELECT 0, 1, 'filled-' || n FROM generate_series({first}, {last}) AS n WHERE n % 5 = 0
@@ -83,21 +82,19 @@ FILL: Final = (
       JOIN head AS its ON its.owner_id = '0'
     """,
     """
-    INSERT INTO transaction (shard, id, type, wallet_id, executed_at, idempotency_key)
-    SELECT 0, id, 1, wallet_id, executed_at, key FROM filling
-    """,
-    """
-    INSERT INTO entry (shard, account_id, seq, transaction_id, type, amount, balance_after, may_go_negative,
-                       executed_at)
-    SELECT 0, account_id, seq, id, 1, 1, balance_after, false, executed_at FROM filling
-     UNION ALL
-    SELECT 0, its_account_id, its_seq, id, 1, -1, its_balance_after, true, executed_at FROM filling
-    """,
-    """
+    WITH new_transaction AS (
+      INSERT INTO transaction (shard, id, type, wallet_id, executed_at, idempotency_key)
+      SELECT 0, id, 1, wallet_id, executed_at, key FROM filling
+    ), new_entry AS (
+      INSERT INTO entry (shard, account_id, seq, transaction_id, type, amount, balance_after, may_go_negative,
+                         executed_at)
+      SELECT 0, account_id, seq, id, 1, 1, balance_after, false, executed_at FROM filling
+       UNION ALL
+      SELECT 0, its_account_id, its_seq, id, 1, -1, its_balance_after, true, executed_at FROM filling
+    )
     INSERT INTO idempotency_key (shard, wallet_id, key, fingerprint, outcome, transaction_id)
     SELECT 0, wallet_id, key, substr(sha256('1 GOLD 1 --'), 1, 16), 1, id FROM filling
     """,
-    "SET session_replication_role = origin",
 )
 
 
