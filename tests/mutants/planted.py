@@ -10,6 +10,9 @@ MODEL: Final = "wallet_gql/domain/model.py"
 IDS: Final = "wallet_gql/graphql/ids.py"
 READ_BATCHES: Final = "wallet_gql/operations/read_batches.py"
 GROUP_COMMIT: Final = "wallet_gql/operations/group_commit.py"
+ARMOUR: Final = "wallet_gql/ledger/armour.py"
+VERIFY: Final = "wallet_gql/ledger/verify.py"
+OPENING: Final = "wallet_gql/operations/opening.py"
 UNIT_OF_WORK: Final = "wallet_gql/operations/unit_of_work.py"
 
 LEDGER_TESTS: Final = ("tests/ledger",)
@@ -210,5 +213,20 @@ MUTANTS: Final = (
         "data error told to the whole batch of reads",
         ((READ_BATCHES, "if len(keys) == 1 or verdict(error) is not Verdict.DATA:", "if True:"),),
         ("tests/operations/test_read_batches.py",),
+    ),
+    Mutant(
+        "the ledger opens without its armour",
+        ((OPENING, "            await check_armour(connection)\n", ""),),
+        ("tests/ledger/test_armour.py",),
+    ),
+    Mutant(
+        "a disabled law passes for an enabled one",
+        ((ARMOUR, "replication roles only' ELSE 'disabled' END", "replication roles only' ELSE 'enabled always' END"),),
+        ("tests/ledger/test_armour.py",),
+    ),
+    Mutant(
+        "a false refusal passes",
+        ((VERIFY, "until IS NULL OR until < at - interval '1 hour'\n                OR", "until IS NULL OR"),),
+        ("tests/ledger/test_verify_refusals.py",),
     ),
 )
