@@ -105,7 +105,8 @@ SELECT 'function', f.name, concat_ws(' ',
   FROM functions f JOIN pg_language l ON l.oid = f.prolang
  UNION ALL
 SELECT 'settings of function', f.name,
-       coalesce((SELECT string_agg(replace(s, 'search_path=' || home.name, 'search_path=<schema>'), '; ' ORDER BY s)
+       coalesce((SELECT string_agg(replace(s, 'search_path=' || home.name, 'search_path=<schema>'), '; '
+                                   ORDER BY s COLLATE "C")
                    FROM unnest(f.proconfig) AS s, home), 'none')
   FROM functions f
  UNION ALL
@@ -234,7 +235,7 @@ async def read_armour(connection: Connection) -> dict[str, Any]:
     """Return the armour of this database, seen by this session: `armour.json` is that of a fresh one."""
     found = await _read_objects(connection)
     rights = await connection.fetch(_RIGHTS, list(_TABLES))
-    return {**found, "rights": [right for right, _ in rights]}
+    return {**found, "rights": sorted(right for right, _ in rights)}
 
 
 async def _read_objects(
@@ -247,7 +248,7 @@ async def _read_objects(
         # A body is kept by its lines, so that people can review what changes.
         found[kind][name] = text.split("\n") if kind == "body of function" else text
     for table in sorted(WRITTEN_BY_MIGRATIONS & found["table"].keys()):
-        rows = await connection.fetch(f"SELECT t::text FROM {table} t ORDER BY 1")
+        rows = await connection.fetch(f'SELECT t::text COLLATE "C" FROM {table} t ORDER BY 1')
         found["rows of table"][table] = [row for (row,) in rows]
     return {kind: dict(sorted(found[kind].items())) for kind in found}
 
