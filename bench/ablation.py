@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from wallet_gql import logs
-from wallet_gql.app import Front
+from wallet_gql.app import Front, Opening
 from wallet_gql.domain.model import Outcome, PostingRequest
 from wallet_gql.graphql.http import GraphQLEndpoint
 from wallet_gql.hosts import takes_host
@@ -45,6 +45,6 @@ def transaction_per_request() -> ASGIApp:
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, Any]]:
         async with open_ledger(settings) as ledger:
-            yield {"ledger": replace(ledger, post=posting_alone(ledger))}
+            yield {"opening": Opening(replace(ledger, post=posting_alone(ledger)))}
 
     return Front(GraphQLEndpoint(settings), Starlette(lifespan=lifespan), takes_host(settings))

@@ -20,7 +20,7 @@ from strawberry.extensions import ParserCache, ValidationCache
 from strawberry.schema.config import StrawberryConfig
 
 from wallet_gql import logs
-from wallet_gql.app import Front
+from wallet_gql.app import Front, Opening
 from wallet_gql.domain.model import Asset, Balance, Posted, PostingRequest, TransactionType, TransactionView, Wallet
 from wallet_gql.graphql import mutations, types
 from wallet_gql.graphql.http import GraphQLEndpoint
@@ -65,13 +65,17 @@ def ours() -> ASGIApp:
     settings = Settings(_env_file=None)
     logs.configure(settings)
     reads = SimpleNamespace(owners_balances=SimpleNamespace(load=load))
+    commits = SimpleNamespace(refusal=lambda: None)
     ledger = cast(
-        "Ledger", SimpleNamespace(settings=settings, shard_count=64, assets={"GOLD": GOLD}, post=post, reads=reads)
+        "Ledger",
+        SimpleNamespace(
+            settings=settings, shard_count=64, assets={"GOLD": GOLD}, post=post, reads=reads, commits=commits
+        ),
     )
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, Any]]:
-        yield {"ledger": ledger}
+        yield {"opening": Opening(ledger)}
 
     return Front(GraphQLEndpoint(settings), Starlette(lifespan=lifespan), takes_host(settings))
 

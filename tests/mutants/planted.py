@@ -32,9 +32,9 @@ class Mutant(NamedTuple):
 
 # Locks taken by nobody: the statements only read.
 _UNLOCKED: Final = (
-    (LOCKS, " ORDER BY w.shard, w.kind, w.id\n   FOR NO KEY UPDATE OF w\n", " ORDER BY w.shard, w.kind, w.id\n"),
-    (LOCKS, "      ORDER BY w.shard, w.id\n        FOR NO KEY UPDATE OF w SKIP LOCKED\n", ""),
-    (LOCKS, "      ORDER BY w.shard, w.kind, w.id\n        FOR NO KEY UPDATE OF w\n", ""),
+    (LOCKS, "ORDER BY w.id FOR NO KEY UPDATE) AS locked", "ORDER BY w.id) AS locked"),
+    (LOCKS, "ORDER BY w.id FOR NO KEY UPDATE) AS stripe", "ORDER BY w.id) AS stripe"),
+    (LOCKS, "ORDER BY w.id FOR NO KEY UPDATE SKIP LOCKED) AS owner", "ORDER BY w.id) AS owner"),
 )
 
 # The real locks, taken after what they should have protected was read.
@@ -77,7 +77,7 @@ MUTANTS: Final = (
     Mutant("no lock", _UNLOCKED, RACE_TESTS),
     Mutant(
         "locks in the wrong order",
-        ((LOCKS, " ORDER BY w.shard, w.kind, w.id\n   FOR NO KEY", " ORDER BY w.kind DESC, w.id DESC\n   FOR NO KEY"),),
+        ((LOCKS, 'order="w.shard, w.kind, w.id"', 'order="w.kind DESC, w.id DESC"'),),
         RACE_TESTS,
     ),
     Mutant("head read before the lock", (*_UNLOCKED, (POSTING, _HEADS_LINE, _HEADS_LINE + _LOCK_LATE)), RACE_TESTS),
@@ -201,7 +201,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "what cannot be in time is let in",
-        ((GROUP_COMMIT, "if too_late > 0 and (lane", "if too_late > 1000 and (lane"),),
+        ((GROUP_COMMIT, "if too_late > 0:", "if too_late > 1000:"),),
         GROUP_COMMIT_TESTS,
     ),
     Mutant(

@@ -78,6 +78,21 @@ async def test_sessions_that_were_read_only_are_replaced_when_the_database_is_no
     assert await check_database(service) == "ok"
 
 
+async def test_commits_that_a_crash_would_lose_are_not_ready(primary: OwnServer, service: Ledger) -> None:
+    await primary.execute("ALTER SYSTEM SET full_page_writes = off")
+    await primary.execute("SELECT pg_reload_conf()")
+    try:
+        async with asyncio.timeout(60):
+            while await check_database(service) != "not durable":  # noqa: ASYNC110 - the server reads its file by itself
+                await asyncio.sleep(0.05)
+    finally:
+        await primary.execute("ALTER SYSTEM RESET full_page_writes")
+        await primary.execute("SELECT pg_reload_conf()")
+    async with asyncio.timeout(60):
+        while await check_database(service) != "ok":  # noqa: ASYNC110 - the same
+            await asyncio.sleep(0.05)
+
+
 # The last one here: it ends the primary.
 async def test_service_follows_a_fail_over_and_reads_nothing_stale(
     primary: OwnServer, standby: Standby, relay: Proxy, service: Ledger

@@ -8,6 +8,7 @@ import structlog
 from asyncpg import Connection
 
 from wallet_gql.db.engine import connect
+from wallet_gql.ledger.armour import check_durability
 from wallet_gql.operations.opening import Ledger
 from wallet_gql.operations.unit_of_work import is_away
 
@@ -22,7 +23,11 @@ async def _check_writable(connection: Connection) -> str | None:
     return "read-only" if await connection.fetchval(read_only) else None
 
 
-NEEDS: Final[tuple[Callable[[Connection], Awaitable[str | None]], ...]] = (_check_writable,)
+async def _check_durable(connection: Connection) -> str | None:
+    return "not durable" if await check_durability(connection) else None
+
+
+NEEDS: Final[tuple[Callable[[Connection], Awaitable[str | None]], ...]] = (_check_writable, _check_durable)
 """What a posting needs of the database: each answers None, or in a word what is missing."""
 
 
