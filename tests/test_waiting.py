@@ -190,7 +190,7 @@ def test_worker_that_finds_another_schema_ends_nobody_else(service: Service, own
         os.kill(service.workers()[0], signal.SIGKILL)
         service.logs("worker ended", ended + 2)
         assert service.logged("worker ended")[-1]["status"] == 3
-        assert "-newer, this version needs" in service.logged("cannot serve")[-1]["reason"]
+        assert "-newer, but this version needs" in service.logged("cannot serve")[-1]["reason"]
         service.posts()
     finally:
         asyncio.run(execute(url, "UPDATE alembic_version SET version_num = replace(version_num, '-newer', '')"))

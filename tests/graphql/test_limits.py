@@ -58,32 +58,32 @@ def spend(n: int) -> str:
         (
             "{" + WALLET + "{" + " ".join(f"a{n}: id" for n in range(30)) + "}}",
             "{" + WALLET + "{" + " ".join(f"a{n}: id" for n in range(31)) + "}}",
-            "31 aliases, at most 30",
+            "31 aliases, but at most 30",
         ),
         (
             "{" + " ".join(f"a{n}: __typename" for n in range(20)) + "}",
             "{" + " ".join(f"a{n}: __typename" for n in range(21)) + "}",
-            "21 root queries, at most 20",
+            "21 root queries, but at most 20",
         ),
         (
             "mutation {" + " ".join(spend(n) + "{__typename}" for n in range(10)) + "}",
             "mutation {" + " ".join(spend(n) + "{__typename}" for n in range(11)) + "}",
-            "11 root mutations, at most 10",
+            "11 root mutations, but at most 10",
         ),
         (
             "{__typename " + "@skip(if: false)" * 50 + "}",
             "{__typename " + "@skip(if: false)" * 51 + "}",
-            "51 directives, at most 50",
+            "51 directives, but at most 50",
         ),
         (
             "{...f0}" + "".join(f"fragment f{n} on Query {{__typename}}" for n in range(50)),
             "{...f0}" + "".join(f"fragment f{n} on Query {{__typename}}" for n in range(51)),
-            "51 fragments, at most 50",
+            "51 fragments, but at most 50",
         ),
         (
             "".join(f"query q{n} {{__typename}}" for n in range(50)),
             "".join(f"query q{n} {{__typename}}" for n in range(51)),
-            "51 operations, at most 50",
+            "51 operations, but at most 50",
         ),
         (
             "{" + WALLET + "{" + "id " * 55 + "}}",
@@ -93,7 +93,7 @@ def spend(n: int) -> str:
         (
             "{ wallets(ownerIds: $a) { transactions(first: 98) { totalCount } } }",
             "{ wallets(ownerIds: $a) { transactions(first: 100) { totalCount } } }",
-            "costs 10101, at most 10000",
+            "costs 10101, but at most 10000",
         ),
     ],
     ids=lambda value: "" if len(value) > 40 else value,
@@ -107,13 +107,13 @@ def test_each_limit_at_its_edge(documents: Documents, allowed: str, refused: str
 def test_an_alias_is_no_longer_than_it_may_weigh(documents: Documents) -> None:
     query = "{ " + "a" * 100 + ": __typename }"
     assert fault(documents, query) is None
-    assert "101 characters in an alias, at most 100" in (fault(documents, query.replace("aa", "aaa", 1)) or "")
+    assert "101 characters in an alias, but at most 100" in (fault(documents, query.replace("aa", "aaa", 1)) or "")
 
 
 def test_the_schema_is_asked_for_twice_at_most(documents: Documents) -> None:
     assert fault(documents, '{ a: __schema { description } b: __type(name: "Wallet") { name } }') is None
     three = "{ a: __schema { description } b: __schema { description } c: __schema { description } }"
-    assert "3 introspections, at most 2" in (fault(documents, three) or "")
+    assert "3 introspections, but at most 2" in (fault(documents, three) or "")
 
 
 def test_tokens_are_limited(documents: Documents) -> None:

@@ -251,7 +251,7 @@ def test_costly_queries_of_many_connections_delay_an_ordinary_page_by_a_few_turn
     # The one under way, the one that had waited longest, and what the server and this test do between two lines.
     assert len([number for number in after - before if answers[number][0] is None]) <= 10
     assert set(answers) == {(None, None), ("OVERLOADED", "1")}
-    assert answers.count((None, None)) >= 40
+    assert answers.count((None, None)) >= 20
 
 
 def test_new_documents_of_many_connections_delay_a_short_one_by_a_few_turns(own: tuple[Served, str]) -> None:

@@ -490,7 +490,7 @@ async def test_a_spend_that_the_owner_cannot_pay_is_refused_whatever_the_stripe_
     slot = 55
     await open_stripes(server_connection, slot, range(ledger.shard_count))
     [poor, *whales] = await owners_of_shard(ledger, 3, 10)
-    await bring_to(server_connection, 3, "poor", whales, TREASURY_MINOR_MAX)
+    await bring_to(server_connection, 3, "48", whales, TREASURY_MINOR_MAX)
     await bring_to(server_connection, 3, slot, whales, -TREASURY_MINOR_MAX)
     [outcome] = await post_all(ledger, [request(ledger, poor, SPEND, 1)], slot)
     assert refused(outcome).code is OutcomeCode.INSUFFICIENT_BALANCE

@@ -366,7 +366,9 @@ def test_the_ledger_does_not_open_with_a_schema_that_is_not_at_head(empty: Setti
         async with open_ledger(empty):
             raise AssertionError("it opened")
 
-    with pytest.raises(SchemaNotAtHead, match=f"is at {to or 'nothing'}, this version needs {migrations.head()}"):
+    with pytest.raises(
+        SchemaNotAtHead, match=f"is at {to or 'no revision'}, but this version needs {migrations.head()}"
+    ):
         asyncio.run(enter())
 
 

@@ -24,7 +24,7 @@ async def converse(url: str) -> None:
     client = Client(
         transport=HTTPXAsyncTransport(url),
         fetch_schema_from_transport=True,
-        introspection_args={"specified_by_url": True, "input_value_deprecation": True},
+        introspection_args={"specified_by_url": True, "schema_description": True, "input_value_deprecation": True},
     )
     async with client as session:
 
