@@ -29,6 +29,7 @@ class Proof:
 # The service's sessions look up index entries only and end early; a proof reads everything, for as long as it takes.
 _FREELY: Final = """
 SET LOCAL enable_seqscan = on; SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on;
+SET LOCAL enable_sort = on; SET LOCAL enable_incremental_sort = on; SET LOCAL plan_cache_mode = auto;
 SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL work_mem = '64MB'
 """
 
