@@ -8,12 +8,25 @@ from typing import Final
 from asyncpg import Connection
 
 from wallet_gql.domain.model import WalletKind
+from wallet_gql.ledger.lookups import one_row
 
 SLOT_COUNT: Final = 64
 """Slots that workers may hold at once; a worker past them shares one."""
 
 # The first of the two keys of the advisory locks that hold the slots ("slot" in ASCII).
 _SLOT_LOCK_CLASS: Final = 0x736C6F74
+
+
+# It looks first: a row that stood in the way would have taken a number of the identity all the same.
+_OPEN: Final = f"""
+INSERT INTO wallet (shard, kind, owner_id)
+SELECT stripe.shard, $1, $2
+  FROM generate_series(0, $3::int - 1) AS stripe(shard)
+  LEFT JOIN {one_row("wallet", "w", by="owner_id", shard="stripe.shard", kind="$1::smallint", owner_id="$2::text")}
+    ON true
+ WHERE w.id IS NULL
+    ON CONFLICT (shard, kind, owner_id) DO NOTHING
+"""
 
 
 async def claim_slot(connection: Connection) -> int:
@@ -25,11 +38,5 @@ async def claim_slot(connection: Connection) -> int:
 
 
 async def open_stripes(connection: Connection, slot: int, shard_count: int) -> None:
-    """Open the slot's treasury wallets, one a shard, where they are missing."""
-    await connection.execute(
-        "INSERT INTO wallet (shard, kind, owner_id) SELECT shard, $1, $2 FROM generate_series(0, $3 - 1) AS shard"
-        " ON CONFLICT (shard, kind, owner_id) DO NOTHING",
-        WalletKind.TREASURY,
-        str(slot),
-        shard_count,
-    )
+    """Open the slot's treasury wallets, one per shard, where they are missing."""
+    await connection.execute(_OPEN, WalletKind.TREASURY, str(slot), shard_count)
