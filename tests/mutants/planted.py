@@ -3,6 +3,9 @@
 from typing import Final, NamedTuple
 
 LOCKS: Final = "wallet_gql/ledger/locks.py"
+LOOKUPS: Final = "wallet_gql/ledger/lookups.py"
+LAWS: Final = "alembic/versions/0003_shapes_and_bounds.py"
+ENGINE: Final = "wallet_gql/db/engine.py"
 POSTING: Final = "wallet_gql/ledger/posting.py"
 READS: Final = "wallet_gql/ledger/reads.py"
 MODEL: Final = "wallet_gql/domain/model.py"
@@ -24,9 +27,9 @@ class Mutant(NamedTuple):
 
 # Locks taken by nobody: the statements only read.
 _UNLOCKED: Final = (
-    (LOCKS, " ORDER BY w.shard, w.kind, w.id\n   FOR NO KEY UPDATE OF w\n", " ORDER BY w.shard, w.kind, w.id\n"),
-    (LOCKS, "      ORDER BY w.shard, w.id\n        FOR NO KEY UPDATE OF w SKIP LOCKED\n", ""),
-    (LOCKS, "      ORDER BY w.shard, w.kind, w.id\n        FOR NO KEY UPDATE OF w\n", ""),
+    (LOCKS, "ORDER BY w.id FOR NO KEY UPDATE) AS locked", "ORDER BY w.id) AS locked"),
+    (LOCKS, "ORDER BY w.id FOR NO KEY UPDATE) AS stripe", "ORDER BY w.id) AS stripe"),
+    (LOCKS, "ORDER BY w.id FOR NO KEY UPDATE SKIP LOCKED) AS owner", "ORDER BY w.id) AS owner"),
 )
 
 # The real locks, taken after what they should have protected was read.
@@ -60,7 +63,7 @@ MUTANTS: Final = (
     Mutant("no lock", _UNLOCKED, RACE_TESTS),
     Mutant(
         "locks in the wrong order",
-        ((LOCKS, " ORDER BY w.shard, w.kind, w.id\n   FOR NO KEY", " ORDER BY w.kind DESC, w.id DESC\n   FOR NO KEY"),),
+        ((LOCKS, 'order="w.shard, w.kind, w.id"', 'order="w.kind DESC, w.id DESC"'),),
         RACE_TESTS,
     ),
     Mutant("head read before the lock", (*_UNLOCKED, (POSTING, _HEADS_LINE, _HEADS_LINE + _LOCK_LATE)), RACE_TESTS),
@@ -141,6 +144,55 @@ MUTANTS: Final = (
                 "batch.now",
             ),
         ),
+        LEDGER_TESTS,
+    ),
+    Mutant(
+        "the stripe's clock binds its owners",
+        (
+            (
+                POSTING,
+                "max(batch.now, user.executed_at or batch.now)",
+                "max(batch.now, user.executed_at or batch.now, treasury.executed_at or batch.now)",
+            ),
+        ),
+        LEDGER_TESTS,
+    ),
+    Mutant(
+        "a clock that jumped ahead is followed",
+        ((POSTING, "batch.now + HEAD_AHEAD_MAX:", "batch.now + 1000 * HEAD_AHEAD_MAX:"),),
+        LEDGER_TESTS,
+    ),
+    Mutant(
+        "the end of a stripe is kept as its owner's refusal",
+        (
+            (
+                POSTING,
+                "    if balance_minor > BALANCE_MINOR_MAX:\n",
+                "    if max(balance_minor * 90, abs(treasury.balance_minor - amount_minor)) > TREASURY_MINOR_MAX:\n",
+            ),
+        ),
+        LEDGER_TESTS,
+    ),
+    Mutant(
+        "a look-up that is no fence",
+        ((LOOKUPS, "{alias}.{column} BETWEEN {value} AND {value}", "{alias}.{column} = {value}"),),
+        LEDGER_TESTS,
+    ),
+    Mutant(
+        "a law's look-up that is no fence",
+        (
+            (
+                LAWS,
+                "e.transaction_id BETWEEN t.id AND t.id\n            ORDER BY e.transaction_id LIMIT 1)",
+                "e.transaction_id = t.id LIMIT 1)",
+            ),
+        ),
+        LEDGER_TESTS,
+    ),
+    Mutant("sessions that sort", ((ENGINE, '"enable_sort": "off"', '"enable_sort": "on"'),), LEDGER_TESTS),
+    Mutant(
+        "a transaction of any shape",
+        ((LAWS, "        OR NOT judged.has_shape\n", ""),),
         LEDGER_TESTS,
     ),
 )
