@@ -43,9 +43,9 @@ TUPLES_MAX: Final = 30
 TABLES: Final = ("wallet", "account", "transaction", "entry", "idempotency_key")
 
 # How many postings there are, roughly, when a session makes its plans; and in the end.
-STAGES: Final = (100, 250, 500, 1000)
+STAGES: Final = (100, 200, 400, 700)
 POSTINGS: Final = 50_000
-BATCH: Final = 64
+BATCH: Final = 32
 
 # Postings to one shard, from one number to another, as the ledger would have made them: every fifth is another owner's
 # first, the others are one owner's.

@@ -3,6 +3,9 @@
 from typing import Final, NamedTuple
 
 LOCKS: Final = "wallet_gql/ledger/locks.py"
+LOOKUPS: Final = "wallet_gql/ledger/lookups.py"
+LAWS: Final = "alembic/versions/0003_shapes_and_bounds.py"
+ENGINE: Final = "wallet_gql/db/engine.py"
 POSTING: Final = "wallet_gql/ledger/posting.py"
 READS: Final = "wallet_gql/ledger/reads.py"
 OUTCOMES: Final = "wallet_gql/ledger/outcomes.py"
@@ -228,5 +231,54 @@ MUTANTS: Final = (
         "a false refusal passes",
         ((VERIFY, "until IS NULL OR until < at - interval '1 hour'\n                OR", "until IS NULL OR"),),
         ("tests/ledger/test_verify_refusals.py",),
+    ),
+    Mutant(
+        "the stripe's clock binds its owners",
+        (
+            (
+                POSTING,
+                "max(batch.now, user.executed_at or batch.now)",
+                "max(batch.now, user.executed_at or batch.now, treasury.executed_at or batch.now)",
+            ),
+        ),
+        LEDGER_TESTS,
+    ),
+    Mutant(
+        "a clock that jumped ahead is followed",
+        ((POSTING, "batch.now + HEAD_AHEAD_MAX:", "batch.now + 1000 * HEAD_AHEAD_MAX:"),),
+        LEDGER_TESTS,
+    ),
+    Mutant(
+        "the end of a stripe is kept as its owner's refusal",
+        (
+            (
+                POSTING,
+                "    if balance_minor > BALANCE_MINOR_MAX:\n",
+                "    if max(balance_minor * 90, abs(treasury.balance_minor - amount_minor)) > TREASURY_MINOR_MAX:\n",
+            ),
+        ),
+        LEDGER_TESTS,
+    ),
+    Mutant(
+        "a look-up that is no fence",
+        ((LOOKUPS, "{alias}.{column} BETWEEN {value} AND {value}", "{alias}.{column} = {value}"),),
+        LEDGER_TESTS,
+    ),
+    Mutant(
+        "a law's look-up that is no fence",
+        (
+            (
+                LAWS,
+                "e.transaction_id BETWEEN t.id AND t.id\n            ORDER BY e.transaction_id LIMIT 1)",
+                "e.transaction_id = t.id LIMIT 1)",
+            ),
+        ),
+        LEDGER_TESTS,
+    ),
+    Mutant("sessions that sort", ((ENGINE, '"enable_sort": "off"', '"enable_sort": "on"'),), LEDGER_TESTS),
+    Mutant(
+        "a transaction of any shape",
+        ((LAWS, "        OR NOT judged.has_shape\n", ""),),
+        LEDGER_TESTS,
     ),
 )

@@ -13,14 +13,17 @@ from asyncpg import Connection
 from wallet_gql.domain.model import Wallet, WalletKind
 from wallet_gql.ledger.lookups import one_row
 
-# Wallets that exist, and their ids, by which they are locked.
+_WALLET: Final = one_row(
+    "wallet", "w", by="owner_id", shard="wanted.shard", kind="wanted.kind", owner_id="wanted.owner_id"
+)
+
+# The wallets that exist. Do not remove MATERIALIZED or the order: the statements below lock row by row as they read
+# this list, and that order is what keeps all units of work from deadlocks.
 _FOUND: Final = f"""
 WITH found AS MATERIALIZED (
      SELECT w.shard, w.kind, w.id, w.owner_id, w.opened_at
        FROM unnest($1::smallint[], $2::smallint[], $3::text[]) AS wanted(shard, kind, owner_id)
-      CROSS JOIN {
-    one_row("wallet", "w", by="owner_id", shard="wanted.shard", kind="wanted.kind", owner_id="wanted.owner_id")
-}
+      CROSS JOIN {_WALLET}
       ORDER BY {{order}}
 )"""
 

@@ -15,19 +15,24 @@ The laws in the migrations are written in the same way.
 from typing import Final
 
 
-def all_rows(table: str, alias: str, by: str, **key: str) -> str:
+def all_rows(table: str, alias: str, by: str, limit: str = "", **key: str) -> str:
     """Return an item for FROM: the rows of `table` whose columns equal the expressions in `key`, ordered `by` one."""
     conditions = " AND ".join(
         f"{alias}.{column} BETWEEN {value} AND {value}" if column == by else f"{alias}.{column} = {value}"
         for column, value in key.items()
     )
-    return f"LATERAL (SELECT * FROM {table} {alias} WHERE {conditions} ORDER BY {alias}.{by}) AS {alias}"
+    return f"LATERAL (SELECT * FROM {table} {alias} WHERE {conditions} ORDER BY {alias}.{by}{limit}) AS {alias}"
 
 
 def one_row(table: str, alias: str, by: str, **key: str) -> str:
     """Return an item for FROM: the one row of `table` whose columns equal the expressions in `key`."""
-    return all_rows(table, alias, by, **key).replace(f") AS {alias}", f" LIMIT 1) AS {alias}")
+    return all_rows(table, alias, by, " LIMIT 1", **key)
 
+
+ACCOUNT: Final = one_row(
+    "account", "a", by="asset_id", shard="wanted.shard", wallet_id="wanted.wallet_id", asset_id="wanted.asset_id"
+)
+"""The account `a` of the wallet and asset in `wanted`."""
 
 HEAD: Final = """LATERAL (
        SELECT e.seq, e.balance_after, e.executed_at

@@ -43,18 +43,14 @@ from wallet_gql.domain.model import (
 )
 from wallet_gql.domain.money import BALANCE_MINOR_MAX, TREASURY_MINOR_MAX
 from wallet_gql.ledger.locks import WalletName, lock_free_wallets, lock_wallets
-from wallet_gql.ledger.lookups import HEAD, one_row
+from wallet_gql.ledger.lookups import ACCOUNT, HEAD, one_row
 from wallet_gql.ledger.treasury import open_stripes
-
-_ACCOUNT: Final = one_row(
-    "account", "a", by="asset_id", shard="wanted.shard", wallet_id="wanted.wallet_id", asset_id="wanted.asset_id"
-)
 
 _HEADS: Final = f"""
 SELECT wanted.shard, wanted.wallet_id, wanted.asset_id, a.id, head.seq, head.balance_after, head.executed_at,
        clock_timestamp()
   FROM unnest($1::smallint[], $2::bigint[], $3::smallint[]) AS wanted(shard, wallet_id, asset_id)
-  LEFT JOIN {_ACCOUNT} ON true
+  LEFT JOIN {ACCOUNT} ON true
   LEFT JOIN {HEAD} ON true
 """
 
@@ -65,7 +61,7 @@ SELECT k.shard, k.wallet_id, k.key, k.fingerprint, k.outcome, k.transaction_id,
  CROSS JOIN {
     one_row("idempotency_key", "k", by="key", shard="wanted.shard", wallet_id="wanted.wallet_id", key="wanted.key")
 }
-  LEFT JOIN {_ACCOUNT} ON true
+  LEFT JOIN {ACCOUNT} ON true
   LEFT JOIN {
     one_row("entry", "e", by="transaction_id", shard="k.shard", transaction_id="k.transaction_id", account_id="a.id")
 } ON true

@@ -20,7 +20,7 @@ from wallet_gql.domain.model import (
     Wallet,
     WalletKind,
 )
-from wallet_gql.ledger.lookups import HEAD, all_rows, one_row
+from wallet_gql.ledger.lookups import ACCOUNT, HEAD, all_rows, one_row
 
 
 class OwnerName(NamedTuple):
@@ -71,11 +71,7 @@ class Page:
 
 
 _HEAD: Final = f"""
-  LEFT JOIN {
-    one_row(
-        "account", "a", by="asset_id", shard="wanted.shard", wallet_id="wanted.wallet_id", asset_id="wanted.asset_id"
-    )
-} ON true
+  LEFT JOIN {ACCOUNT} ON true
   LEFT JOIN {HEAD} ON true
 """
 

@@ -10,6 +10,7 @@ from typing import Final
 from asyncpg import Connection
 
 from wallet_gql.domain.model import WalletKind
+from wallet_gql.ledger.lookups import one_row
 
 SLOT_COUNT: Final = 64
 """Slots that workers may hold at once; a worker past them shares one."""
@@ -17,12 +18,14 @@ SLOT_COUNT: Final = 64
 # The first of the two keys of the advisory locks that hold the slots ("slot" in ASCII).
 _SLOT_LOCK_CLASS: Final = 0x736C6F74
 
-_OPEN_STRIPES: Final = """
+# It looks first: a row that stood in the way would have taken a number of the identity all the same.
+_OPEN_STRIPES: Final = f"""
 INSERT INTO wallet (shard, kind, owner_id)
-SELECT shard, $1, $2
-  FROM unnest($3::smallint[]) AS wanted(shard)
- WHERE NOT EXISTS (SELECT FROM wallet w WHERE (w.shard, w.kind, w.owner_id) = (wanted.shard, $1, $2))
- ORDER BY shard
+SELECT stripe.shard, $1, $2
+  FROM unnest($3::smallint[]) AS stripe(shard)
+  LEFT JOIN {one_row("wallet", "w", by="owner_id", shard="stripe.shard", kind="$1::smallint", owner_id="$2::text")}
+    ON true
+ WHERE w.id IS NULL
     ON CONFLICT (shard, kind, owner_id) DO NOTHING
 """
 

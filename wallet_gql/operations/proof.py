@@ -32,6 +32,7 @@ class Proof:
 _FREELY: Final = """
 SET LOCAL enable_seqscan = on; SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on;
 SET LOCAL enable_nestloop = off;
+SET LOCAL enable_sort = on; SET LOCAL enable_incremental_sort = on; SET LOCAL plan_cache_mode = auto;
 SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL work_mem = '64MB'
 """
 

@@ -240,7 +240,7 @@ class Connection(HttpToolsProtocol):
             self._awaited_bytes += received
         if is_head and len(self.url) > URL_BYTES_MAX:
             self._refuse(*_URL_TOO_LONG)
-        elif is_head and self._awaited_bytes > HEAD_BYTES_MAX:
+        elif is_head and (self._awaited_bytes > HEAD_BYTES_MAX or len(self.headers) > HEADERS_MAX):
             self._refuse(*_HEAD_TOO_LARGE)
         elif self._awaited_bytes > HEAD_BYTES_MAX + FRAMING_MAX * self._body_bytes:
             self._refuse(*_BODY_FRAMING)
@@ -272,6 +272,9 @@ class Connection(HttpToolsProtocol):
             known = {} if self.cycle is None or self._is_in_head() else self.cycle.scope["state"]
             self.transport.write(refusal(status, message, known.get("request_id")))
         self.transport.close()
+        # While the client reads the answer, nothing of what it sent is kept.
+        self.url, self.headers, self.scope = b"", [], None
+        self.parser = None  # type: ignore[assignment] # as uvicorn does when a connection is lost
 
     def _drop_request(self) -> bool:
         """Let nothing become of a request that is not whole; returns whether no answer is on its way."""
