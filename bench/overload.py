@@ -220,6 +220,7 @@ def run(seconds: float, made: Path) -> int:
         environment = {
             "DATABASE_URL": running.server_url,
             "WALLET_REQUEST_DEADLINE_SECONDS": str(DEADLINE_SECONDS),
+            "WALLET_CONNECTIONS_MAX": str(CONNECTIONS_MAX + 100),
         }
         with servers.service(made, environment) as server:
             reached = uvloop.run(curve(f"{server.url}/graphql", seconds))

@@ -18,7 +18,10 @@ DEADLINE_SECONDS: Final = 3.0
 PATIENCE_SECONDS: Final = 60
 
 BALANCE: Final = "query($o: String!) { balance(ownerId: $o) { amount } }"
-COSTLY: Final = "query($o: [String!]!) { wallets(ownerIds: $o) { transactions(first: 20) { nodes { id } } } }"
+COSTLY: Final = (
+    "query($o: [String!]!, $n: Int = 100) { wallets(ownerIds: $o) {"
+    " transactions(first: $n) { nodes { id type amount description } } } }"
+)
 OPEN: Final = "mutation($o: String!) { openWallet(input: {ownerId: $o}) { __typename } }"
 
 
@@ -59,6 +62,9 @@ async def test_a_costly_query_that_never_has_its_turn_is_overload_and_others_go_
         waiting = asyncio.create_task(endpoint.ask(COSTLY, variables={"o": [owner]}))
         answer = await endpoint.ask(BALANCE, variables={"o": owner})
         assert answer.json() == {"data": {"balance": {"amount": "7"}}}
+        # The same document costs little with a small page.
+        small = await endpoint.ask(COSTLY, variables={"o": [owner], "n": 10})
+        assert len(small.json()["data"]["wallets"][0]["transactions"]["nodes"]) == 1
         assert not waiting.done()
         late = await waiting
     # Nothing is said of the database, which answers.

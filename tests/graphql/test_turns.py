@@ -165,7 +165,7 @@ async def test_error_in_a_turn_passes_it_on(line: Line) -> None:
 CONNECTIONS: Final = 300
 """What comes at once; a descriptor limit of 1,024 leaves room for it."""
 
-# A cost of 1,501 each: of those that come at once, the line takes some 66.
+# A cost of 1,501 each: of those that come at once, the line takes some 133.
 COSTLY: Final = (
     "query($o: String!) { transactions(ownerId: $o, first: 100) {"
     " totalCount pageInfo { endCursor } edges { cursor node {"
@@ -242,7 +242,7 @@ def test_costly_queries_of_many_connections_delay_an_ordinary_page_by_a_few_turn
             assert "errors" not in player.post(served.url, json=body).json()
         flood = Flood(served.url, [costly] * CONNECTIONS)
         # All have arrived when the line has refused what it does not take.
-        before = flood.await_answers(CONNECTIONS - 70)
+        before = flood.await_answers(CONNECTIONS - 140)
         answer = player.post(served.url, json=page).json()
         after = flood.answered()
     answers = flood.read()

@@ -89,7 +89,7 @@ def test_what_the_default_client_of_java_sends(served: Served) -> None:
         b"User-Agent: Java-http-client/17.0.15\r\n"
         b"Content-Type: application/json\r\n\r\n"
     )
-    body = b'{"query": "{ wallet(ownerId: \\"demo-alice\\") { ownerId } }"}'
+    body = b'{"query": "{ wallet(ownerId: \\"java-owner\\") { ownerId } }"}'
     answer = one_answer(served, sent, body)
     assert (answer.status, answer.body) == (200, b'{"data":{"wallet":null}}')
 

@@ -61,10 +61,12 @@ _LISTS: Final = ("ids", "ownerIds")
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One operation of a valid document, how large it is by `limits`, and what executes it."""
+    """One operation of a valid document, how large it is by the limits, and what executes it."""
 
     executor: StraightExecutor
+    limits: Limits
     cost: int
+    """The most that it can cost, whatever its variables say."""
     root_field_count: int
     lists: tuple[ArgumentNode, ...]
     """The lists of ids that are given as variables."""
@@ -76,6 +78,12 @@ class Operation:
             members = variables.get(argument.value.name.value)
             if isinstance(members, list):
                 _check_list(argument, len(members))
+
+    def cost_with(self, variables: dict[str, Any]) -> int:
+        """Return what it costs with these values of its variables, coerced."""
+        executor = self.executor
+        fragments = {name: details.definition for name, details in executor.fragments.items()}
+        return limits.cost(executor.operation, fragments, self.limits, variables)
 
     @property
     def is_mutation(self) -> bool:
@@ -215,7 +223,10 @@ class Documents:
             raise InvalidDocument(errors)
         operations_by_name = {
             name: Operation(
-                StraightExecutor.of(self._schema, node, operation, text), *sizes[name], _lists(operation, node)
+                StraightExecutor.of(self._schema, node, operation, text),
+                self._limits,
+                *sizes[name],
+                _lists(operation, node),
             )
             for name, operation in operations.items()
         }

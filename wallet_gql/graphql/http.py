@@ -53,10 +53,10 @@ _EXAMPLE: Final = 'a JSON object such as {"query": "{ assets { code } }"}'
 _NO_CODING: Final = frozenset({b"", b"identity"})
 
 COSTLY: Final = 500
-"""A query of more fields takes turns with others like it: together they would keep the loop from everyone else."""
+"""A query that costs more takes turns with others like it: together they would keep the loop from everyone else."""
 
-WAITING_COST_MAX: Final = 100_000
-"""Costly queries wait for their turns up to this cost in all, about a second's work; more is refused as overload."""
+WAITING_COST_MAX: Final = 200_000
+"""Costly queries wait for their turns up to this cost in all, two seconds' work or so; more is refused as overload."""
 
 
 class BadRequest(Exception):
@@ -225,10 +225,8 @@ class GraphQLEndpoint:
                 HTTPStatus.METHOD_NOT_ALLOWED, "A mutation was sent by GET: send it by POST.", ((b"allow", b"POST"),)
             )
         context = Context(ledger, request_id)
-        # A mutation's postings have a deadline of their own, which tells what became of them.
-        execute = self._execute if operation.is_mutation else self._execute_query
         try:
-            result = await execute(operation, variables or {}, context)
+            result = await self._execute(operation, variables or {}, context)
         except Fault as fault:
             return _fault(fault, request_id)
         if result.data is None and result.errors and all(error.path is None for error in result.errors):
@@ -248,27 +246,30 @@ class GraphQLEndpoint:
         document = await self.documents.find(query)
         return document.operation(operation_name)
 
-    async def _execute_query(
-        self, operation: Operation, variables: dict[str, Any], context: Context
-    ) -> ExecutionResult:
-        """Raises `Overloaded` where a costly query's turn does not come, `Unavailable` where the deadline passes."""
-        turn = self._costly_turns.turn(operation.cost) if operation.cost > COSTLY else nullcontext()
-        try:
-            async with asyncio.timeout(self._settings.request_deadline_seconds), turn:
-                return await self._execute(operation, variables, context)
-        except TimeoutError:
-            raise Unavailable("The deadline passed.") from None
-
     async def _execute(self, operation: Operation, variables: dict[str, Any], context: Context) -> ExecutionResult:
+        """Raises `Overloaded` where a costly query's turn does not come, `Unavailable` where its deadline passes."""
         executor = operation.executor.for_request(context, variables, hide_suggestions=not self._settings.introspection)
         if isinstance(executor, list):
             return ExecutionResult(None, executor)
-        # One root field alone needs no machinery to run root fields one after the other.
-        result = executor.execute_operation(serially=operation.is_mutation and operation.root_field_count > 1)
-        if is_coroutine(result):
-            result = await result
-        assert isinstance(result, ExecutionResult)
-        return result
+        if operation.is_mutation:
+            # Its postings have a deadline of their own, which tells what became of them. One root field alone needs no
+            # machinery to run root fields one after the other.
+            return await _result(executor.execute_operation(serially=operation.root_field_count > 1))
+        # Most clients send the size of their pages as a variable, which could cost far more than it does.
+        cost = operation.cost if operation.cost <= COSTLY else operation.cost_with(executor.variable_values.coerced)
+        turn = self._costly_turns.turn(cost) if cost > COSTLY else nullcontext()
+        try:
+            async with asyncio.timeout(self._settings.request_deadline_seconds), turn:
+                return await _result(executor.execute_operation())
+        except TimeoutError:
+            raise Unavailable("The deadline passed.") from None
+
+
+async def _result(result: object) -> ExecutionResult:
+    if is_coroutine(result):
+        result = await result
+    assert isinstance(result, ExecutionResult)
+    return result
 
 
 def _open_ledger(scope: Scope) -> Ledger:

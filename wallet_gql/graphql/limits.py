@@ -5,13 +5,14 @@ expansion is follows from each fragment's own size by arithmetic, so a bomb of n
 being expanded; the walk afterwards is linear in what is left.
 
 The cost of an operation is the number of fields it can answer with: a page (`first`, `last`) and a list of ids
-multiply what is selected below them. A variable counts as 100, the most that it may say. A long text counts as several
-fields, so the cost bounds the answer's bytes too: none is larger than its cost times `UNIT_BYTES`.
+multiply what is selected below them. A variable counts as 100, the most that it may say, until a request gives it a
+value. A long text counts as several fields, so the cost bounds the answer's bytes too: none is larger than its cost
+times `UNIT_BYTES`.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from graphql import (
     ArgumentNode,
@@ -93,6 +94,16 @@ def check(document: DocumentNode, limits: Limits) -> dict[str | None, Size]:
     }
 
 
+def cost(
+    operation: OperationDefinitionNode,
+    fragments: dict[str, FragmentDefinitionNode],
+    limits: Limits,
+    variables: Mapping[str, Any],
+) -> int:
+    """Return the cost of an operation of a document that was checked, with the coerced values of its variables."""
+    return _Walk(fragments, limits, variables).measure(operation).cost
+
+
 def _refuse(what: str, count: int, count_max: int) -> None:
     if count > count_max:
         raise GraphQLError(f"The document has {count} {what}, but at most {count_max} are allowed: split it.")
@@ -125,9 +136,15 @@ def _expanded_size(
 class _Walk:
     """Walks one operation's fields, merged by response name, and counts."""
 
-    def __init__(self, fragments: dict[str, FragmentDefinitionNode], limits: Limits) -> None:
+    def __init__(
+        self,
+        fragments: dict[str, FragmentDefinitionNode],
+        limits: Limits,
+        variables: Mapping[str, Any] | None = None,
+    ) -> None:
         self._fragments = fragments
         self._limits = limits
+        self._variables = variables
         self._aliases = 0
         self._directives = 0
         self._repetitions = 0
@@ -161,7 +178,7 @@ class _Walk:
             below = [field.selection_set for field in fields if field.selection_set]
             cost += _LONG_TEXTS.get(fields[0].name.value, 1)
             if below:
-                cost += _multiplier(fields[0]) * self._cost(self._groups(below).values(), depth + 1)
+                cost += _multiplier(fields[0], self._variables) * self._cost(self._groups(below).values(), depth + 1)
         return cost
 
     def _groups(self, selection_sets: Iterable[SelectionSetNode]) -> dict[str, list[FieldNode]]:
@@ -189,21 +206,31 @@ class _Walk:
                 yield from self._fields(self._fragments[selection.name.value].selection_set)
 
 
-def _multiplier(field: FieldNode) -> int:
+def _multiplier(field: FieldNode, variables: Mapping[str, Any] | None) -> int:
     """Return how many times a field's selection can be answered."""
-    sizes = [_size(argument) for argument in field.arguments or ()]
+    sizes = [_size(argument, variables) for argument in field.arguments or ()]
     return max([0, *sizes]) or _LISTS.get(field.name.value, 1)
 
 
-def _size(argument: ArgumentNode) -> int:
+def _size(argument: ArgumentNode, variables: Mapping[str, Any] | None) -> int:
     if argument.name.value not in {"first", "last", "ids", "ownerIds"}:
         return 0
     match argument.value:
-        case VariableNode():
-            return PAGE_SIZE_MAX
+        case VariableNode(name=name):
+            return PAGE_SIZE_MAX if variables is None else _given_size(variables.get(name.value))
         case IntValueNode(value=value):
             return min(int(value[:4]), PAGE_SIZE_MAX)
         case ListValueNode(values=values):
             return len(values)
+        case _:
+            return 0
+
+
+def _given_size(value: object) -> int:
+    match value:
+        case int():
+            return min(value, PAGE_SIZE_MAX)
+        case list():
+            return len(value)
         case _:
             return 0

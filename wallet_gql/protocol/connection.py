@@ -3,7 +3,7 @@
 Bounds are counted on the pieces that arrive, at most `HEAD_BYTES_MAX` at a time, so that no more than twice of it is
 ever buffered for a head. What goes past one is answered and the connection closed. A request that asks for another
 protocol is read as if it had not: uvicorn, where it ignores an Upgrade, takes the body for the next request
-(docs/decisions/0009).
+(docs/decisions/0010).
 """
 
 import asyncio
