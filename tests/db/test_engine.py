@@ -1,9 +1,11 @@
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
 import asyncpg
 import pytest
 from factories import balance, new_owner, post
+from proxy import open_through_proxy
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from wallet_gql.db.engine import connect, create_engine, lend
@@ -72,6 +74,15 @@ async def test_a_connection_left_inside_a_transaction_is_thrown_away(engine: Asy
         await connection.execute("BEGIN")
     async with lend(engine) as connection:
         assert connection.get_server_pid() != pid
+
+
+async def test_connections_to_a_database_that_fell_silent_are_cut_at_the_end(settings: Settings) -> None:
+    made: list[asyncpg.Connection] = []
+    async with open_through_proxy(settings) as (ledger, proxy):
+        async with AsyncExitStack() as stack:
+            made += [await stack.enter_async_context(lend(ledger.engine)) for _ in range(5)]
+        proxy.stall()
+    assert [connection.is_closed() for connection in made] == [True] * 5
 
 
 async def test_behind_pgbouncer_each_transaction_has_the_settings_and_the_session_keeps_nothing(own: Settings) -> None:

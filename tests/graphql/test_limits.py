@@ -185,22 +185,23 @@ def test_the_cost_is_what_can_be_answered(text: str, expected: int) -> None:
 @pytest.mark.parametrize(
     ("inputs", "expected"),
     [
-        ({"o": ["a", "b"], "n": 3}, 1 + 2 * (1 + 3 * 3)),
-        ({"o": "a", "n": 100.0}, 1 + 1 * (1 + 100 * 3)),
-        ({"o": ["a"], "n": 2**31 - 1}, 1 + 1 * (1 + 100 * 3)),
-        ({"o": ["a"]}, 1 + 1 * (1 + 50 * 3)),
-        ({"o": ["a"], "n": None}, 1 + 1 * (1 + 10 * 3)),
-        ({"o": ["a"], "n": -1}, 1 + 1 * (1 + 10 * 3)),
-        ({"o": ["a"] * 100, "n": 100}, 1 + 100 * (1 + 100 * 3)),
+        ({"o": ["a", "b"], "n": 3}, (1 + 2 * 2) + (1 + 3 * 4)),
+        ({"o": "a", "n": 100.0}, (1 + 1 * 2) + (1 + 100 * 4)),
+        ({"o": ["a"], "n": 2**31 - 1}, (1 + 1 * 2) + (1 + 100 * 4)),
+        ({"o": ["a"]}, (1 + 1 * 2) + (1 + 50 * 4)),
+        ({"o": ["a"], "n": None}, (1 + 1 * 2) + (1 + 10 * 4)),
+        ({"o": ["a"], "n": -1}, (1 + 1 * 2) + (1 + 10 * 4)),
+        ({"o": ["a"] * 100, "n": 100}, (1 + 100 * 2) + (1 + 100 * 4)),
     ],
 )
 def test_a_request_costs_what_its_variables_say(documents: Documents, inputs: dict[str, object], expected: int) -> None:
-    text = """query($o: [String!]!, $n: Int = 50) { ...page }
-      fragment page on Query { wallets(ownerIds: $o) { transactions(first: $n) { nodes { id amount } } } }"""
+    text = """query($o: [String!]!, $n: Int = 50) { wallets(ownerIds: $o) { ownerId } ...page }
+      fragment page on Query { transactions(ownerId: "a", first: $n) { nodes { id type amount } } }"""
     operation = documents.prepare(text).operation(None)
     executor = operation.executor.for_request(None, inputs, hide_suggestions=False)
     assert not isinstance(executor, list)
     assert operation.cost_with(executor.variable_values.coerced) == expected
+    assert operation.cost == (1 + 100 * 2) + (1 + 100 * 4)
 
 
 def test_each_operation_has_its_own_cost(documents: Documents) -> None:

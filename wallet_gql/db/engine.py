@@ -11,11 +11,11 @@ deadline, not one for each connection. A session of a standby is not lent at all
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any, Final
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import asyncpg
 from asyncpg import Connection
@@ -37,11 +37,16 @@ READ_ONLY_NOTICED_EVERY_SECONDS: Final = 1
 """How often a refusal to write makes idle sessions be replaced: a database that only reads must still be read."""
 
 
+CLOSED_WITHIN_SECONDS: Final = 2
+"""How long a database may take to say good-bye."""
+
+
 @dataclass(slots=True)
 class _Signs:
-    """When each of an engine's connections last came back well, and since when it must have, to be lent again."""
+    """An engine's connections, when each last came back well, and since when it must have, to be lent again."""
 
     may_be_standby: bool
+    made: WeakSet[Connection] = field(default_factory=WeakSet)
     came_back: WeakKeyDictionary[Connection, float] = field(default_factory=WeakKeyDictionary)
     needed_since: float = -inf
 
@@ -54,7 +59,8 @@ def create_engine(settings: Settings, url: URL | None = None, *, may_be_standby:
     """
     url = url or settings.server_url()
     session = _session_settings(settings)
-    options: dict[str, Any] = {_SIGNS: _Signs(may_be_standby)}
+    signs = _Signs(may_be_standby)
+    options: dict[str, Any] = {_SIGNS: signs}
     if settings.pgbouncer:
         # The values are numbers and words of our own.
         calls = (f"set_config('{name}', '{value}', true)" for name, value in session.items())
@@ -69,10 +75,15 @@ def create_engine(settings: Settings, url: URL | None = None, *, may_be_standby:
         **({"statement_cache_size": 0} if settings.pgbouncer else {}),
     )
 
+    async def make() -> Connection:
+        connection = await connect()
+        signs.made.add(connection)
+        return connection
+
     def create() -> Any:
         # What `async_creator` does, and the one argument that it cannot pass on.
         return engine.sync_engine.dialect.loaded_dbapi.connect(
-            async_creator_fn=connect, prepared_statement_cache_size=0 if settings.pgbouncer else 100
+            async_creator_fn=make, prepared_statement_cache_size=0 if settings.pgbouncer else 100
         )
 
     engine = create_async_engine(
@@ -88,6 +99,19 @@ def create_engine(settings: Settings, url: URL | None = None, *, may_be_standby:
         execution_options=options,
     )
     return engine
+
+
+async def close(engine: AsyncEngine) -> None:
+    """Close an engine of the service; connections to a database that does not answer are cut."""
+    signs: _Signs = engine.get_execution_options()[_SIGNS]
+    try:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSED_WITHIN_SECONDS):
+                await engine.dispose()
+    finally:
+        for connection in list(signs.made):
+            if not connection.is_closed():
+                connection.terminate()
 
 
 def create_owner_engine(url: URL, *, connect_timeout_seconds: float = 10) -> AsyncEngine:

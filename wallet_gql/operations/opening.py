@@ -12,7 +12,7 @@ from asyncpg import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from wallet_gql.db.connecting import is_standby
-from wallet_gql.db.engine import connect, create_engine, lend
+from wallet_gql.db.engine import close, connect, create_engine, lend
 from wallet_gql.db.migrations import UnfitDatabase, check_at_head
 from wallet_gql.domain.model import Asset, Balance, Entry, Outcome, PostingRequest, TransactionView, Wallet
 from wallet_gql.ledger import reads
@@ -23,7 +23,6 @@ from wallet_gql.operations.outcomes import Outcomes
 from wallet_gql.operations.read_batches import ReadBatch
 from wallet_gql.settings import Settings
 
-CLOSED_WITHIN_SECONDS: Final = 2
 SLOT_CHECKED_EVERY_SECONDS: Final = 5
 
 _log = structlog.get_logger()
@@ -77,7 +76,7 @@ async def open_ledger(settings: Settings) -> AsyncIterator[Ledger]:
     """
     async with AsyncExitStack() as stack:
         engine = create_engine(settings)
-        stack.push_async_callback(_close, engine)
+        stack.push_async_callback(close, engine)
         await check_at_head(engine)
         async with connect(engine) as connection:
             await check_armour(connection)
@@ -169,13 +168,6 @@ async def end(task: asyncio.Task[None]) -> None:
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
-
-
-async def _close(engine: AsyncEngine) -> None:
-    """Close the pool; what a silent database does not confirm, the end of the process closes."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(CLOSED_WITHIN_SECONDS):
-            await engine.dispose()
 
 
 def _batched_reads(engine: AsyncEngine, deadline_seconds: float) -> Reads:

@@ -10,7 +10,7 @@ import asyncpg
 from asyncpg import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from wallet_gql.db.engine import connect, create_engine, lend
+from wallet_gql.db.engine import close, connect, create_engine, lend
 from wallet_gql.db.migrations import check_at_head
 from wallet_gql.ledger.armour import find_damage
 from wallet_gql.ledger.reads import read_shard_count
@@ -61,7 +61,7 @@ async def prove(settings: Settings, on_check: Callable[[int], object] = lambda _
             proof = Proof(settings.shard_count, 0, [Finding("armour", None, "the rows", f"cannot be read: {error}")])
         return replace(proof, findings=damage + proof.findings)
     finally:
-        await engine.dispose()
+        await close(engine)
 
 
 async def _prove_rows(engine: AsyncEngine, configured_shard_count: int, on_check: Callable[[int], object]) -> Proof:
