@@ -78,7 +78,7 @@ async def test_a_connection_left_inside_a_transaction_is_thrown_away(engine: Asy
 
 async def test_connections_to_a_database_that_fell_silent_are_cut_at_the_end(settings: Settings) -> None:
     made: list[asyncpg.Connection] = []
-    async with open_through_proxy(settings) as (ledger, proxy):
+    async with open_through_proxy(settings, flow_at_end=False) as (ledger, proxy):
         async with AsyncExitStack() as stack:
             made += [await stack.enter_async_context(lend(ledger.engine)) for _ in range(5)]
         proxy.stall()
