@@ -52,6 +52,7 @@ lint: install
 
 types: install
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file bench/mypy.ini
 
 imports: install
 	$(BIN)/lint-imports

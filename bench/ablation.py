@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 
 from wallet_gql import logs
 from wallet_gql.app import Front, Opening
+from wallet_gql.domain.errors import Unavailable
 from wallet_gql.domain.model import Outcome, PostingRequest
 from wallet_gql.graphql.http import GraphQLEndpoint
 from wallet_gql.hosts import takes_host
@@ -29,7 +30,7 @@ def posting_alone(ledger: Ledger) -> Post:
         async def work() -> Outcome:
             async with unit_of_work(ledger.engine) as connection:
                 (outcome,) = await post_batch(connection, [request], ledger.slot)
-                assert not isinstance(outcome, WalletBusy)
+                assert not isinstance(outcome, WalletBusy | Unavailable)
                 return outcome
 
         return await retrying(work, deadline_seconds=ledger.settings.request_deadline_seconds)

@@ -224,7 +224,7 @@ async def _fill(settings: Settings, plans: Sequence[Plan]) -> None:
     try:
         async with connect(engine) as connection:
             asset = next(asset for asset in await read_assets(connection) if asset.code == "GOLD")
-            await open_stripes(connection, _SLOT, settings.shard_count)
+            await open_stripes(connection, _SLOT, range(settings.shard_count))
             for plan in plans:
                 await _open_wallets(connection, plan.owners, settings.shard_count)
         async with asyncio.TaskGroup() as tasks:
