@@ -26,7 +26,7 @@ from wallet_gql.settings import Settings
 def posting_alone(ledger: Ledger) -> Post:
     """Return a `post` that gives every request a unit of work of its own, by the ledger's own statements."""
 
-    async def post(request: PostingRequest) -> Outcome:
+    async def post(request: PostingRequest, _deadline: float | None = None) -> Outcome:
         async def work() -> Outcome:
             async with unit_of_work(ledger.engine) as connection:
                 (outcome,) = await post_batch(connection, [request], ledger.slot)

@@ -44,7 +44,7 @@ class Callers:
 
     async def _call(self, end: float) -> None:
         while (started := time.perf_counter()) < end:
-            outcome = await self._post(self._requests.make())
+            outcome = await self._post(self._requests.make(), None)
             if isinstance(outcome, Posted) and not outcome.already_processed:
                 self.posting_count += 1
             else:

@@ -121,11 +121,27 @@ async def held(settings: Settings, *names: WalletName) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
+async def keys_held(settings: Settings, *requests: PostingRequest) -> AsyncIterator[None]:
+    """Keep the batch with these requests in the database while the block lasts: another session writes their keys."""
+    async with connected(settings) as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        for request in requests:
+            await connection.execute(
+                "INSERT INTO idempotency_key (shard, wallet_id, key, fingerprint, outcome, transaction_id, details)"
+                " SELECT shard, id, $3, $4, 2, $5, '{}' FROM wallet WHERE (shard, kind, owner_id) = ($1, 1, $2)",
+                request.shard, request.owner_id, request.idempotency_key, request.fingerprint, request.transaction_id,
+            )  # fmt: skip
+        yield
+        await transaction.rollback()
+
+
+@asynccontextmanager
 async def lane_held_up(ledger: Ledger, shard: int = 0, commits: GroupCommit | None = None) -> AsyncIterator[None]:
     """Keep a batch of one in the database while the block lasts: what the lane gets meanwhile has to queue."""
     commits = commits or ledger.commits
     request = ask(ledger, await new_owner_in(ledger, shard))
-    async with held(ledger.settings, stripe(ledger, shard)):
+    async with keys_held(ledger.settings, request):
         first = await send(commits, request)
         await waiting_for_locks(ledger, 1)
         yield

@@ -2,14 +2,16 @@
 
 import asyncio
 from typing import Any, Final
+from uuid import uuid4
 
 import pytest
+from batches import held, wallet
 from endpoint import Endpoint
 from factories import new_owner, new_owner_id
 from proxy import open_through_proxy
 
 from wallet_gql.graphql import documents, turns
-from wallet_gql.operations.opening import Ledger
+from wallet_gql.operations.opening import Ledger, open_ledger
 from wallet_gql.settings import Settings
 
 DEADLINE_SECONDS: Final = 3.0
@@ -75,6 +77,38 @@ async def test_a_costly_query_that_never_has_its_turn_is_overload_and_others_go_
 
     answers = await asyncio.gather(*(endpoint.ask(COSTLY, variables={"o": owner}) for _ in range(5)))
     assert [len(answer.json()["data"]["transactions"]["nodes"]) for answer in answers] == [1] * 5
+
+
+async def test_a_costly_mutation_takes_its_turn_and_posts_nothing_where_it_does_not_come(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "HELD_SECONDS_MAX", PATIENCE_SECONDS)
+    endpoint = Endpoint(ledger, request_deadline_seconds=DEADLINE_SECONDS)
+    owner = await new_owner(ledger, gold=7)
+    text = """mutation($o: String!, $n: Int!, $k: UUID!) { topUp(input: {ownerId: $o, amount: 1, idempotencyKey: $k}) {
+      ... on TopUpPayload { wallet { transactions(first: $n) { nodes { id type amount description } } } } } }"""
+    async with endpoint.endpoint._costly_turns.turn(1000):
+        small, large = [
+            await endpoint.ask(text, variables={"o": owner, "n": size, "k": str(uuid4())}) for size in (1, 100)
+        ]
+    assert small.json()["data"]["topUp"]["wallet"]["transactions"]["nodes"][0]["amount"] == "1"
+    assert codes(large.json()) == ["OVERLOADED"]
+    assert (await endpoint.ask(BALANCE, variables={"o": owner})).json() == {"data": {"balance": {"amount": "8"}}}
+
+
+async def test_a_mutation_has_one_deadline_however_much_it_asks_for(ledger: Ledger) -> None:
+    hasty = ledger.settings.model_copy(update={"request_deadline_seconds": DEADLINE_SECONDS})
+    async with open_ledger(hasty) as service:
+        endpoint = Endpoint(service, request_deadline_seconds=DEADLINE_SECONDS)
+        owner = await new_owner(service, gold=7)
+        fields = " ".join(
+            f'a{n}: topUp(input: {{ownerId: "{owner}", amount: 1, idempotencyKey: "{uuid4()}"}}) {{ __typename }}'
+            for n in range(10)
+        )
+        async with held(service.settings, wallet(service, owner)), asyncio.timeout(4 * DEADLINE_SECONDS):
+            answer = (await endpoint.ask(f"mutation {{ {fields} }}")).json()
+        assert codes(answer) == ["UNAVAILABLE"] * 10
+        assert (await endpoint.ask(BALANCE, variables={"o": owner})).json() == {"data": {"balance": {"amount": "7"}}}
 
 
 async def test_a_new_document_that_never_has_its_turn_is_overload_and_known_ones_go_on(

@@ -49,7 +49,7 @@ async def run(executor_class: type | None, ledger: Ledger, text: str, variables:
         executable_schema(),
         parse(text),
         variable_values=variables,
-        context_value=Context(ledger, "test"),
+        context_value=Context(ledger, "test", asyncio.get_running_loop().time() + 60),
         executor_class=executor_class,
         is_awaitable=is_coroutine,
         is_async_iterable=is_stream,
@@ -82,7 +82,9 @@ async def test_what_a_document_keeps_serves_all_its_requests(ledger: Ledger, dir
     shared = StraightExecutor.of(executable_schema(), document, operation, text)
     for gold in (5, 6):
         variables = {"o": await new_owner(ledger, gold=gold)}
-        executor = shared.for_request(Context(ledger, "test"), variables, hide_suggestions=False)
+        executor = shared.for_request(
+            Context(ledger, "test", asyncio.get_running_loop().time() + 60), variables, hide_suggestions=False
+        )
         assert isinstance(executor, StraightExecutor)
         result = executor.execute_operation()
         assert is_coroutine(result)

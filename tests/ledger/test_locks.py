@@ -193,12 +193,17 @@ async def test_of_wallets_that_must_be_free_the_busy_ones_are_told_and_the_other
     assert [await is_free(ledger, name) for name in busy | free] == [True] * (len(busy) + len(free))
 
 
-async def test_while_a_stripe_is_waited_for_no_owner_is_held_out_of_order(ledger: Ledger) -> None:
-    """Who holds the stripe may be waiting for one of these owners: in another shard, owners come after it."""
-    held = stripe(ledger, 2)
-    owners = [await new_name(ledger, shard) for shard in (1, 2, 3)]
-    async with waiting_behind(ledger, held, [*owners, held, stripe(ledger, 3)], lock=lock_free_wallets):
-        assert [await is_free(ledger, owner) for owner in owners] == [True] * 3
+async def test_a_batch_that_does_not_wait_passes_over_a_shard_whose_stripe_is_locked(ledger: Ledger) -> None:
+    names = [await new_name(ledger, shard) for shard in (1, 2, 3)]
+    gold = ledger.assets["GOLD"]
+    requests = [PostingRequest(name.shard, name.owner_id, TransactionType.TOP_UP, gold, 5, uuid4()) for name in names]
+    async with unit_of_work(ledger.engine) as holder, unit_of_work(ledger.engine) as connection:
+        await lock_wallets(holder, [stripe(ledger, 2)])
+        first, second, third = await post_batch(connection, requests, ledger.slot, wait=False)
+    assert second == WalletBusy()
+    assert isinstance(first, Posted)
+    assert isinstance(third, Posted)
+    assert [await balance(ledger, name.owner_id) for name in names] == [5, 0, 5]
 
 
 async def test_a_batch_that_does_not_wait_posts_what_it_can(ledger: Ledger) -> None:

@@ -36,8 +36,7 @@ class Mutant(NamedTuple):
 # Locks taken by nobody: the statements only read.
 _UNLOCKED: Final = (
     (LOCKS, "ORDER BY w.id FOR NO KEY UPDATE) AS locked", "ORDER BY w.id) AS locked"),
-    (LOCKS, "ORDER BY w.id FOR NO KEY UPDATE) AS stripe", "ORDER BY w.id) AS stripe"),
-    (LOCKS, "ORDER BY w.id FOR NO KEY UPDATE SKIP LOCKED) AS owner", "ORDER BY w.id) AS owner"),
+    (LOCKS, "ORDER BY w.id FOR NO KEY UPDATE SKIP LOCKED) AS locked", "ORDER BY w.id) AS locked"),
 )
 
 # The real locks, taken after what they should have protected was read.
@@ -80,7 +79,7 @@ MUTANTS: Final = (
     Mutant("no lock", _UNLOCKED, RACE_TESTS),
     Mutant(
         "locks in the wrong order",
-        ((LOCKS, 'order="w.shard, w.kind, w.id"', 'order="w.kind DESC, w.id DESC"'),),
+        ((LOCKS, "ORDER BY w.shard, w.kind, w.id", "ORDER BY w.kind DESC, w.id DESC"),),
         RACE_TESTS,
     ),
     Mutant("head read before the lock", (*_UNLOCKED, (POSTING, _HEADS_LINE, _HEADS_LINE + _LOCK_LATE)), RACE_TESTS),
@@ -191,15 +190,26 @@ MUTANTS: Final = (
         (
             (
                 GROUP_COMMIT,
-                "                    self._unpark(wallet)\n\n    async def _stand",
-                "                    str(wallet)\n\n    async def _stand",
+                "                    self._unpark(wallet)\n        self._is_looking",
+                "                    str(wallet)\n        self._is_looking",
             ),
         ),
         GROUP_COMMIT_TESTS,
     ),
     Mutant(
         "a locked wallet never stands in line",
-        ((GROUP_COMMIT, "                group.create_task(self._stand_in_line())\n", ""),),
+        ((GROUP_COMMIT, "            self._start(self._stand_in_line())\n", ""),),
+        GROUP_COMMIT_TESTS,
+    ),
+    Mutant(
+        "a wallet parked just after others never stands in line",
+        (
+            (
+                GROUP_COMMIT,
+                "        if not self._is_standing:\n",
+                "        if not (self._is_standing or self._is_looking):\n",
+            ),
+        ),
         GROUP_COMMIT_TESTS,
     ),
     Mutant(

@@ -1,4 +1,4 @@
-"""What a resolver has at hand: the open ledger, and the request's id."""
+"""What a resolver has at hand: the open ledger, and the request's id and deadline."""
 
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -14,6 +14,8 @@ class Context:
 
     ledger: Ledger
     request_id: str
+    deadline: float
+    """When the request ends, a time of the event loop's clock."""
 
 
 Info: TypeAlias = StrawberryInfo[Context, None]

@@ -7,7 +7,6 @@ framework's request and response objects: they cost as much as the resolvers do.
 
 import asyncio
 import gzip
-from contextlib import nullcontext
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -17,7 +16,7 @@ from graphql import ExecutionResult, GraphQLError
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
-from wallet_gql.domain.errors import Fault, Overloaded, Unavailable
+from wallet_gql.domain.errors import Fault, OutcomeUnknown, Overloaded, Unavailable
 from wallet_gql.graphql import playground
 from wallet_gql.graphql.context import Context
 from wallet_gql.graphql.documents import Documents, InvalidDocument, Operation
@@ -53,10 +52,10 @@ _EXAMPLE: Final = 'a JSON object such as {"query": "{ assets { code } }"}'
 _NO_CODING: Final = frozenset({b"", b"identity"})
 
 COSTLY: Final = 500
-"""A query that costs more takes turns with others like it: together they would keep the loop from everyone else."""
+"""What costs more takes turns with others like it: together they would keep the loop from everyone else."""
 
 WAITING_COST_MAX: Final = 200_000
-"""Costly queries wait for their turns up to this cost in all, two seconds' work or so; more is refused as overload."""
+"""What is costly waits for its turn up to this cost in all, two seconds' work or so; more is refused as overload."""
 
 
 class BadRequest(Exception):
@@ -210,6 +209,7 @@ class GraphQLEndpoint:
     ) -> tuple[HTTPStatus, dict[str, Any]]:
         """Execute a request; returns the status and the answer."""
         query, variables, operation_name = _check_parameters(parameters)
+        deadline = asyncio.get_running_loop().time() + self._settings.request_deadline_seconds
         try:
             ledger = _open_ledger(scope)
             operation = await self._find(ledger, query, operation_name)
@@ -224,7 +224,7 @@ class GraphQLEndpoint:
             raise BadRequest(
                 HTTPStatus.METHOD_NOT_ALLOWED, "A mutation was sent by GET: send it by POST.", ((b"allow", b"POST"),)
             )
-        context = Context(ledger, request_id)
+        context = Context(ledger, request_id, deadline)
         try:
             result = await self._execute(operation, variables or {}, context)
         except Fault as fault:
@@ -247,21 +247,27 @@ class GraphQLEndpoint:
         return document.operation(operation_name)
 
     async def _execute(self, operation: Operation, variables: dict[str, Any], context: Context) -> ExecutionResult:
-        """Raises `Overloaded` where a costly query's turn does not come, `Unavailable` where its deadline passes."""
+        """Raises `Overloaded` where a costly operation's turn does not come; at the deadline `Unavailable`.
+
+        A mutation whose deadline passes is `OutcomeUnknown`: what it posted is in the books. Before that, each of its
+        postings ends by itself and says what became of it.
+        """
         executor = operation.executor.for_request(context, variables, hide_suggestions=not self._settings.introspection)
         if isinstance(executor, list):
             return ExecutionResult(None, executor)
-        if operation.is_mutation:
-            # Its postings have a deadline of their own, which tells what became of them. One root field alone needs no
-            # machinery to run root fields one after the other.
-            return await _result(executor.execute_operation(serially=operation.root_field_count > 1))
+        # One root field alone needs no machinery to run root fields one after the other.
+        serially = operation.is_mutation and operation.root_field_count > 1
         # Most clients send the size of their pages as a variable, which could cost far more than it does.
         cost = operation.cost if operation.cost <= COSTLY else operation.cost_with(executor.variable_values.coerced)
-        turn = self._costly_turns.turn(cost) if cost > COSTLY else nullcontext()
         try:
-            async with asyncio.timeout(self._settings.request_deadline_seconds), turn:
-                return await _result(executor.execute_operation())
+            async with asyncio.timeout_at(context.deadline):
+                if cost <= COSTLY:
+                    return await _result(executor.execute_operation(serially=serially))
+                async with self._costly_turns.turn(cost):
+                    return await _result(executor.execute_operation(serially=serially))
         except TimeoutError:
+            if operation.is_mutation:
+                raise OutcomeUnknown("The deadline passed.") from None
             raise Unavailable("The deadline passed.") from None
 
 

@@ -150,7 +150,7 @@ Refusal: TypeAlias = (
 )
 
 
-def _flow_request(posting: _PostingInput) -> flows.FlowRequest:
+def _flow_request(info: Info, posting: _PostingInput) -> flows.FlowRequest:
     return flows.FlowRequest(
         posting.owner_id,
         posting.asset,
@@ -159,6 +159,7 @@ def _flow_request(posting: _PostingInput) -> flows.FlowRequest:
         posting.idempotency_key,
         None if posting.description is strawberry.UNSET else posting.description,
         None if posting.reference is strawberry.UNSET else posting.reference,
+        info.context.deadline,
     )
 
 
@@ -198,21 +199,21 @@ class Mutation:
         self, info: Info, input: Annotated[TopUpInput, strawberry.argument(description="What was bought.")]
     ) -> TopUpResult | None:
         """Credit what a player bought."""
-        return _result(TopUpPayload, await flows.top_up(info.context.ledger, _flow_request(input)))
+        return _result(TopUpPayload, await flows.top_up(info.context.ledger, _flow_request(info, input)))
 
     @strawberry.mutation(description="Credit what the platform gives. Safe to retry with the same key.")
     async def bonus(
         self, info: Info, input: Annotated[BonusInput, strawberry.argument(description="What is given.")]
     ) -> BonusResult | None:
         """Credit what the platform gives."""
-        return _result(BonusPayload, await flows.bonus(info.context.ledger, _flow_request(input)))
+        return _result(BonusPayload, await flows.bonus(info.context.ledger, _flow_request(info, input)))
 
     @strawberry.mutation(description="Debit what a player pays; never below zero. Safe to retry with the same key.")
     async def spend(
         self, info: Info, input: Annotated[SpendInput, strawberry.argument(description="What is paid for.")]
     ) -> SpendResult | None:
         """Debit what a player pays."""
-        outcome = await flows.spend(info.context.ledger, _flow_request(input))
+        outcome = await flows.spend(info.context.ledger, _flow_request(info, input))
         if isinstance(outcome, model.Refused) and outcome.code is model.OutcomeCode.INSUFFICIENT_BALANCE:
             return refusals.InsufficientBalance.of(outcome)
         return _result(SpendPayload, outcome)

@@ -17,34 +17,31 @@ _WALLET: Final = one_row(
     "wallet", "w", by="owner_id", shard="wanted.shard", kind="wanted.kind", owner_id="wanted.owner_id"
 )
 
-# The wallets that exist. Do not remove MATERIALIZED or the order: the statements below lock row by row as they read
-# this list, and that order is what keeps all units of work from deadlocks.
+# The wallets that exist. Do not remove MATERIALIZED or the order: who waits locks row by row as this list is read, and
+# that order is what keeps all units of work from deadlocks.
 _FOUND: Final = f"""
 WITH found AS MATERIALIZED (
      SELECT w.shard, w.kind, w.id, w.owner_id, w.opened_at
        FROM unnest($1::smallint[], $2::smallint[], $3::text[]) AS wanted(shard, kind, owner_id)
       CROSS JOIN {_WALLET}
-      ORDER BY {{order}}
+      ORDER BY w.shard, w.kind, w.id
 )"""
 
 _ROW: Final = "FROM wallet w WHERE w.shard = found.shard AND w.id BETWEEN found.id AND found.id"
 
 _LOCK: Final = f"""
-{_FOUND.format(order="w.shard, w.kind, w.id")}
+{_FOUND}
 SELECT found.*
   FROM found
  CROSS JOIN LATERAL (SELECT w.id {_ROW} ORDER BY w.id FOR NO KEY UPDATE) AS locked
 """
 
-# Waits for the treasury stripes, then takes what is free among the owners' wallets. The stripes come first, across all
-# shards: while this waits, it holds nothing out of order, and what it takes out of order it never waits for.
+# Takes what is free and waits for nothing, so its order does not matter.
 _LOCK_FREE: Final = f"""
-{_FOUND.format(order="w.kind DESC, w.shard, w.id")}
-SELECT found.*, coalesce(stripe.id, owner.id) IS NULL
+{_FOUND}
+SELECT found.*, locked.id IS NULL
   FROM found
-  LEFT JOIN LATERAL (SELECT w.id {_ROW} AND found.kind <> 1 ORDER BY w.id FOR NO KEY UPDATE) AS stripe ON true
-  LEFT JOIN LATERAL (
-       SELECT w.id {_ROW} AND found.kind = 1 ORDER BY w.id FOR NO KEY UPDATE SKIP LOCKED) AS owner ON true
+  LEFT JOIN LATERAL (SELECT w.id {_ROW} ORDER BY w.id FOR NO KEY UPDATE SKIP LOCKED) AS locked ON true
 """
 
 
@@ -73,7 +70,7 @@ async def lock_wallets(connection: Connection, names: Iterable[WalletName]) -> d
 async def lock_free_wallets(
     connection: Connection, names: Iterable[WalletName]
 ) -> tuple[dict[WalletName, Wallet], set[WalletName]]:
-    """Lock the free ones of the wallets that exist, waiting for the system's only; returns them and the busy ones."""
+    """Lock the free ones of the wallets that exist, waiting for none; returns them and the busy ones."""
     wallets, busy = {}, set()
     for shard, kind, id_, owner_id, opened_at, is_busy in await connection.fetch(_LOCK_FREE, *_arrays(names)):
         name = WalletName(shard, WalletKind(kind), owner_id)

@@ -202,10 +202,11 @@ async def post_batch(
     """Post a batch under its wallets' locks against the treasury stripes of `slot`; one outcome per request, in order.
 
     Four statements, five when accounts are opened, whatever the batch's size. Without `wait`, requests whose wallet
-    somebody else has locked are answered `WalletBusy`. Raises nothing for a refusal: it is an outcome. Refusals win in
-    this order: no wallet; replay or key reused; balance limit, insufficient balance. The last two are kept under their
-    key. A request that the owner may make and the ledger cannot post gets an `Unavailable`, which is not kept: its
-    owner's last entry is in the future (before balances are looked at), or the treasury stripe is at its end.
+    or stripe somebody else has locked are answered `WalletBusy`. Raises nothing for a refusal: it is an outcome.
+    Refusals win in this order: no wallet; replay or key reused; balance limit, insufficient balance. The last two are
+    kept under their key. A request that the owner may make and the ledger cannot post gets an `Unavailable`, which is
+    not kept: its owner's last entry is in the future (before balances are looked at), or the treasury stripe is at its
+    end.
     """
     items = await _lock(connection, requests, slot, wait=wait)
     found = [item for item in items if isinstance(item, _Item)]
@@ -228,8 +229,12 @@ async def _lock(
     stripes = {request.shard: WalletName(request.shard, WalletKind.TREASURY, str(slot)) for request in requests}
     owners = [WalletName(request.shard, WalletKind.USER, request.owner_id) for request in requests]
     names = {*owners, *stripes.values()}
-    wallets, busy = (await lock_wallets(connection, names), ()) if wait else await lock_free_wallets(connection, names)
-    if not wallets.keys() >= set(stripes.values()):
+    wallets, busy = (
+        (await lock_wallets(connection, names), set[WalletName]())
+        if wait
+        else await lock_free_wallets(connection, names)
+    )
+    if not wallets.keys() | busy >= set(stripes.values()):
         # A fail-over may have lost the treasury's wallets: a standby that lagged became the primary.
         await open_stripes(connection, slot, sorted(stripes))
         wallets |= await lock_wallets(connection, stripes.values())
@@ -239,9 +244,12 @@ async def _lock(
         return accounts.setdefault((name, asset.id), _Account(wallets[name], name.kind, asset))
 
     def item(request: PostingRequest, owner: WalletName) -> _Item | WalletMissing | WalletBusy:
-        if owner in wallets:
-            return _Item(request, account(owner, request.asset), account(stripes[request.shard], request.asset))
-        return WalletBusy() if owner in busy else WalletMissing(request.owner_id)
+        stripe = stripes[request.shard]
+        if owner in busy or (owner in wallets and stripe in busy):
+            return WalletBusy()
+        if owner not in wallets:
+            return WalletMissing(request.owner_id)
+        return _Item(request, account(owner, request.asset), account(stripe, request.asset))
 
     return [item(request, owner) for request, owner in zip(requests, owners, strict=True)]
 

@@ -29,6 +29,8 @@ class FlowRequest:
     idempotency_key: UUID
     description: str | None = None
     reference: str | None = None
+    deadline: float | None = None
+    """A time of the event loop's clock; None: as long as a request may take, from now."""
 
 
 async def top_up(ledger: Ledger, request: FlowRequest) -> FlowOutcome:
@@ -66,5 +68,6 @@ async def _flow(ledger: Ledger, type_: TransactionType, request: FlowRequest) ->
             request.idempotency_key,
             description,
             reference,
-        )
+        ),
+        request.deadline,
     )

@@ -9,7 +9,7 @@ added wait when idle; order is kept per wallet. Each caller gets its own outcome
 | a COMMIT in doubt | as above; from then on each request gets its true outcome or `OutcomeUnknown`, nothing else |
 | an error in the data | the batch is halved until the culprit stands alone; only its caller is told |
 | any other error | the batch's callers are told; it is never split |
-| a wallet locked by somebody else | its requests are parked: they wait apart (see `parking`), their lane goes on |
+| a wallet or its stripe is locked by others | its requests are parked (`parking`), their lane goes on |
 | a lock or statement timeout | the batch's callers are told `Unavailable`; it is never split |
 | the queue is full, or one wallet's share of it | `Overloaded` at once |
 | the queue is so long that a request would miss its deadline | `Overloaded` at once, with the time to come back |
@@ -25,13 +25,14 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from wallet_gql.domain.errors import Fault, OutcomeUnknown, Overloaded, Unavailable
 from wallet_gql.domain.model import Outcome, PostingRequest
 from wallet_gql.ledger.posting import Decided, WalletBusy, post_batch
 from wallet_gql.operations.pace import Pace
-from wallet_gql.operations.parking import PROBE_SECONDS, StillBusy, Wallet, find_free, wait_in_line
+from wallet_gql.operations.parking import PROBE_SECONDS, Wallet, find_free, wait_in_slices
 from wallet_gql.operations.unit_of_work import Verdict, retrying, unit_of_work, verdict
 
 LANE_COUNT: Final = 2
@@ -48,8 +49,9 @@ BATCHES_PER_DEADLINE: Final = 4
 """A batch has as many postings, up to its limit, as take this part of the time until their deadline."""
 
 MARGIN_SECONDS: Final = 0.25
-"""How long before its deadline a request gives up: twice this in a queue, this waiting for a lock, half this for any
-answer. So what is taken from a queue has time, and what was not posted is known not to be before the deadline."""
+"""How long before its deadline a request gives up: twice this in a queue, this waiting for a lock, half this for the
+database's answer, a quarter for any. So what is taken from a queue has time, and what was not posted is known not to be
+before the deadline."""
 
 
 @dataclass(slots=True)
@@ -73,6 +75,7 @@ class _Item:
     request: PostingRequest
     future: asyncio.Future[Outcome]
     queued_at: float
+    deadline: float
     queue: deque["_Item"] | None = None
     is_in_doubt: bool = False
 
@@ -133,52 +136,62 @@ class GroupCommit:
         self._engine = engine
         self.slot = slot
         self._deadline_seconds = deadline_seconds
-        usable_seconds = max(deadline_seconds - 2 * MARGIN_SECONDS, deadline_seconds / 2)
-        self._batch_seconds_max = usable_seconds / BATCHES_PER_DEADLINE
+        self._batch_seconds_max = _usable(deadline_seconds) / BATCHES_PER_DEADLINE
         self._queue_size_max = queue_size_max
         self._wallet_queue_size_max = max(1, queue_size_max // 4)
         self._lanes = [_Lane() for _ in range(lane_count)]
         self._parked: dict[Wallet, deque[_Item]] = {}
         self._in_line: Wallet | None = None
-        self._is_parking = False
+        self._is_looking = False
+        self._is_standing = False
         self._waiting: Counter[Wallet] = Counter()
         self._waiting_count = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_closing = False
 
-    async def post(self, request: PostingRequest) -> Outcome:
-        """Queue a request and return its outcome. Raises `Overloaded`, `Unavailable` or `OutcomeUnknown`."""
+    async def post(self, request: PostingRequest, deadline: float | None = None) -> Outcome:
+        """Queue a request and return its outcome. Raises `Overloaded`, `Unavailable` or `OutcomeUnknown`.
+
+        `deadline` is a time of the event loop's clock; by default a request has a whole one from now.
+        """
         if self._is_closing:
             raise Unavailable("The service is shutting down.")
         wallet = request.shard, request.owner_id
         lane = self._lane_of(wallet)
-        if (refusal := self._refusal(lane)) is not None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        deadline = now + self._deadline_seconds if deadline is None else deadline
+        left_seconds = deadline - now
+        if left_seconds < min(2 * MARGIN_SECONDS, self._deadline_seconds / 4):
+            raise Unavailable("The deadline was too near to queue the request.")
+        if (refusal := self._refusal(lane, left_seconds)) is not None:
             raise refusal
         if self._waiting[wallet] >= self._wallet_queue_size_max:
             raise Overloaded(f"{self._waiting[wallet]} requests of this wallet are waiting already.")
-        loop = asyncio.get_running_loop()
-        item = _Item(request, loop.create_future(), loop.time())
+        item = _Item(request, loop.create_future(), now, deadline)
         self._enqueue(item)
-        margin = min(2 * MARGIN_SECONDS, self._deadline_seconds)
-        timer = loop.call_later(self._deadline_seconds - margin, self._expire, item, margin)
+        margin = min(2 * MARGIN_SECONDS, left_seconds)
+        timer = loop.call_at(deadline - margin, self._expire, item, deadline - min(MARGIN_SECONDS, margin) / 4)
         try:
             return await item.future
         finally:
-            timer.cancel()
+            # What a caller who went away has asked for does not wait for ever either.
+            if not item.future.cancelled():
+                timer.cancel()
 
     def refusal(self) -> Overloaded | None:
         """Return why no lane takes a request now; None where one does. Costs next to nothing to ask."""
-        refusals = [self._refusal(lane) for lane in self._lanes]
+        refusals = [self._refusal(lane, self._deadline_seconds) for lane in self._lanes]
         return min(filter(None, refusals), key=lambda refusal: refusal.retry_after_seconds) if all(refusals) else None
 
-    def _refusal(self, lane: _Lane) -> Overloaded | None:
+    def _refusal(self, lane: _Lane, left_seconds: float) -> Overloaded | None:
         """Return why a lane takes no request: what cannot be posted before its deadline is refused at once.
 
         A request that is let in only to miss its deadline costs the database as much as one that makes it.
         """
         needed = lane.seconds_until_posted(asyncio.get_running_loop().time())
         # A batch may take in others behind it until it is sent, so each must have time for a whole one.
-        too_late = needed - (BATCHES_PER_DEADLINE - 1) * self._batch_seconds_max
+        too_late = needed - (BATCHES_PER_DEADLINE - 1) / BATCHES_PER_DEADLINE * _usable(left_seconds)
         if too_late > 0:
             return Overloaded(f"A posting would take {needed:.1f} s now.", retry_after_seconds=math.ceil(too_late))
         if self._waiting_count >= self._queue_size_max:
@@ -188,8 +201,12 @@ class GroupCommit:
         return None
 
     async def close(self) -> None:
-        """Refuse new requests and finish those that wait."""
+        """Refuse new requests and finish those that wait, but for those whose callers went away."""
         self._is_closing = True
+        for queue in (*(lane.queue for lane in self._lanes), *self._parked.values()):
+            for item in [item for item in queue if item.future.cancelled()]:
+                queue.remove(item)
+                self._leave_queue(item)
         while self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -234,14 +251,14 @@ class GroupCommit:
         if not self._waiting[item.wallet]:
             del self._waiting[item.wallet]
 
-    def _expire(self, item: _Item, left_seconds: float = 0) -> None:
-        """End a caller's wait: at once while its request is queued, else when the seconds that are left have passed."""
+    def _expire(self, item: _Item, last: float | None = None) -> None:
+        """End a caller's wait: at once while its request is queued, else at the last moment that is given."""
         if item.queue is not None:
             item.queue.remove(item)
             self._leave_queue(item)
             item.answer(Unavailable("The deadline was too near to ask the database."))
-        elif left_seconds:
-            asyncio.get_running_loop().call_later(left_seconds, self._expire, item)
+        elif last is not None:
+            asyncio.get_running_loop().call_at(last, self._expire, item)
         else:
             item.answer(OutcomeUnknown("The deadline passed while the database was at work."))
 
@@ -276,16 +293,19 @@ class GroupCommit:
 
     def _park(self, item: _Item) -> None:
         """Let a request wait apart for its wallet."""
-        if item.future.done() and not item.future.cancelled():
-            # Its caller was told that the outcome is unknown, and its key tells what became of it.
+        if self._is_over(item):
             return
         if item.wallet not in self._parked:
             self._parked[item.wallet] = deque()
             self.figures.parked_count += 1
         self._queue(item, self._parked[item.wallet])
-        if not self._is_parking:
-            self._is_parking = True
-            self._start(self._run_parking())
+        # Each of them ends when nothing is parked, at a moment of its own.
+        if not self._is_looking:
+            self._is_looking = True
+            self._start(self._look_for_free())
+        if not self._is_standing:
+            self._is_standing = True
+            self._start(self._stand_in_line())
 
     def _park_followers(self, lane: _Lane) -> None:
         """Let what arrived for parked wallets while their batch was in the database wait behind it, in order."""
@@ -303,13 +323,6 @@ class GroupCommit:
             lane.queue.appendleft(item)
         self._run(lane)
 
-    async def _run_parking(self) -> None:
-        while self._parked:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._look_for_free())
-                group.create_task(self._stand_in_line())
-        self._is_parking = False
-
     async def _look_for_free(self) -> None:
         """Send parked wallets back to their lanes as soon as their locks are free."""
         while self._parked:
@@ -318,13 +331,13 @@ class GroupCommit:
             for wallet in await find_free(self._engine, asked, deadline_seconds=self._deadline_seconds):
                 if wallet in self._parked and wallet != self._in_line:
                     self._unpark(wallet)
+        self._is_looking = False
 
     async def _stand_in_line(self) -> None:
         """Let one parked wallet after the other wait in the database's own line for its lock, a short slice each.
 
         A wallet that others lock again and again is never seen free: without its turn in that line it would starve.
         """
-        loop = asyncio.get_running_loop()
         while self._parked:
             wallet = self._in_line = next(iter(self._parked))
             queue = self._parked[wallet] = self._parked.pop(wallet)  # now it is the last one
@@ -334,19 +347,29 @@ class GroupCommit:
             for item, outcome in zip(reversed(batch), reversed(outcomes), strict=True):
                 if not isinstance(outcome, WalletBusy):
                     item.answer(outcome)
-                elif loop.time() > item.queued_at + self._deadline_seconds - 2 * MARGIN_SECONDS:
+                elif asyncio.get_running_loop().time() > item.deadline - 2 * MARGIN_SECONDS:
                     item.answer(Unavailable("The wallet stayed locked."))
-                else:
+                elif not self._is_over(item):
                     self._queue(item, queue, in_front=True)
             if not any(isinstance(outcome, WalletBusy) for outcome in outcomes):
                 self._unpark(wallet)
+        self._is_standing = False
+
+    def _is_over(self, item: _Item) -> bool:
+        """Say whether nothing more is done for a request: its caller was told, or is gone and so is the time.
+
+        Its key tells what became of it.
+        """
+        if item.future.cancelled():
+            return self._is_closing or asyncio.get_running_loop().time() >= item.deadline
+        return item.future.done()
 
     async def _post(self, batch: Sequence[_Item], *, wait: bool) -> Sequence[Decided | Exception]:
         """Post a batch in a unit of work; one result per item, in order."""
         loop = asyncio.get_running_loop()
         started = loop.time()
         # As long as its youngest has: the older ones' callers are told when their own deadlines pass.
-        deadline = max(item.queued_at for item in batch) + self._deadline_seconds
+        deadline = max(item.deadline for item in batch)
         left_seconds = max(MARGIN_SECONDS, deadline - started - MARGIN_SECONDS)
         requests = [item.request for item in batch]
 
@@ -356,9 +379,11 @@ class GroupCommit:
                     self._engine, deadline=started + left_seconds + MARGIN_SECONDS / 2
                 ) as connection:
                     if wait:
-                        await wait_in_line(connection, batch[0].wallet, left_seconds)
+                        await wait_in_slices(connection)
                     return await post_batch(connection, requests, self.slot, wait=wait)
-            except StillBusy:
+            except asyncpg.LockNotAvailableError:
+                if not wait:
+                    raise
                 return [WalletBusy()] * len(batch)
 
         def doubt() -> None:
@@ -377,3 +402,8 @@ class GroupCommit:
             *await self._post(batch[:middle], wait=wait),
             *await self._post(batch[middle:], wait=wait),
         ]
+
+
+def _usable(deadline_seconds: float) -> float:
+    """Return what of the time until a deadline can be spent on posting."""
+    return max(deadline_seconds - 2 * MARGIN_SECONDS, deadline_seconds / 2)

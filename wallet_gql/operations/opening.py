@@ -27,7 +27,7 @@ SLOT_CHECKED_EVERY_SECONDS: Final = 5
 
 _log = structlog.get_logger()
 
-Post: TypeAlias = Callable[[PostingRequest], Awaitable[Outcome]]
+Post: TypeAlias = Callable[[PostingRequest, float | None], Awaitable[Outcome]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """Waiting for wallets that somebody else has locked: another worker's batch, or a session that is stuck.
 
+A wallet whose treasury stripe is locked waits in the same way.
 Nothing here waits for long with a connection in its hands, so wallets that stay locked never keep others waiting. One
 statement asks for all that are parked; and each in turn stands in the database's own line for a slice of time.
 """
@@ -8,13 +9,12 @@ import asyncio
 from collections.abc import Collection
 from typing import Final, TypeAlias
 
-import asyncpg
 from asyncpg import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from wallet_gql.db.engine import begin, lend
 from wallet_gql.domain.model import WalletKind
-from wallet_gql.ledger.locks import WalletName, lock_free_wallets, lock_wallets
+from wallet_gql.ledger.locks import WalletName, lock_free_wallets
 
 PROBE_SECONDS: Final = 0.01
 """The pause between two looks at which locks are free; nobody looks while nothing is parked."""
@@ -26,14 +26,11 @@ Wallet: TypeAlias = tuple[int, str]
 """A wallet's shard and owner id."""
 
 
-class StillBusy(Exception):
-    """The wallet's lock was not to be had within a slice; nothing was done."""
-
-
 async def find_free(engine: AsyncEngine, wallets: Collection[Wallet], *, deadline_seconds: float) -> set[Wallet]:
     """Return those of the wallets that nobody has locked at the moment.
 
-    When the database cannot say, all of them: a batch that takes them will be told why.
+    Stripes are not asked for, which would take them from their lanes. When the database cannot say, all wallets are
+    returned: a batch that takes them will be told why.
     """
     if not wallets:
         return set()
@@ -48,12 +45,6 @@ async def find_free(engine: AsyncEngine, wallets: Collection[Wallet], *, deadlin
     return {(name.shard, name.owner_id) for name in free}
 
 
-async def wait_in_line(connection: Connection, wallet: Wallet, then_seconds: float) -> None:
-    """Lock a wallet, waiting for a slice at most; raises `StillBusy`. Later locks may be waited for `then_seconds`."""
+async def wait_in_slices(connection: Connection) -> None:
+    """Let every lock of the unit of work be waited for a slice at most."""
     await connection.execute(f"SET LOCAL lock_timeout = {round(SLICE_SECONDS * 1000)}")
-    try:
-        await lock_wallets(connection, [WalletName(wallet[0], WalletKind.USER, wallet[1])])
-    except asyncpg.LockNotAvailableError:
-        raise StillBusy from None
-    # So that what waited in vain is known not to be posted before its deadline passes.
-    await connection.execute(f"SET LOCAL lock_timeout = {round(then_seconds * 1000)}")

@@ -15,7 +15,7 @@ from batches import (
     ask,
     connected,
     group_commit_of,
-    held,
+    keys_held,
     new_owner_in,
     new_owners_in,
     posted,
@@ -23,7 +23,6 @@ from batches import (
     send,
     seqs,
     sessions,
-    stripe,
     terminate,
     until,
     waiting_for_locks,
@@ -258,8 +257,9 @@ async def test_commit_that_stays_in_doubt_is_outcome_unknown(
 async def test_session_that_is_ended_in_mid_batch_is_replaced(ledger: Ledger) -> None:
     owners = await new_owners_in(ledger, 0, 5)
     before = await count_rows(ledger.settings)
-    async with held(ledger.settings, stripe(ledger, 0)):
-        tasks = await send(ledger.commits, *(ask(ledger, owner) for owner in owners for _ in range(2)))
+    requests = [ask(ledger, owner) for owner in owners for _ in range(2)]
+    async with keys_held(ledger.settings, requests[0]):
+        tasks = await send(ledger.commits, *requests)
         for _ in range(3):
             await terminate(ledger.settings, await waiting_for_locks(ledger, 1))
 

@@ -11,6 +11,7 @@ from batches import (
     ask,
     group_commit_of,
     held,
+    keys_held,
     lane_held_up,
     new_owner_in,
     new_owners_in,
@@ -19,7 +20,6 @@ from batches import (
     send,
     seqs,
     sessions,
-    stripe,
     terminate,
     turns,
     until,
@@ -45,7 +45,7 @@ async def test_caller_that_hangs_up_neither_loses_nor_doubles_its_posting(ledger
     in_database, queued, stays = ask(ledger, owner, 1), ask(ledger, owner, 10), ask(ledger, other, 100)
     before = await count_rows(ledger.settings)
     async with group_commit_of(ledger) as commits:
-        async with held(ledger.settings, stripe(ledger, 0)):
+        async with keys_held(ledger.settings, in_database):
             (first,) = await send(commits, in_database)
             await waiting_for_locks(ledger, 1)
             second, third = await send(commits, queued, stays)
@@ -68,11 +68,12 @@ async def test_caller_that_hangs_up_neither_loses_nor_doubles_its_posting(ledger
 async def test_caller_that_hangs_up_while_its_wallet_is_held_loses_nothing(ledger: Ledger, when: str) -> None:
     owner = await new_owner_in(ledger, 0)
     gone, stays = ask(ledger, owner, 1), ask(ledger, owner, 10)
+    beside = ask(ledger, await new_owner_in(ledger, 0), 100)
     before = await count_rows(ledger.settings)
     async with group_commit_of(ledger) as commits:
         async with held(ledger.settings, wallet(ledger, owner)):
-            async with held(ledger.settings, stripe(ledger, 0)):
-                first, second = await send(commits, gone, stays)
+            async with keys_held(ledger.settings, beside):
+                first, second, third = await send(commits, gone, stays, beside)
                 await waiting_for_locks(ledger, 1)
                 if when == "in the database":
                     first.cancel()
@@ -81,9 +82,9 @@ async def test_caller_that_hangs_up_while_its_wallet_is_held_loses_nothing(ledge
             first.cancel()
             await turns()
             assert first.cancelled()
-        await posted([second])
+        await posted([second, third])
 
-    assert await count_rows(ledger.settings) == added(before, transactions=2, accounts=1)
+    assert await count_rows(ledger.settings) == added(before, transactions=3, accounts=2)
     (outcome,) = await asyncio.gather(*await send(ledger.commits, again(gone)))
     assert isinstance(outcome, Posted)
     assert outcome.already_processed
@@ -143,13 +144,34 @@ async def test_parked_requests_count_in_their_wallets_share(ledger: Ledger) -> N
         assert seqs(await posted(tasks)) == [1, 2, 3]
 
 
+async def test_what_a_caller_who_went_away_asked_for_ends_at_its_deadline(ledger: Ledger) -> None:
+    owner = await new_owner_in(ledger, 0)
+    before = await count_rows(ledger.settings)
+    async with group_commit_of(ledger, deadline_seconds=2) as commits, held(ledger.settings, wallet(ledger, owner)):
+        (task,) = await send(commits, ask(ledger, owner))
+        await until(lambda: commits.figures.parked_count == 1)
+        task.cancel()
+        await until(lambda: not commits._tasks)
+    assert await count_rows(ledger.settings) == before
+
+
+async def test_request_has_the_time_that_is_left_of_its_callers(ledger: Ledger) -> None:
+    owner = await new_owner_in(ledger, 0)
+    loop = asyncio.get_running_loop()
+    async with held(ledger.settings, wallet(ledger, owner)):
+        for left_seconds in (-1, 0, 1):
+            with pytest.raises(Unavailable):
+                await ledger.commits.post(ask(ledger, owner), loop.time() + left_seconds)
+    await posted(await send(ledger.commits, ask(ledger, owner)))
+
+
 @pytest.mark.usefixtures("long_margin")
 async def test_request_still_queued_at_its_deadline_is_unavailable_and_never_posted(ledger: Ledger) -> None:
     first, second = await new_owners_in(ledger, 0, 2)
     requests = ask(ledger, first), ask(ledger, second)
     before = await count_rows(ledger.settings)
     async with group_commit_of(ledger, deadline_seconds=DEADLINE_SECONDS) as commits:
-        async with held(ledger.settings, stripe(ledger, 0)):
+        async with keys_held(ledger.settings, requests[0]):
             tasks = []
             for request in requests:
                 tasks += await send(commits, request)
@@ -170,7 +192,7 @@ async def test_request_in_the_database_at_its_deadline_is_outcome_unknown_and_it
     monkeypatch.setattr(group_commit, "MARGIN_SECONDS", PATIENCE_SECONDS)
     request = ask(ledger, await new_owner_in(ledger, 0), 10)
     before = await count_rows(ledger.settings)
-    async with group_commit_of(ledger, deadline_seconds=0.3) as commits, held(ledger.settings, stripe(ledger, 0)):
+    async with group_commit_of(ledger, deadline_seconds=0.3) as commits, keys_held(ledger.settings, request):
         (outcome,) = await results(await send(commits, request))
 
         assert isinstance(outcome, OutcomeUnknown)

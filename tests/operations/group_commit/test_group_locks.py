@@ -16,6 +16,7 @@ from batches import (
     connected,
     group_commit_of,
     held,
+    keys_held,
     new_owner_in,
     new_owners_in,
     posted,
@@ -24,6 +25,7 @@ from batches import (
     seqs,
     sessions,
     stripe,
+    turns,
     until,
     waiting_for_locks,
     wallet,
@@ -36,7 +38,9 @@ from wallet_gql.domain.errors import Unavailable
 from wallet_gql.domain.model import (
     Outcome,
 )
+from wallet_gql.operations import group_commit
 from wallet_gql.operations.opening import Ledger, open_ledger
+from wallet_gql.operations.parking import Wallet
 from wallet_gql.settings import Settings
 
 CHILD: Final = """
@@ -79,18 +83,51 @@ async def test_held_wallet_does_not_stop_its_lane(ledger: Ledger) -> None:
     assert ledger.commits.figures.parked_count == 1
 
 
+async def test_wallet_that_is_parked_just_after_others_has_its_turn_in_line(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def none_is_free(*_: object, **__: object) -> set[Wallet]:
+        return set()
+
+    # Others lock it again and again, so it is never seen free; and who looks for that sleeps while nothing is parked.
+    monkeypatch.setattr(group_commit, "find_free", none_is_free)
+    monkeypatch.setattr(group_commit, "PROBE_SECONDS", 0.5)
+    for owner in await new_owners_in(ledger, 0, 3):
+        async with held(ledger.settings, wallet(ledger, owner)):
+            tasks = await send(ledger.commits, ask(ledger, owner))
+            await waiting_for_locks(ledger, 1)
+        await posted(tasks)
+
+
+async def test_closing_does_not_wait_for_what_nobody_waits_for(ledger: Ledger) -> None:
+    owner = await new_owner_in(ledger, 0)
+    before = await count_rows(ledger.settings)
+    async with (
+        held(ledger.settings, wallet(ledger, owner)),
+        asyncio.timeout(PATIENCE_SECONDS / 2),
+        group_commit_of(ledger) as commits,
+    ):
+        tasks = await send(commits, *(ask(ledger, owner) for _ in range(5)))
+        await until(lambda: commits.figures.parked_count == 1)
+        for task in tasks:
+            task.cancel()
+        await turns()
+    assert await count_rows(ledger.settings) == before
+
+
 async def test_order_is_kept_where_a_wallet_is_found_busy(ledger: Ledger) -> None:
     stuck, other = await new_owners_in(ledger, 0, 2)
     async with held(ledger.settings, wallet(ledger, stuck)):
-        async with held(ledger.settings, stripe(ledger, 0)):
+        beside = ask(ledger, other)
+        async with keys_held(ledger.settings, beside):
             # Several in the batch that will find the wallet busy, and several that queue in the lane meanwhile.
-            tasks = await send(ledger.commits, *(ask(ledger, stuck, n + 1) for n in range(5)))
+            *tasks, last = await send(ledger.commits, *(ask(ledger, stuck, n + 1) for n in range(5)), beside)
             await waiting_for_locks(ledger, 1)
             tasks += await send(ledger.commits, *(ask(ledger, stuck, n + 1) for n in range(5, 10)))
         while ledger.commits.figures.parked_count == 0:  # noqa: ASYNC110 - the very turn in which the lane goes on
             await asyncio.sleep(0)
         tasks += await send(ledger.commits, *(ask(ledger, stuck, n + 1) for n in range(10, 15)))
-        await posted(await send(ledger.commits, ask(ledger, other)))
+        await posted([last, *await send(ledger.commits, ask(ledger, other))])
         assert not any(task.done() for task in tasks)
 
     outcomes = await posted(tasks)
@@ -182,17 +219,21 @@ async def test_wallets_held_until_the_deadline_are_unavailable_and_not_posted(le
     assert seqs(await posted(await send(ledger.commits, *map(again, requests)))) == [1, 2] * len(stuck)
 
 
-async def test_held_stripe_is_unavailable_after_the_lock_timeout(ledger: Ledger, settings: Settings) -> None:
-    owner = await new_owner_in(ledger, 0)
+async def test_held_stripe_keeps_nobody_waiting_but_who_needs_it(ledger: Ledger, settings: Settings) -> None:
+    needs_it, does_not = await new_owners_in(ledger, 0, 3), await new_owner_in(ledger, 2)
     before = await count_rows(settings)
-    async with open_ledger(settings.model_copy(update={"lock_timeout_seconds": 0.2})) as other:
-        requests = [ask(other, owner) for _ in range(3)]
-        async with held(settings, stripe(other, 0)):
-            outcomes = await results(await send(other.commits, *requests))
-
-        assert [type(outcome) for outcome in outcomes] == [Unavailable] * 3
-        assert await count_rows(settings) == before
-        await posted(await send(other.commits, *map(again, requests)))
+    async with group_commit_of(ledger, deadline_seconds=3) as commits:
+        requests = [ask(ledger, owner) for owner in needs_it]
+        async with held(settings, stripe(ledger, 0)):
+            tasks = await send(commits, *requests)
+            # Both shards are of one lane, which goes on.
+            for _ in range(5):
+                await posted(await send(commits, ask(ledger, does_not)))
+            assert not any(task.done() for task in tasks)
+            outcomes = await results(tasks)
+    assert [type(outcome) for outcome in outcomes] == [Unavailable] * 3
+    assert await count_rows(settings) == added(before, transactions=5, accounts=1)
+    await posted(await send(ledger.commits, *map(again, requests)))
 
 
 async def stripe_used(settings: Settings, transaction_id: UUID) -> str:
