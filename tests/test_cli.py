@@ -656,8 +656,7 @@ def test_fault_is_logged_by_its_request_id_without_what_was_sent(
             own,
             "CREATE FUNCTION planted() RETURNS trigger LANGUAGE plpgsql"
             " AS $$ BEGIN RAISE EXCEPTION 'planted' USING ERRCODE = '22000'; END $$",
-            "CREATE TRIGGER planted BEFORE INSERT ON wallet FOR EACH ROW WHEN (new.kind = 1)"
-            " EXECUTE FUNCTION planted()",
+            "CREATE TRIGGER planted AFTER INSERT ON wallet FOR EACH ROW WHEN (new.kind = 1) EXECUTE FUNCTION planted()",
         )
     )
     secret = new_owner_id("sesame")

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any, Final, TypedDict
 
 import structlog
@@ -40,6 +41,11 @@ from wallet_gql.settings import Settings
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 _PATH_LOGGED_MAX: Final = 200
+
+_CUT_SHORT: Final = (
+    "The server stopped before this request was done, so it is not known what became of it:"
+    " send the same request again, with the same key if it has one."
+)
 
 _log = structlog.get_logger()
 
@@ -169,9 +175,13 @@ def _health(*, is_healthy: bool, **more: str) -> JSONResponse:
 
 def refuse(request: Request, error: HTTPException) -> JSONResponse:
     """Answer what no route takes."""
-    message = (
-        "There is nothing at this path: the API is at /graphql." if error.status_code == 404 else f"{error.detail}."
-    )
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = (error.headers or {}).get("Allow", "GET, HEAD")
+        message = f"The method is not supported at this path: use one of {allowed}."
+    elif error.status_code == HTTPStatus.NOT_FOUND:
+        message = "There is nothing at this path: the API is at /graphql."
+    else:
+        message = f"{error.detail}."
     return _refusal(request.scope, error.status_code, message, error.headers)
 
 
@@ -182,10 +192,12 @@ def tell_fault(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"errors": errors}, 500)
 
 
-def _refusal(scope: Scope, status: int, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+def _refusal(
+    scope: Scope, status: int, message: str, headers: Mapping[str, str] | None = None, code: str = "BAD_USER_INPUT"
+) -> JSONResponse:
     state = scope["state"]
-    state["error_codes"] = ["BAD_USER_INPUT"]
-    return JSONResponse({"errors": [bad_request(message, state["request_id"])]}, status, headers)
+    state["error_codes"] = [code]
+    return JSONResponse({"errors": [bad_request(message, state["request_id"], code)]}, status, headers)
 
 
 class Front:
@@ -216,12 +228,12 @@ class Front:
         state["request_id"] = request_id
         state["ledger"] = state["opening"].ledger
         started = time.perf_counter()
-        event, status = "request", 500
+        event, status, is_begun = "request", 500, False
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status
+            nonlocal status, is_begun
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, is_begun = message["status"], True
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
             await send(message)
 
@@ -229,6 +241,11 @@ class Front:
             await app(scope, receive, send_with_id)
         except ClientDisconnect:
             event, status = "client went away", 0
+        except asyncio.CancelledError:
+            # The server does that to what outlasts its stop; it would answer in plain text, and log a stack.
+            event = "cut short by the stop"
+            if not is_begun:
+                await _refusal(scope, 503, _CUT_SHORT, code="OUTCOME_UNKNOWN")(scope, receive, send_with_id)
         finally:
             if DROPPED not in state:
                 _log.info(

@@ -23,7 +23,7 @@ def is_loopback(name: str) -> bool:
 
 
 def takes_host(settings: Settings) -> Callable[[bytes], bool]:
-    """Return what says whether a Host header names this server.
+    """Return what says whether a Host header, or the authority of an absolute target, names this server.
 
     Where no name is allowed by setting and it does not listen on loopback, what no page can have for its own name is
     taken: addresses, and names without a dot, as containers have them.

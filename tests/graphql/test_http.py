@@ -197,6 +197,26 @@ def test_one_host_is_sent(served: Served) -> None:
         assert status == 200 or answer.error()
 
 
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
+@pytest.mark.parametrize("lines", ["Host: localhost\r\n", "Host: evil.example\r\n", ""])
+@pytest.mark.parametrize(
+    ("authority", "is_ours"),
+    [("localhost:80", True), ("evil.example", False), ("localhost@evil.example", False), ("u@localhost", False)],
+)
+def test_authority_of_an_absolute_target_wins_over_host(
+    served: Served, version: str, lines: str, authority: str, *, is_ours: bool
+) -> None:
+    rest = f"Content-Type: application/json\r\nContent-Length: {len(TYPENAME)}\r\n\r\n"
+    sent = f"POST HTTP://{authority}/graphql HTTP/{version}\r\n{lines}{rest}".encode() + TYPENAME
+    for pieces in ([sent], [sent[:10], sent[10:40], sent[40:]]):
+        with connected(served.url) as raw:
+            raw.send(*pieces)
+            answer = raw.answer()
+        assert answer is not None
+        # HTTP/1.1 wants a Host all the same.
+        assert answer.status == (200 if is_ours and (lines or version == "1.0") else 400)
+
+
 def test_no_redirect_follows_the_host(served: Served) -> None:
     for path in ("/", "/health/", "/graphiql", "/graphql/"):
         answer = httpx.get(served.url.replace("/graphql", path), headers={"host": "localhost:1"})
@@ -225,6 +245,7 @@ def test_every_refusal_is_json_with_a_request_id(served: Served, method: str, pa
     assert error["extensions"] == {"code": "BAD_USER_INPUT", "requestId": answer.headers["x-request-id"]}
     assert len(answer.content) < 1000
     assert status != 405 or "GET" in answer.headers["allow"]
+    assert status != 405 or "GET" in error["message"]
 
 
 def test_a_favicon_is_there(opened: Served) -> None:
@@ -290,6 +311,19 @@ def test_a_parameter_that_is_wrong_says_where(served: Served) -> None:
         "The parameter variables is not JSON: unexpected character, expected a string key at line 1, column 2."
         " Send a JSON object."
     )
+
+
+@pytest.mark.parametrize(
+    ("query_string", "message"),
+    [
+        ("query=%7B__typename%7D&operationName=%FF", "is not UTF-8, URL-encoded: encode each value as "),
+        ("&".join(f"p{n}=1" for n in range(11)), "has more than 10 parameters: send query, variables, "),
+    ],
+)
+def test_a_query_string_that_is_wrong_says_how(served: Served, query_string: str, message: str) -> None:
+    answer = httpx.get(f"{served.url}?{query_string}")
+    assert answer.status_code == 400
+    assert answer.json()["errors"][0]["message"].startswith(f"The query string {message}")
 
 
 def test_accept_in_two_lines_is_one_list(served: Served) -> None:

@@ -134,3 +134,5 @@ async def test_locked_wallet_is_an_error_of_its_field(settings: Settings) -> Non
     assert answer["data"] == {"locked": None, "free": {"state": "UNKNOWN"}}
     (error,) = answer["errors"]
     assert (error["path"], error["extensions"]["code"]) == (["locked"], "UNAVAILABLE")
+    # Nor a word of postings: the key may have been posted long ago.
+    assert error["message"] == "The service got no answer in time: ask again after a pause."

@@ -299,10 +299,8 @@ async def test_database_away_is_unavailable_and_says_nothing_of_it(ledger: Ledge
     assert set(answer["data"].values()) == {None}
     for error in answer["errors"]:
         assert error["extensions"] == {"code": "UNAVAILABLE", "requestId": "test", "retryAfterSeconds": 2}
-        assert (
-            error["message"]
-            == "The service got no answer in time, and nothing was posted: try again with the same key."
-        )
+        assert error["message"].startswith("The service got no answer in time")
+        assert ("posted nothing" in error["message"]) == query.startswith("mutation")
 
 
 async def test_fault_that_reaches_many_fields_leaves_no_error_unheard(ledger: Ledger) -> None:

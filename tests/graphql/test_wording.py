@@ -37,6 +37,11 @@ VALUES: Final[tuple[Any, ...]] = (
     {"x": [None, {"y": "'"}]},
 )
 
+# What graphql-core, Starlette and others say of themselves, instead of what is wrong and what to do.
+LIBRARIES: Final = re.compile(
+    r"cannot represent|non[- ](?:32-bit|integer|string|boolean)|Parsing aborted|Syntax Error: Document|Not Allowed"
+)
+
 PYTHON: Final = re.compile(r"\b(?:None|True|False|Undefined|NoneType|dict|inf|nan)\b|: '|\['|\{'|', '")
 
 
@@ -78,8 +83,10 @@ REQUESTS: Final = [
             'mutation { topUp(input: {ownerId: "a", amount: %s, idempotencyKey: 1}) { __typename } }',
             "{ assets { code(a: %s) } }",
         )
-        for value in ("null", "true", "5.5", '"x"', "[null]", "{a: null}", "A", "99999999999999")
+        for value in ("null", "true", "5.5", '"x"', "[null]", "{a: null}", "A", "99999999999999", "[" * 1500)
     ),
+    ("{ a " * 1500, {}),
+    ("{ " + "a " * 3000 + "}", {}),
 ]  # fmt: skip
 
 
@@ -88,6 +95,7 @@ def test_no_words_of_python(documents: Documents, text: str, variables: dict[str
     for message in messages(documents, text, variables):
         # What a client sent as text is its own.
         assert not PYTHON.search(message.replace(r"\"None\"", "")), message
+        assert not LIBRARIES.search(message), message
         assert len(message) <= MESSAGE_LENGTH_MAX
 
 
@@ -108,20 +116,52 @@ def test_no_words_of_python(documents: Documents, text: str, variables: dict[str
         (
             POST,
             {"i": {**INPUT, "ownerId": {"a": [None, True, "it's", 'q"']}}},
-            r"""String cannot represent a non string value: {"a": [null, true, "it's", "q\""]}""",
+            r"""String cannot be read from {"a": [null, true, "it's", "q\""]}: send a string.""",
         ),
         (
             READ,
             {**RIGHT, "f": "'\"None"},
-            r'''Int cannot represent non-integer value: "'\"None"''',
+            r"""Int cannot be read from "'\"None": send an integer from -2147483648 to 2147483647.""",
         ),
         # A literal is shown as it was sent: True is an enum's value here.
-        ("{ wallet(ownerId: True) { id } }", {}, "String cannot represent a non string value: True"),
+        ("{ wallet(ownerId: True) { id } }", {}, "String cannot be read from True: send a string."),
+        (
+            '{ transactions(ownerId: "a", first: 9223372036854775807) { totalCount } }',
+            {},
+            "Int cannot be read from 9223372036854775807: send an integer from -2147483648 to 2147483647.",
+        ),
+        (
+            READ,
+            {**RIGHT, "f": 2**31},
+            "Int cannot be read from 2147483648: send an integer from -2147483648 to 2147483647.",
+        ),
+        (READ, {**RIGHT, "b": "x" * 1000}, f'Boolean cannot be read from "{"x" * 99}…: send true or false.'),
+        (READ, {**RIGHT, "ids": [True]}, "ID cannot be read from true: send a string."),
+        (
+            POST,
+            {"i": {**INPUT, "amount": "Int cannot represent value: 5"}},
+            'Amount cannot be read from "Int cannot represent value: 5": send plain decimal digits, such as "12.50".',
+        ),
+        ("{ a " * 1500, {}, "The document is nested too deeply: split it."),
+        ("{ " + "a " * 3000 + "}", {}, "The document has more than 2000 tokens: split it."),
     ],
 )
 def test_values_as_they_were_sent(documents: Documents, text: str, variables: dict[str, Any], message: str) -> None:
     [found] = messages(documents, text, variables)
-    assert re.sub(r"^Variable .* has invalid value( at \S+)?: ", "", found) == message
+    assert re.sub(r"^(Variable .*|'\w+') has invalid value( at \S+)?: ", "", found) == message
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ('{ transactions(ownerId: "a", first : 5.5) { totalCount } }', "'first' has invalid value: Int cannot "),
+        ("mutation { topUp(input: {ownerId: 5}) { __typename } }", "'ownerId' has invalid value: String cannot "),
+        ('{ nodes(ids: ["a", true]) { id } }', "ID cannot "),
+        ('query ($n: Int = "a") { transactions(ownerId: "a", first: $n) { totalCount } }', "Int cannot "),
+    ],
+)
+def test_literal_is_named_by_what_it_is_given_to(documents: Documents, text: str, place: str) -> None:
+    assert any(message.startswith(place) for message in messages(documents, text))
 
 
 def test_null_that_comes_too_late(documents: Documents) -> None:

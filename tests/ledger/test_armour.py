@@ -101,6 +101,26 @@ DAMAGE: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
         ("ALTER FUNCTION entry_law() SECURITY DEFINER",),
         [("function entry_law()", "is RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER, but should be ")],
     ),
+    "a trigger of others that drops rows": (
+        (
+            "CREATE FUNCTION theirs() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+            "CREATE TRIGGER theirs BEFORE INSERT ON idempotency_key FOR EACH ROW EXECUTE FUNCTION theirs()",
+        ),
+        [
+            (
+                "trigger idempotency_key.theirs",
+                "is not ours, and can drop or change rows before they are written: DROP TRIGGER theirs ON idempotency_",
+            )
+        ],
+    ),
+    "a trigger of others for replication roles": (
+        (
+            "CREATE FUNCTION theirs() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
+            'CREATE TRIGGER "The irs" BEFORE UPDATE ON entry FOR EACH ROW EXECUTE FUNCTION theirs()',
+            'ALTER TABLE entry ENABLE REPLICA TRIGGER "The irs"',
+        ),
+        [("trigger entry.The irs", 'is not ours, and can drop or change rows before they are written: DROP TRIGGER "')],
+    ),
     "a function that is dropped with its triggers": (
         ("DROP FUNCTION transaction_law() CASCADE",),
         [("trigger transaction.transaction_law", MISSING), ("function transaction_law()", MISSING)],
@@ -337,7 +357,10 @@ def test_objects_beside_ours_are_no_damage(own: Settings, damage: Callable[..., 
     damage(
         "CREATE TABLE theirs (id int)",
         "CREATE FUNCTION theirs() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
-        "CREATE TRIGGER theirs BEFORE INSERT ON wallet FOR EACH ROW EXECUTE FUNCTION theirs()",
+        "CREATE TRIGGER theirs AFTER INSERT ON wallet FOR EACH ROW EXECUTE FUNCTION theirs()",
+        "CREATE TRIGGER before_all BEFORE INSERT ON wallet EXECUTE FUNCTION theirs()",
+        "CREATE TRIGGER off BEFORE INSERT ON wallet FOR EACH ROW EXECUTE FUNCTION theirs()",
+        "ALTER TABLE wallet DISABLE TRIGGER off",
         "CREATE INDEX theirs_idx ON entry (executed_at)",
         "ALTER TABLE entry ADD CONSTRAINT theirs CHECK (seq > 0)",
         "ALTER TABLE transaction ADD COLUMN theirs text",

@@ -1,6 +1,6 @@
 """Faults: why a request got no outcome. A refusal of the business is no fault, it is an outcome (see `model`).
 
-| fault | anything posted? | what the caller does |
+| fault | did this attempt post? | what the caller does |
 | --- | --- | --- |
 | BadUserInput | no | fix the request |
 | Overloaded | no | try again after a pause |

@@ -49,6 +49,8 @@ GZIP_LEVEL: Final = 1
 
 _EXAMPLE: Final = 'a JSON object such as {"query": "{ assets { code } }"}'
 
+_PARAMETERS_MAX: Final = 10
+
 _NO_CODING: Final = frozenset({b"", b"identity"})
 
 COSTLY: Final = 500
@@ -219,7 +221,7 @@ class GraphQLEndpoint:
         except GraphQLError as error:
             return _request_error([error], media_type, request_id)
         except Fault as fault:
-            return _fault(fault, request_id)
+            return _fault(fault, request_id, is_mutation=self.documents.may_mutate(query))
         if scope["method"] == "GET" and operation.is_mutation:
             raise BadRequest(
                 HTTPStatus.METHOD_NOT_ALLOWED, "A mutation was sent by GET: send it by POST.", ((b"allow", b"POST"),)
@@ -228,12 +230,12 @@ class GraphQLEndpoint:
         try:
             result = await self._execute(operation, variables or {}, context)
         except Fault as fault:
-            return _fault(fault, request_id)
+            return _fault(fault, request_id, is_mutation=operation.is_mutation)
         if result.data is None and result.errors and all(error.path is None for error in result.errors):
             return _request_error(result.errors, media_type, request_id)
         answer: dict[str, Any] = {"data": result.data}
         if result.errors:
-            answer["errors"] = format_errors(result.errors, request_id)
+            answer["errors"] = format_errors(result.errors, request_id, is_mutation=operation.is_mutation)
         if show_cost:
             answer["extensions"] = {"cost": {"requested": operation.cost, "max": self._settings.document_cost_max}}
         return HTTPStatus.OK, answer
@@ -346,11 +348,18 @@ def _count_values(value: Any) -> int:
 def _from_query_string(query_string: bytes) -> dict[str, Any]:
     """Read the parameters of a GET: `variables` and `extensions` are JSON."""
     try:
-        pairs = parse_qsl(query_string.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=10)
+        pairs = parse_qsl(
+            query_string.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_PARAMETERS_MAX
+        )
+    except UnicodeDecodeError:
+        message = "The query string is not UTF-8, URL-encoded: encode each value as encodeURIComponent does."
+        raise BadRequest(HTTPStatus.BAD_REQUEST, message) from None
     except ValueError:
-        raise BadRequest(
-            HTTPStatus.BAD_REQUEST, "The query string is not URL-encoded UTF-8, or has more than 10 parameters."
-        ) from None
+        message = (
+            f"The query string has more than {_PARAMETERS_MAX} parameters:"
+            " send query, variables, operationName and extensions only."
+        )
+        raise BadRequest(HTTPStatus.BAD_REQUEST, message) from None
     parameters: dict[str, Any] = dict(pairs)
     for name in ("variables", "extensions"):
         if text := parameters.pop(name, ""):
@@ -393,9 +402,9 @@ def _request_error(errors: list[GraphQLError], media_type: str, request_id: str)
     return status, {"errors": format_errors(errors, request_id)}
 
 
-def _fault(fault: Fault, request_id: str) -> tuple[HTTPStatus, dict[str, Any]]:
+def _fault(fault: Fault, request_id: str, *, is_mutation: bool = False) -> tuple[HTTPStatus, dict[str, Any]]:
     """Answer a request that is right, but had to be given up as a whole."""
-    errors = format_errors([GraphQLError("", original_error=fault)], request_id)
+    errors = format_errors([GraphQLError("", original_error=fault)], request_id, is_mutation=is_mutation)
     return HTTPStatus.OK, {"data": None, "errors": errors}
 
 

@@ -148,7 +148,7 @@ class Query:
     @strawberry.field(
         description="What became of the request that an owner's idempotency key was sent with, decided under the"
         " wallet's lock: it waits for whoever is posting to the wallet. Null for an owner without a wallet, for whom"
-        " nothing is decided either."
+        " nothing is decided either. An error says nothing about the key."
     )
     async def outcome_by_key(self, info: Info, owner_id: OwnerId, idempotency_key: Key) -> outcomes.KeyOutcome | None:
         """Decide what became of one request."""

@@ -2,7 +2,8 @@
 
 Tables, columns, constraints, indexes, triggers and their functions, and the rows that only migrations write, must be as
 `armour.json` says; the rights of the session's role must be no wider; what makes a commit durable must be on. Other
-objects beside ours are nobody's business, except what changes how our tables work: rules, row security, children.
+objects beside ours are nobody's business, except what changes how our tables work: rules, row security, children, and
+triggers that can drop or change a row before it is written.
 
 `armour.json` is made from a freshly migrated database (`make armour`), in words that are the same on PostgreSQL 16 to
 18 and after pg_restore. Five statements, some 20 ms: quick enough for a readiness check.
@@ -96,6 +97,10 @@ SELECT 'state of trigger', t.name,
        CASE t.tgenabled WHEN 'A' THEN 'enabled always' WHEN 'O' THEN 'enabled, but not for replication roles'
                         WHEN 'R' THEN 'enabled for replication roles only' ELSE 'disabled' END
   FROM triggers t
+ UNION ALL
+-- tgtype has bits: 1 is a trigger for each row, 2 one before the event, 64 one instead of it.
+SELECT 'changer of rows', t.name, format('DROP TRIGGER %I ON %s', t.tgname, t.tgrelid::regclass)
+  FROM triggers t WHERE t.tgtype & 1 <> 0 AND t.tgtype & (2 | 64) <> 0 AND t.tgenabled <> 'D'
  UNION ALL
 SELECT 'function', f.name, concat_ws(' ',
          'RETURNS', pg_get_function_result(f.oid), 'LANGUAGE', l.lanname,
@@ -260,7 +265,10 @@ def _function_names(expected: Mapping[str, Any]) -> list[str]:
 
 
 def _compare(expected: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[Finding]:
-    """Yield what is missing or other than expected: not the parts of what is missing, and nothing that is not ours."""
+    """Yield what is missing or other than expected, and what changes rows though it is not ours.
+
+    Nothing else that is not ours, and not the parts of what is missing.
+    """
     for kind, texts in expected.items():
         if kind == "rights":
             continue
@@ -272,6 +280,11 @@ def _compare(expected: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[
                     yield _finding(f"{kind} {name}", _differs(text, there[name]))
             elif kind not in _PARTS and not (dot and table not in found.get("table", {})):
                 yield _finding(f"{kind} {name}", f"is missing: {text}")
+    for name, removal in found.get("changer of rows", {}).items():
+        if name not in expected["trigger"]:
+            yield _finding(
+                f"trigger {name}", f"is not ours, and can drop or change rows before they are written: {removal}"
+            )
 
 
 def _differs(expected: str | list[str], found: str | list[str]) -> str:

@@ -8,6 +8,7 @@ protocol is read as if it had not: uvicorn, where it ignores an Upgrade, takes t
 
 import asyncio
 import math
+import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -40,6 +41,8 @@ LINGER_SECONDS: Final = 2
 
 DROPPED: Final = "dropped"
 """In the state of a request that was begun and then refused or left behind here: the application need not log it."""
+
+_ABSOLUTE: Final = re.compile(rb"[a-z][a-z0-9+.-]*://([^/?#]*)", re.IGNORECASE)
 
 _NOT_HTTP: Final = (
     HTTPStatus.BAD_REQUEST,
@@ -141,6 +144,8 @@ class Connection(HttpToolsProtocol):
                 self._stop(_NO_PROXY)
             self._is_upgrading = True
             return
+        if not self.url.startswith(b"/"):
+            self._name_host_of_target()
         super().on_headers_complete()
         self._body_bytes = 0
         # What comes as a header from now on is a trailer, and would be added to the headers of the running request.
@@ -203,6 +208,16 @@ class Connection(HttpToolsProtocol):
             else:
                 self._deadline = math.inf
             return
+
+    def _name_host_of_target(self) -> None:
+        """Put the authority of an absolute target where Host is, which does not count then (RFC 9112, 3.2.2)."""
+        target = _ABSOLUTE.match(self.url)
+        if target is None:
+            return
+        # In place: it is the scope's too. Whether there is exactly one Host is for the application to say.
+        self.headers[:] = [(name, target[1] if name == b"host" else value) for name, value in self.headers]
+        if self.parser.get_http_version() == "1.0" and all(name != b"host" for name, _ in self.headers):
+            self.headers.append((b"host", target[1]))
 
     def _check_head(self) -> None:
         size = len(self.url)
