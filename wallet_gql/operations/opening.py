@@ -19,6 +19,7 @@ from wallet_gql.ledger import reads
 from wallet_gql.ledger.armour import check_armour
 from wallet_gql.ledger.treasury import any_slot, claim_slot, open_stripes
 from wallet_gql.operations.group_commit import GroupCommit
+from wallet_gql.operations.openings import Openings
 from wallet_gql.operations.outcomes import Outcomes
 from wallet_gql.operations.read_batches import ReadBatch
 from wallet_gql.settings import Settings
@@ -55,6 +56,7 @@ class Ledger:
     assets: dict[str, Asset]
     reads: Reads
     outcomes: Outcomes
+    openings: Openings
     commits: GroupCommit
     post: Post
 
@@ -102,12 +104,14 @@ async def open_ledger(settings: Settings) -> AsyncIterator[Ledger]:
             assets=assets,
             reads=_batched_reads(engine, settings.request_deadline_seconds),
             outcomes=Outcomes(engine, settings.request_deadline_seconds),
+            openings=Openings(engine, settings.request_deadline_seconds, settings.queue_size_max),
             post=commits.post,
             commits=commits,
         )
         if session is not None:
             stack.push_async_callback(end, asyncio.create_task(_keep_slot(ledger, holding, session)))
         stack.push_async_callback(commits.close)
+        stack.push_async_callback(ledger.openings.close)
         yield ledger
 
 
