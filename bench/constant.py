@@ -50,7 +50,7 @@ POSTED = Posted(VIEW, Balance(WALLET, GOLD, 100, 1), already_processed=False)
 BALANCE = POSTED.balance
 
 
-async def post(_request: PostingRequest) -> Posted:
+async def post(_request: PostingRequest, _deadline: float | None = None) -> Posted:
     """Answer without posting."""
     return POSTED
 

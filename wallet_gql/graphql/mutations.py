@@ -189,7 +189,7 @@ class Mutation:
     ) -> OpenWalletResult | None:
         """Open a wallet."""
         try:
-            opened = await wallets.open_wallet(info.context.ledger, input.owner_id)
+            opened = await wallets.open_wallet(info.context.ledger, input.owner_id, info.context.deadline)
         except BadUserInput as fault:
             return refusals.InvalidOwnerId.of(fault)
         return OpenWalletPayload(wallet=types.Wallet.of(opened.wallet), already_open=opened.already_open)
