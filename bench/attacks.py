@@ -181,6 +181,13 @@ def costly_queries(url: str, _number: int, stop: EventType) -> None:
     _hold(url, stop, 400, [_request(query)])
 
 
+def costly_mutations(url: str, _number: int, stop: EventType) -> None:
+    """Send one mutation with long pages below its payloads on each of 150 connections."""
+    page = "transactions(first: 100) { nodes { id type direction amount balanceAfter entries { account amount } } }"
+    root = f'openWallet(input: {{ownerId: "demo-alice"}}) {{ ... on OpenWalletPayload {{ wallet {{ {page} }} }} }}'
+    _hold(url, stop, 150, [_request("mutation {" + " ".join(f"a{n}: {root}" for n in range(4)) + "}")])
+
+
 def _hold(url: str, stop: EventType, count: int, starts: list[bytes]) -> None:
     """Open connections, send on each what it starts with, and hold them."""
     with ExitStack() as stack:

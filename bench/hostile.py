@@ -82,6 +82,7 @@ ROWS: Final = (
     Row("C4: clients that hang up in mid-body", attacks.hang_ups, 2),
     Row("C5: forged cursors", attacks.forged_cursors, 2, PAGE_OF_50),
     Row("C6: 400 costly queries at once", attacks.costly_queries, 1, PAGE_OF_50),
+    Row("C6: 150 costly mutations at once", attacks.costly_mutations, 1, PAGE_OF_50),
 )
 
 
