@@ -44,7 +44,7 @@ def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
     by_name = {row.name: row for row in rows}
     folder.mkdir(parents=True, exist_ok=True)
     drawn = []
-    with mpl.rc_context(_STYLE):  # type: ignore[arg-type]
+    with mpl.rc_context(_STYLE):
         if throughput.TOP_UPS.name in by_name:
             drawn.append(_save(_rates(by_name), folder / "rates.svg"))
         if growth.spread_name("1 million", 64) in by_name:
