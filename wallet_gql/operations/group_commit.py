@@ -40,8 +40,9 @@ TURNS_BETWEEN_BATCHES: Final = 8
 """How often the event loop comes round before a busy lane takes its next batch. Answers go out, and what has arrived at
 the sockets is read and joins; nobody waits for what is not there."""
 
-TURNS_SECONDS_MAX: Final = 0.01
-"""When turns are as long as this, one of them has read everything that there is."""
+TURNS_SECONDS_MAX: Final = 0.05
+"""When turns have taken as long as this, one of them has read everything that there is. To answer a batch of 32 and
+read what its callers send next takes some 20 ms: a bound below that makes batches smaller."""
 
 BATCH_SIZE_MAX: Final = 256
 
