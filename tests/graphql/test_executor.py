@@ -114,6 +114,7 @@ async def test_a_request_leaves_nothing_to_the_collector(ledger: Ledger) -> None
     assert ours == []
 
 
+TOP_UP: Final = {"ownerId": "a", "amount": "1", "idempotencyKey": "11111111-1111-4111-8111-111111111111"}
 VARIABLES: Final = [
     ("$o: String!", {"o": "a"}, ("o",)),
     ("$o: String!", {}, None),
@@ -127,6 +128,18 @@ VARIABLES: Final = [
     ("$o: UUID!, $n: Int", {"o": "11111111-1111-4111-8111-111111111111", "n": 2**31}, None),
     ("$o: TopUpInput!", {"o": {"ownerId": "a", "amount": "1", "idempotencyKey": "x"}}, None),
     ("$o: TopUpInput!", {"o": [[[[]]]]}, None),
+    ("$o: TopUpInput!", {"o": TOP_UP}, ("o",)),
+    ("$o: TopUpInput!", {"o": {**TOP_UP, "asset": "SILVER", "description": None, "reference": "r"}}, ("o",)),
+    ("$o: TopUpInput!", {"o": {**TOP_UP, "more": 1}}, None),
+    ("$o: TopUpInput!", {"o": {**TOP_UP, "amount": None}}, None),
+    ("$o: TopUpInput!", {"o": {**TOP_UP, "asset": None}}, None),
+    ("$o: TopUpInput!", {"o": {**TOP_UP, "reference": 5}}, None),
+    ("$o: TopUpInput!", {"o": {"ownerId": "a", "amount": "1"}}, None),
+    ("$o: TopUpInput!", {"o": None}, None),
+    ("$o: TopUpInput", {"o": None}, ("o",)),
+    ("$o: [TopUpInput!]", {"o": TOP_UP}, ("o",)),
+    ("$o: TransactionType", {"o": "SPEND"}, ("o",)),
+    ("$o: TransactionType", {"o": "THEFT"}, None),
 ]
 
 

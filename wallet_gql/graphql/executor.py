@@ -8,6 +8,7 @@ public interface (docs/decisions/0004).
 """
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from types import CoroutineType
 from typing import Any, Final, Self, TypeGuard, cast
 
@@ -16,6 +17,8 @@ from graphql import (
     FragmentDefinitionNode,
     GraphQLEnumType,
     GraphQLError,
+    GraphQLInputObjectType,
+    GraphQLInputType,
     GraphQLNonNull,
     GraphQLObjectType,
     GraphQLResolveInfoHelpers,
@@ -24,6 +27,9 @@ from graphql import (
     OperationDefinitionNode,
     default_field_resolver,
     default_type_resolver,
+    get_named_type,
+    is_leaf_type,
+    is_required_input_field,
 )
 from graphql.execution import Executor, get_variable_values
 from graphql.execution.collect_fields import CollectedFields, FieldDetails, FragmentDetails
@@ -31,8 +37,12 @@ from graphql.execution.get_variable_signature import GraphQLVariableSignature, g
 from graphql.execution.values import VariableValues, VariableValueSource
 from graphql.pyutils import AwaitableOrValue, Path, Undefined
 from graphql.utilities import coerce_input_value
+from graphql.utilities.coerce_input_value import coerce_default_value
 
 VARIABLE_ERRORS_MAX: Final = 20
+
+Reader = Callable[[Any], Any]
+"""Coerces a value of a variable; Undefined where it is not right, and the long way must be gone to say why."""
 
 Leaf = Callable[[Any], Any]
 """Reads a leaf from its source, coerced for the answer; Undefined where the long way must be gone."""
@@ -85,11 +95,72 @@ def _coerced(read: Leaf, leaf_type: GraphQLScalarType | GraphQLEnumType, null: o
     return leaf
 
 
+def _reader(type_: GraphQLInputType) -> Reader:
+    """Return what coerces a value as `coerce_input_value` does, with what it asks of the type answered beforehand."""
+    named = type_.of_type if isinstance(type_, GraphQLNonNull) else type_
+    null = Undefined if isinstance(type_, GraphQLNonNull) else None
+    if isinstance(named, GraphQLScalarType | GraphQLEnumType):
+        read = _leaf_reader(named)
+    elif isinstance(named, GraphQLInputObjectType) and not named.is_one_of:
+        read = _object_reader(named)
+    else:
+        return partial(coerce_input_value, type_=type_)
+    return lambda value: null if value is None else read(value)
+
+
+def _leaf_reader(type_: GraphQLScalarType | GraphQLEnumType) -> Reader:
+    coerce = type_.coerce_input_value
+
+    def read(value: Any) -> Any:
+        try:
+            return coerce(value)
+        except Exception:  # noqa: BLE001 - the long way says what is wrong with it
+            return Undefined
+
+    return read
+
+
+def _object_reader(type_: GraphQLInputObjectType) -> Reader:
+    fields = type_.fields
+    # Types that hold each other would be prepared without end, so objects in objects are not prepared.
+    readers = [
+        (
+            name,
+            field.out_name or name,
+            is_required_input_field(field),
+            coerce_default_value(field),
+            _reader(field.type)
+            if is_leaf_type(get_named_type(field.type))
+            else partial(coerce_input_value, type_=field.type),
+        )
+        for name, field in fields.items()
+    ]
+
+    def read(given: Any) -> Any:
+        if not isinstance(given, dict) or not given.keys() <= fields.keys():
+            return Undefined
+        values: dict[str, Any] = {}
+        for name, out_name, is_required, default, read_field in readers:
+            value = given.get(name, Undefined)
+            if value is not Undefined:
+                value = read_field(value)
+            elif not is_required:
+                if default is not Undefined:
+                    values[out_name] = default
+                continue
+            if value is Undefined:
+                return Undefined
+            values[out_name] = value
+        return type_.out_type(values)
+
+    return read
+
+
 class StraightExecutor(Executor[Any]):
     """Executes an operation for one request; made from the one that its document keeps."""
 
     collected: dict[tuple[str, int], CollectedFields] | None = None
-    signatures: Sequence[GraphQLVariableSignature] = ()
+    signatures: Sequence[tuple[GraphQLVariableSignature, Reader]] = ()
 
     @classmethod
     def of(cls, schema: GraphQLSchema, document: DocumentNode, operation: OperationDefinitionNode, text: str) -> Self:
@@ -116,7 +187,9 @@ class StraightExecutor(Executor[Any]):
         # They and the executor would hold each other, which is work for the collector; no resolver here uses them.
         executor.async_helpers = cast("GraphQLResolveInfoHelpers", None)
         signatures = [get_variable_signature(schema, node) for node in operation.variable_definitions or ()]
-        executor.signatures = [signature for signature in signatures if not isinstance(signature, GraphQLError)]
+        executor.signatures = [
+            (signature, _reader(signature.type)) for signature in signatures if not isinstance(signature, GraphQLError)
+        ]
         # Without a directive, a selection is the same in every request.
         executor.collected = None if "@" in text else {}
         return executor
@@ -146,15 +219,21 @@ class StraightExecutor(Executor[Any]):
         """Coerce variables that are all given and right; None where the long way must be gone."""
         sources: dict[str, VariableValueSource] = {}
         coerced: dict[str, Any] = {}
-        for signature in self.signatures:
+        for signature, read in self.signatures:
             value = inputs.get(signature.name, Undefined)
             if value is Undefined:
                 return None
             sources[signature.name] = VariableValueSource(signature, value)
-            coerced[signature.name] = coerce_input_value(value, signature.type)
+            coerced[signature.name] = read(value)
             if coerced[signature.name] is Undefined:
                 return None
         return VariableValues(sources, coerced)
+
+    def __copy__(self) -> Self:
+        """Return what the executor of a request begins as; `copy` would go through what pickles objects."""
+        executor = object.__new__(type(self))
+        vars(executor).update(vars(self))
+        return executor
 
     def execute_fields(
         self,

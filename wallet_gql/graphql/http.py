@@ -179,16 +179,13 @@ class GraphQLEndpoint:
         Raises ClientDisconnect where it does not arrive whole, whatever can be read of it.
         """
         bytes_max = self._settings.body_bytes_max
-        too_large = BadRequest(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is larger than {bytes_max} bytes: split the request."
-        )
         if content_length is not None and not _is_at_most(content_length, bytes_max):
-            raise too_large
+            raise _too_large(bytes_max)
         body, is_whole = _piece(await receive())
         if not is_whole:
             body = await self._read_rest(receive, body)
         if len(body) > bytes_max:
-            raise too_large
+            raise _too_large(bytes_max)
         return body
 
     async def _read_rest(self, receive: Receive, first: bytes) -> bytes:
@@ -309,6 +306,12 @@ def _piece(message: Message) -> tuple[bytes, bool]:
 def _is_at_most(content_length: bytes, bytes_max: int) -> bool:
     digits = content_length.strip()
     return digits.isdigit() and int(digits[:20]) <= bytes_max
+
+
+def _too_large(bytes_max: int) -> BadRequest:
+    return BadRequest(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is larger than {bytes_max} bytes: split the request."
+    )
 
 
 def _why_not_json(body: bytes, error: orjson.JSONDecodeError) -> str:

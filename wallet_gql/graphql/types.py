@@ -3,6 +3,7 @@
 from asyncio import gather
 from datetime import datetime
 from enum import Enum
+from functools import cache
 from typing import Annotated, Final, Self, TypeAlias
 from uuid import UUID
 
@@ -63,8 +64,9 @@ class Asset(Node):
     scale: int = strawberry.field(description="The number of its fraction digits.")
 
     @classmethod
+    @cache
     def of(cls, asset: model.Asset) -> Self:
-        """Make it from the ledger's asset."""
+        """Make it from the ledger's asset, once: there are few, none ever changes, and every answer has some."""
         return cls(id=strawberry.ID(ids.asset_id(asset.code)), code=asset.code, name=asset.name, scale=asset.scale)
 
 

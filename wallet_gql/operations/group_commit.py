@@ -182,8 +182,13 @@ class GroupCommit:
 
     def refusal(self) -> Overloaded | None:
         """Return why no lane takes a request now; None where one does. Costs next to nothing to ask."""
-        refusals = [self._refusal(lane, self._deadline_seconds) for lane in self._lanes]
-        return min(filter(None, refusals), key=lambda refusal: refusal.retry_after_seconds) if all(refusals) else None
+        refusals = []
+        for lane in self._lanes:
+            refusal = self._refusal(lane, self._deadline_seconds)
+            if refusal is None:
+                return None
+            refusals.append(refusal)
+        return min(refusals, key=lambda refusal: refusal.retry_after_seconds)
 
     def _refusal(self, lane: _Lane, left_seconds: float) -> Overloaded | None:
         """Return why a lane takes no request: what cannot be posted before its deadline is refused at once.
