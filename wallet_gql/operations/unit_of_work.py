@@ -162,6 +162,14 @@ def _nothing() -> None:
     """Nobody wants to know."""
 
 
+def _is_worth_another(error: BaseException) -> bool:
+    return isinstance(error, CommitInDoubt) or verdict(error) in {Verdict.CONFLICT, Verdict.AWAY}
+
+
+_RETRY: Final = retry_if_exception(_is_worth_another)
+_WAIT: Final = wait_random_exponential(multiplier=0.005, max=1)
+
+
 async def retrying(
     work: Callable[[], Awaitable[Result]],
     *,
@@ -175,22 +183,21 @@ async def retrying(
     when a COMMIT is in doubt: what the unit returns afterwards settles only what it decided.
     """
     in_doubt = False
-
-    def again(error: BaseException) -> bool:
-        nonlocal in_doubt
-        if isinstance(error, CommitInDoubt):
-            in_doubt = True
-            on_doubt()
-        return isinstance(error, CommitInDoubt) or verdict(error) in {Verdict.CONFLICT, Verdict.AWAY}
-
     try:
+        # What the policy is given knows nothing of the work: tenacity's objects go round in circles, so they stay until
+        # the collector comes, and all that they refer to stays with them.
         async for attempt in AsyncRetrying(
-            retry=retry_if_exception(again),
+            retry=_RETRY,
             stop=stop_after_attempt(attempts_max) | stop_after_delay(deadline_seconds),
-            wait=wait_random_exponential(multiplier=0.005, max=1),
+            wait=_WAIT,
         ):
             with attempt:
-                return await work()
+                try:
+                    return await work()
+                except CommitInDoubt:
+                    in_doubt = True
+                    on_doubt()
+                    raise
     except RetryError as error:
         raise _fault(in_doubt) from error.last_attempt.exception()
     except Exception as error:
