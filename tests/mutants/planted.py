@@ -181,6 +181,11 @@ MUTANTS: Final = (
         GROUP_COMMIT_TESTS,
     ),
     Mutant(
+        "doubt of a COMMIT never told to its requests",
+        ((UNIT_OF_WORK, "                    on_doubt()\n", ""),),
+        GROUP_COMMIT_TESTS,
+    ),
+    Mutant(
         "batch split on a fault of the server",
         ((GROUP_COMMIT, "len(batch) == 1 or verdict(error) is not Verdict.DATA", "len(batch) == 1"),),
         GROUP_COMMIT_TESTS,
