@@ -38,7 +38,7 @@ from wallet_gql.domain.errors import Unavailable
 from wallet_gql.domain.model import (
     Outcome,
 )
-from wallet_gql.operations import group_commit
+from wallet_gql.operations import group_commit, parking
 from wallet_gql.operations.opening import Ledger, open_ledger
 from wallet_gql.operations.parking import Wallet
 from wallet_gql.settings import Settings
@@ -152,7 +152,11 @@ async def test_many_held_wallets_do_not_stop_the_others(ledger: Ledger) -> None:
         assert seqs(outcomes[index :: len(stuck)]) == [1, 2, 3, 4]
 
 
-async def test_wallet_that_is_free_again_does_not_wait_for_wallets_that_are_not(ledger: Ledger) -> None:
+async def test_wallet_that_is_free_again_does_not_wait_for_wallets_that_are_not(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The first in line stays there: the others' only way back to their lane is that they are seen free.
+    monkeypatch.setattr(parking, "SLICE_SECONDS", 10 * PATIENCE_SECONDS)
     *stuck, brief = await new_owners_in(ledger, 0, 13)
     async with held(ledger.settings, *(wallet(ledger, owner) for owner in stuck)):
         tasks = await send(ledger.commits, *(ask(ledger, owner) for owner in stuck))
