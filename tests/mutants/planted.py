@@ -284,8 +284,8 @@ MUTANTS: Final = (
         (
             (
                 LAWS,
-                "e.transaction_id BETWEEN t.id AND t.id\n            ORDER BY e.transaction_id LIMIT 1)",
-                "e.transaction_id = t.id LIMIT 1)",
+                "w.id BETWEEN a.wallet_id AND a.wallet_id\n            ORDER BY w.id LIMIT 1)",
+                "w.id = a.wallet_id LIMIT 1)",
             ),
         ),
         LEDGER_TESTS,
