@@ -1,16 +1,17 @@
 """Growth: the same work on small and large tables, spread over wallets and on one account; and pages.
 
-Small tables are copied for each round, so that rounds take turns: 10 thousand, 1 million, 10 thousand … What no target
-needs is measured in the first round only.
+Small tables are copied for each round. All sizes of a round are measured one right after the other, for these machines
+change their speed within minutes. What no target needs is measured in the first round only.
 """
 
 import json
 import urllib.request
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Final
 
 import servers
-from books import Database, Plan, WalMark, fill, owner_ids
+from books import Database, Plan, fill, owner_ids
 from servers import Server
 from session import Row, Scenario, Session
 
@@ -54,10 +55,7 @@ def growth(session: Session) -> None:
     deep.settle()
     session.say("filled")
     for number in session.rounds:
-        for size, template in templates.items():
-            if number > 1 and size not in EXTREMES:
-                continue
-            _measure_spread(session, number, size, template, is_copied=template is not spread)
+        _measure_spread(session, number, {s: t for s, t in templates.items() if number == 1 or s in EXTREMES})
     session.prove(spread)
     _measure_deep(session, deep, list(depths))
     session.prove(deep)
@@ -76,41 +74,53 @@ def _fill(session: Session, spread: Database, sizes: dict[str, int], beside: lis
     return templates
 
 
-def _measure_spread(session: Session, number: int, size: str, template: Database, *, is_copied: bool) -> None:
+def _measure_spread(session: Session, number: int, templates: dict[str, Database]) -> None:
+    """Measure all sizes of a round, their servers up at once: what is compared is measured within seconds."""
     cluster = session.cluster
-    database = cluster.clone(template, f"{template.name}_{number}") if is_copied else template
-    checkpoint = _touch(session, database)
-    with servers.service(cluster.scratch, database.environment()) as ours:
+    largest = list(templates.values())[-1]
+    copies = {
+        size: template if template is largest else cluster.clone(template, f"{template.name}_{number}")
+        for size, template in templates.items()
+    }
+    cluster.execute("CHECKPOINT")
+    image_bytes = {size: _touch(session, database) for size, database in copies.items()}
+    with ExitStack() as stack:
+        ours = {
+            size: stack.enter_context(servers.service(cluster.scratch, database.environment()))
+            for size, database in copies.items()
+        }
         # Without a baseline: `stock` has no tables to grow.
-        alone = Scenario(spread_name(size, 1), "top_up", clients=1, window_seconds=3)
-        session.measure(number, alone, ours, database)
-        row = session.measure(number, Scenario(spread_name(size, 64), "top_up"), ours, database)
-    _add_cycle(row, cluster.wal_since(checkpoint).image_bytes, cluster.checkpoint_seconds())
-    if is_copied:
-        session.prove(database)
-        cluster.execute(f"DROP DATABASE {database.name} WITH (FORCE)")
+        for size, database in copies.items():
+            alone = Scenario(spread_name(size, 1), "top_up", clients=1, window_seconds=3)
+            session.measure(number, alone, ours[size], database)
+        for size, database in copies.items():
+            row = session.measure(number, Scenario(spread_name(size, 64), "top_up"), ours[size], database)
+            _add_cycle(row, image_bytes[size], cluster.checkpoint_seconds())
+    for database in copies.values():
+        if database is not largest:
+            session.prove(database)
+            cluster.execute(f"DROP DATABASE {database.name} WITH (FORCE)")
 
 
-def _touch(session: Session, database: Database) -> WalMark:
-    """Make a checkpoint and post once to every wallet; returns the place of the checkpoint in the log.
+def _touch(session: Session, database: Database) -> int:
+    """Post once to every wallet after a checkpoint; returns the bytes of the full pages that this logged.
 
     A page that changes for the first time after a checkpoint is logged whole, once: in a window of seconds it would
     count for what it costs in minutes.
     """
-    session.cluster.execute("CHECKPOINT")
     mark = session.cluster.mark()
     fill(Plan(database, owner_ids(session.wallet_count), session.wallet_count))
-    return mark
+    return session.cluster.wal_since(mark).image_bytes
 
 
-def _add_cycle(row: Row, image_bytes: int, checkpoint_seconds: float) -> None:
+def _add_cycle(row: Row, touch_image_bytes: int, checkpoint_seconds: float) -> None:
     """Add the log's bytes a posting over a whole cycle: all full pages since the checkpoint, shared by its postings."""
     assert row.wal_bytes is not None
     assert row.wal_images is not None
-    share = image_bytes / (row.rate * checkpoint_seconds)
+    image_bytes = touch_image_bytes + row.wal_images * row.postings
     row.extra |= {
         "image_bytes_since_checkpoint": image_bytes,
-        "wal_bytes_of_cycle": row.wal_bytes - row.wal_images + share,
+        "wal_bytes_of_cycle": row.wal_bytes - row.wal_images + image_bytes / (row.rate * checkpoint_seconds),
     }
 
 
