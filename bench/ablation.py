@@ -15,7 +15,7 @@ from wallet_gql import logs
 from wallet_gql.app import Front, Opening
 from wallet_gql.domain.errors import Unavailable
 from wallet_gql.domain.model import Outcome, PostingRequest
-from wallet_gql.graphql.http import GraphQLEndpoint
+from wallet_gql.endpoint.http import GraphQLEndpoint
 from wallet_gql.hosts import takes_host
 from wallet_gql.ledger.posting import WalletBusy, post_batch
 from wallet_gql.operations.opening import Ledger, Post, open_ledger

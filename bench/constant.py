@@ -22,8 +22,8 @@ from strawberry.schema.config import StrawberryConfig
 from wallet_gql import logs
 from wallet_gql.app import Front, Opening
 from wallet_gql.domain.model import Asset, Balance, Posted, PostingRequest, TransactionType, TransactionView, Wallet
+from wallet_gql.endpoint.http import GraphQLEndpoint
 from wallet_gql.graphql import mutations, types
-from wallet_gql.graphql.http import GraphQLEndpoint
 from wallet_gql.graphql.scalars import SCALARS
 from wallet_gql.hosts import takes_host
 from wallet_gql.operations.opening import Ledger

@@ -22,7 +22,7 @@ import servers
 from pydantic import SecretStr
 
 from wallet_gql.db import migrations
-from wallet_gql.db.embedded import EmbeddedPostgres, start
+from wallet_gql.embedded.launcher import EmbeddedPostgres, start
 from wallet_gql.operations import demo
 from wallet_gql.operations.opening import open_ledger
 from wallet_gql.operations.proof import prove

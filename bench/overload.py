@@ -21,7 +21,7 @@ import uvloop
 from outage import folder, settings_of
 
 from wallet_gql.db import migrations
-from wallet_gql.db.embedded import start
+from wallet_gql.embedded.launcher import start
 from wallet_gql.operations import demo
 from wallet_gql.operations.opening import open_ledger
 from wallet_gql.operations.proof import prove

@@ -23,7 +23,7 @@ from session import Session
 from throughput import memory, throughput
 from wrk import LoadFailed, check_installed
 
-from wallet_gql.db.embedded import EmbeddedError
+from wallet_gql.embedded.launcher import EmbeddedError
 
 GROUPS: Final = {"fresh": fresh, "throughput": throughput, "memory": memory, "growth": growth}
 RESULTS: Final = Path(__file__).with_name("results")

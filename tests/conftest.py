@@ -24,7 +24,7 @@ from pydantic import SecretStr
 from sqlalchemy import make_url
 
 from wallet_gql.db import migrations
-from wallet_gql.db.embedded import EmbeddedPostgres, start
+from wallet_gql.embedded.launcher import EmbeddedPostgres, start
 from wallet_gql.operations.assets import add_asset
 from wallet_gql.operations.demo import ASSETS
 from wallet_gql.operations.opening import Ledger, open_ledger

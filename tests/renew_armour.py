@@ -10,7 +10,7 @@ import orjson
 from sqlalchemy import make_url
 
 from wallet_gql.db import migrations
-from wallet_gql.db.embedded import start
+from wallet_gql.embedded.launcher import start
 from wallet_gql.ledger import armour
 
 

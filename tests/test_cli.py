@@ -26,8 +26,8 @@ from factories import new_owner_id
 from sqlalchemy import make_url
 from tables import Rows, count_rows
 
-from wallet_gql.db.embedded import EmbeddedPostgres
 from wallet_gql.db.migrations import head
+from wallet_gql.embedded.launcher import EmbeddedPostgres
 from wallet_gql.settings import Settings
 
 COMMAND: Final = Path(sys.executable).with_name("wallet-gql")

@@ -25,17 +25,17 @@ from uuid_utils import uuid7
 from uvicorn.config import STARTUP_FAILURE
 
 from wallet_gql import logs
+from wallet_gql.console import playground
 from wallet_gql.db.migrations import UnfitDatabase
-from wallet_gql.graphql import playground
-from wallet_gql.graphql.errors import bad_request, format_errors
-from wallet_gql.graphql.http import GraphQLEndpoint
-from wallet_gql.graphql.negotiation import fields
+from wallet_gql.endpoint.errors import bad_request, format_errors
+from wallet_gql.endpoint.http import GraphQLEndpoint
+from wallet_gql.endpoint.negotiation import fields
+from wallet_gql.endpoint.protocol.connection import DROPPED
 from wallet_gql.hosts import takes_host
 from wallet_gql.operations.health import check_database, name_fault
 from wallet_gql.operations.opening import Ledger, end
 from wallet_gql.operations.waiting import open_eventually
 from wallet_gql.processes import end_with_parent
-from wallet_gql.protocol.connection import DROPPED
 from wallet_gql.settings import Settings
 
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")

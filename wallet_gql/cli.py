@@ -23,15 +23,22 @@ from rich.progress import Progress
 from wallet_gql import logs
 from wallet_gql.app import create_app
 from wallet_gql.db import migrations
-from wallet_gql.db.embedded import EmbeddedError, EmbeddedPostgres, attach_or_start, default_data_dir, remove, start
 from wallet_gql.domain.errors import Fault
+from wallet_gql.embedded.launcher import (
+    EmbeddedError,
+    EmbeddedPostgres,
+    attach_or_start,
+    default_data_dir,
+    remove,
+    start,
+)
+from wallet_gql.endpoint.protocol.clients import ClientLimits, Clients, connections_within
 from wallet_gql.graphql.schema import export_schema
 from wallet_gql.hosts import is_loopback
 from wallet_gql.operations import assets, demo, proof
 from wallet_gql.operations.opening import Ledger, open_ledger
 from wallet_gql.operations.unit_of_work import is_away
 from wallet_gql.operations.waiting import can_pass
-from wallet_gql.protocol.clients import ClientLimits, Clients, connections_within
 from wallet_gql.settings import Settings
 from wallet_gql.workers import Workers
 

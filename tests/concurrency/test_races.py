@@ -27,6 +27,7 @@ from wallet_gql.operations.wallets import open_wallet
 from wallet_gql.settings import Settings
 
 WORKER = Path(__file__).with_name("worker.py")
+TESTS = WORKER.parents[1]
 
 
 @pytest.fixture
@@ -223,7 +224,7 @@ async def run_worker(settings: Settings, job: Job) -> list[Answer]:
         WORKER,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        env=environment(settings, PYTHONPATH=str(WORKER.parent.parent)),
+        env=environment(settings, PYTHONPATH=f"{TESTS}:{TESTS / 'support'}"),
     )
     output, _ = await process.communicate(json.dumps(asdict(job)).encode())
     assert process.returncode == 0

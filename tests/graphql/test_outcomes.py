@@ -5,9 +5,9 @@ from uuid import uuid4
 
 import asyncpg
 import httpx
+from api import Endpoint
 from batches import held, wallet
 from direct import KeyRow, Rows, account_of, insert_rows
-from endpoint import Endpoint
 from factories import gql, new_owner, post
 
 from wallet_gql.domain.shards import shard_of

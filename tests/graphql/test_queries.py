@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from structlog.testing import capture_logs
 
 from wallet_gql.db.engine import create_engine
-from wallet_gql.graphql.http import GraphQLEndpoint
+from wallet_gql.endpoint.http import GraphQLEndpoint
 from wallet_gql.operations.assets import add_asset
 from wallet_gql.operations.opening import Ledger, open_ledger
 from wallet_gql.operations.read_batches import ReadBatch

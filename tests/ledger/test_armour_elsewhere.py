@@ -18,9 +18,10 @@ from conftest import add_assets, database, execute, settings_for
 from pydantic import SecretStr
 from sqlalchemy import make_url
 
-from wallet_gql.db import embedded, migrations
-from wallet_gql.db.binaries import installed_binaries
-from wallet_gql.db.embedded import EmbeddedPostgres, start
+from wallet_gql.db import migrations
+from wallet_gql.embedded import launcher
+from wallet_gql.embedded.binaries import installed_binaries
+from wallet_gql.embedded.launcher import EmbeddedPostgres, start
 from wallet_gql.ledger.armour import check_durability, expected_armour, read_armour
 from wallet_gql.operations.proof import prove
 from wallet_gql.settings import Settings
@@ -119,7 +120,7 @@ def test_one_role_that_owns_and_serves_is_refused_elsewhere(
     postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # What tells the embedded server from others is its name.
-    monkeypatch.setattr(embedded._Cluster, "name", property(lambda _: f"theirs-{uuid4().hex}"))
+    monkeypatch.setattr(launcher._Cluster, "name", property(lambda _: f"theirs-{uuid4().hex}"))
     with server(postgres.version) as theirs:
         settings = settings_for(theirs, "wallet")
         settings = settings.model_copy(update={"database_url": settings.migration_database_url})

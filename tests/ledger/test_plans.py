@@ -11,9 +11,9 @@ import pytest
 from asyncpg import Connection
 from sqlalchemy import make_url
 
-from wallet_gql.db.embedded import EmbeddedPostgres
 from wallet_gql.db.engine import create_engine, lend
 from wallet_gql.domain.model import Asset, Posted, PostingRequest, TransactionType
+from wallet_gql.embedded.launcher import EmbeddedPostgres
 from wallet_gql.ledger.posting import post_batch
 from wallet_gql.ledger.reads import (
     OwnerName,

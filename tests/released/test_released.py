@@ -14,16 +14,16 @@ import httpx
 import pytest
 import releases
 from alembic import command
+from api import Endpoint
 from conftest import plain
-from endpoint import Endpoint
 from factories import balance, gql, new_owner, post
 from tables import count_rows
 
 from wallet_gql.db import migrations
-from wallet_gql.db.embedded import EmbeddedPostgres
 from wallet_gql.domain.model import Posted, PostingRequest, Refused, TransactionType, fingerprint
 from wallet_gql.domain.money import parse_decimal, to_minor
 from wallet_gql.domain.shards import shard_of
+from wallet_gql.embedded.launcher import EmbeddedPostgres
 from wallet_gql.graphql import ids
 from wallet_gql.operations.opening import Ledger, open_ledger
 from wallet_gql.operations.proof import prove

@@ -1,1 +1,1 @@
-"""PostgreSQL: the tables, the connections, the embedded server."""
+"""PostgreSQL: the tables, the migrations, the connections."""

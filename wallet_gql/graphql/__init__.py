@@ -1,1 +1,1 @@
-"""The API: parse, call an operation, answer in the schema's types."""
+"""The contract: what can be asked and done, one file for each noun."""

@@ -8,10 +8,10 @@ from graphql import GraphQLSchema
 from graphql.utilities.print_schema import print_schema_definition
 from strawberry.schema.config import StrawberryConfig
 
+from wallet_gql.endpoint.resolvers import tune
 from wallet_gql.graphql import refusals, types
 from wallet_gql.graphql.mutations import Mutation
 from wallet_gql.graphql.queries import Query
-from wallet_gql.graphql.resolvers import tune
 from wallet_gql.graphql.scalars import SCALARS
 
 DESCRIPTION: Final = (

@@ -1,0 +1,89 @@
+"""What a newcomer is told to paste or to press, done to a running server as told."""
+
+import asyncio
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
+
+import httpx
+from conftest import Served
+
+ROOT: Final = Path(__file__).parents[2]
+README: Final = ROOT / "README.md"
+TABS: Final[dict[str, dict[str, Any]]] = {
+    re.findall(r"^(?:query|mutation) (\w+)", "\n".join(tab["query"]), re.MULTILINE)[0]: tab
+    for tab in json.loads((ROOT / "wallet_gql" / "console" / "graphiql" / "tabs.json").read_text())
+}
+"""GraphiQL's tabs by their titles."""
+
+# A machine without curl still has the line's quoting tried by a shell.
+CURL: Final = f"""command -v curl >/dev/null || curl() {{ {shlex.quote(sys.executable)} -c '
+import sys, urllib.request as u
+print(u.urlopen(u.Request(sys.argv[3], sys.argv[7].encode(), dict([sys.argv[5].split(": ")]))).read().decode())
+' "$@"; }}
+"""
+
+
+def conversation(page: Path) -> list[tuple[str, Any]]:
+    """Return a page's requests, each with the answer that stands below it."""
+    pairs = re.findall(r"```graphql\n(.*?)```\n\n```json\n(.*?)```", page.read_text(), re.DOTALL)
+    return [(query, json.loads(answer)) for query, answer in pairs]
+
+
+async def ask(url: str, query: str, variables: dict[str, Any] | None = None) -> Any:
+    async with httpx.AsyncClient(timeout=60) as client:
+        response = await client.post(url, json={"query": query, "variables": variables})
+    assert response.status_code == 200
+    return response.json()
+
+
+async def play(url: str, title: str) -> Any:
+    """Press Play in a tab, as the page does: with a fresh key for each tab; return the answer's field."""
+    variables = json.loads(json.dumps(TABS[title]["variables"]).replace("$FRESH_UUID", str(uuid4())))
+    answer = await ask(url, "\n".join(TABS[title]["query"]), variables)
+    assert "errors" not in answer
+    (field,) = answer["data"].values()
+    return field
+
+
+async def paste_what_serve_printed(served: Served) -> None:
+    """Run the printed line exactly as it is printed, in a shell."""
+    assert served.process.stdout is not None
+    lines = iter(served.process.stdout.readline, "")
+    line = await asyncio.to_thread(lambda: next(line for line in lines if line.startswith("curl")))
+    shell = await asyncio.create_subprocess_exec("sh", "-c", CURL + line, stdout=-1, stderr=-1)
+    out, err = await shell.communicate()
+    assert (shell.returncode, err) == (0, b"")
+    assert json.loads(out)["data"]["balance"]["amount"].isdecimal()
+    assert out.endswith(b"\n")
+
+
+async def paste_the_readme(served: Served) -> None:
+    """Send each request of the README, and compare its answer to the one that is shown."""
+    requests = conversation(README)
+    assert len(requests) == README.read_text().count("```graphql") == 5
+    for query, answer in requests:
+        assert await ask(served.url, query) == answer
+    # The top-up again, as the README tells the reader to.
+    (first,) = (answer["data"]["topUp"] for query, answer in requests if "topUp(" in query)
+    (again,) = [await ask(served.url, query) for query, _ in requests if "topUp(" in query]
+    assert again["data"]["topUp"]["alreadyProcessed"] is True
+    assert again["data"]["topUp"]["transaction"] == first["transaction"]
+
+
+async def play_the_tabs(served: Served) -> None:
+    """Press Play in each tab from left to right, on demo data whose players nobody has touched."""
+    answers = {title: await play(served.url, title) for title in TABS}
+    assert answers["Balance"]["amount"] == "799"
+    assert answers["OpenWallet"]["__typename"] == "OpenWalletPayload"
+    assert answers["OpenWallet"]["alreadyOpen"] is False
+    for title, balance in (("TopUp", "899"), ("Bonus", "924"), ("Spend", "894")):
+        posted = answers[title]
+        assert (posted["__typename"], posted["balance"]["amount"]) == (f"{title}Payload", balance)
+    refused = answers["Refused"]
+    assert (refused["__typename"], refused["available"]) == ("InsufficientBalance", "894")
+    assert [node["amount"] for node in answers["History"]["nodes"]] == ["30", "25", "100", "799"]
