@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from wallet_gql import logs
-from wallet_gql.app import Front, Opening
+from wallet_gql.app import Opening, RequestGate
 from wallet_gql.domain.errors import Unavailable
 from wallet_gql.domain.model import Outcome, PostingRequest
 from wallet_gql.endpoint.http import GraphQLEndpoint
@@ -48,4 +48,4 @@ def transaction_per_request() -> ASGIApp:
         async with open_ledger(settings) as ledger:
             yield {"opening": Opening(replace(ledger, post=posting_alone(ledger)))}
 
-    return Front(GraphQLEndpoint(settings), Starlette(lifespan=lifespan), takes_host(settings))
+    return RequestGate(GraphQLEndpoint(settings), Starlette(lifespan=lifespan), takes_host(settings))

@@ -20,7 +20,7 @@ from strawberry.extensions import ParserCache, ValidationCache
 from strawberry.schema.config import StrawberryConfig
 
 from wallet_gql import logs
-from wallet_gql.app import Front, Opening
+from wallet_gql.app import Opening, RequestGate
 from wallet_gql.domain.model import Asset, Balance, Posted, PostingRequest, TransactionType, TransactionView, Wallet
 from wallet_gql.endpoint.http import GraphQLEndpoint
 from wallet_gql.graphql import mutations, types
@@ -77,7 +77,7 @@ def ours() -> ASGIApp:
     async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, Any]]:
         yield {"opening": Opening(ledger)}
 
-    return Front(GraphQLEndpoint(settings), Starlette(lifespan=lifespan), takes_host(settings))
+    return RequestGate(GraphQLEndpoint(settings), Starlette(lifespan=lifespan), takes_host(settings))
 
 
 @strawberry.type

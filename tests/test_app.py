@@ -7,7 +7,7 @@ from typing import Any
 from starlette.types import Message, Receive, Scope, Send
 from structlog.testing import capture_logs
 
-from wallet_gql.app import Front, Opening
+from wallet_gql.app import Opening, RequestGate
 
 
 async def _cancelled(*, begun: bool) -> tuple[list[Message], list[Any]]:
@@ -31,7 +31,7 @@ async def _cancelled(*, begun: bool) -> tuple[list[Message], list[Any]]:
         "type": "http", "method": "POST", "path": "/graphql", "http_version": "1.1",
         "headers": [(b"host", b"localhost"), (b"x-request-id", b"mine")], "state": {"opening": Opening()},
     }  # fmt: skip
-    front = Front(endpoint, endpoint, lambda _host: True)
+    front = RequestGate(endpoint, endpoint, lambda _host: True)
     with capture_logs() as logged:
         task = asyncio.ensure_future(front(scope, receive, send))
         await under_way.wait()

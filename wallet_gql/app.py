@@ -1,7 +1,6 @@
 """The composition root: the Starlette application, its lifespan and its routes."""
 
 import asyncio
-import gc
 import os
 import re
 import signal
@@ -29,6 +28,7 @@ from wallet_gql.console import playground
 from wallet_gql.db.migrations import UnfitDatabase
 from wallet_gql.endpoint.errors import bad_request, format_errors
 from wallet_gql.endpoint.http import GraphQLEndpoint
+from wallet_gql.endpoint.memory import calm_collector
 from wallet_gql.endpoint.negotiation import fields
 from wallet_gql.endpoint.protocol.connection import DROPPED
 from wallet_gql.hosts import takes_host
@@ -85,7 +85,7 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
             yield {"opening": opening}
         _log.info("stopped")
 
-    endpoint: ASGIApp = GraphQLEndpoint(settings)
+    endpoint: ASGIApp = GraphQLEndpoint(settings, playground.page if settings.graphiql else None)
     if settings.cors_origins:
         endpoint = CORSMiddleware(
             endpoint,
@@ -109,24 +109,13 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
     others = Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
     # It would redirect to wherever Host says.
     others.router.redirect_slashes = False
-    return Front(endpoint, others, takes_host(settings))
+    return RequestGate(endpoint, others, takes_host(settings))
 
 
 def create_worker_app() -> ASGIApp:
     """Make the application in one of several worker processes: it drains and ends when its supervisor is gone."""
     end_with_parent(os.getppid(), signal.SIGTERM)
     return create_app()
-
-
-def calm_collector() -> None:
-    """Keep full garbage collections rare and small: each stops the event loop for as long as it looks.
-
-    What the start has made stays, so it need not be looked at again; what a request makes is gone before a young
-    collection comes, syntax trees of large documents among it, instead of growing old.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
 
 
 async def _open(settings: Settings, opening: Opening, stack: AsyncExitStack) -> None:
@@ -200,7 +189,7 @@ def _refusal(
     return JSONResponse({"errors": [bad_request(message, state["request_id"], code)]}, status, headers)
 
 
-class Front:
+class RequestGate:
     """Gives every request an id, its own or the caller's, and logs one line when it is answered.
 
     `/graphql` goes straight to its endpoint: on that path Starlette's routing would cost a fifth of what the resolvers

@@ -1,10 +1,8 @@
 """The command `wallet-gql`: run the service, and what an operator does around it."""
 
 import asyncio
-import os
 import shlex
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -14,14 +12,12 @@ from typing import Annotated, Any, NoReturn, TypeVar
 
 import orjson
 import typer
-import uvicorn
 from pydantic import SecretStr, ValidationError
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 
 from wallet_gql import logs
-from wallet_gql.app import create_app
 from wallet_gql.db import migrations
 from wallet_gql.domain.errors import Fault
 from wallet_gql.embedded.launcher import (
@@ -32,15 +28,14 @@ from wallet_gql.embedded.launcher import (
     remove,
     start,
 )
-from wallet_gql.endpoint.protocol.clients import ClientLimits, Clients, connections_within
-from wallet_gql.graphql.schema import export_schema
+from wallet_gql.endpoint.schema import export_schema
 from wallet_gql.hosts import is_loopback
 from wallet_gql.operations import assets, demo, proof
 from wallet_gql.operations.opening import Ledger, open_ledger
 from wallet_gql.operations.unit_of_work import is_away
 from wallet_gql.operations.waiting import can_pass
+from wallet_gql.serving import CannotListen, listen, run
 from wallet_gql.settings import Settings
-from wallet_gql.workers import Workers
 
 Result = TypeVar("Result")
 
@@ -63,7 +58,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         app()
-    except (EmbeddedError, migrations.UnfitDatabase, Fault) as error:
+    except (CannotListen, EmbeddedError, migrations.UnfitDatabase, Fault) as error:
         _fail(str(error))
     except ValidationError as error:
         for problem in error.errors():
@@ -146,7 +141,7 @@ def serve(
     """Serve the API until stopped; requests in flight are finished first."""
     chosen = {"host": host, "port": port, "workers": workers}
     given = Settings().model_copy(update={name: value for name, value in chosen.items() if value is not None})
-    listener = _listen(given.host, given.port)
+    listener = listen(given.host, given.port)
     is_embedded = given.database_url is None
     with _database(attach=False) as found:
         settings = found.model_copy(update={name: getattr(given, name) for name in chosen})
@@ -154,7 +149,7 @@ def serve(
             _migrate(settings)
         _look(settings, demo_data=demo_data)
         _announce(settings, listener.getsockname()[1], is_embedded=is_embedded, is_demo=demo_data)
-        _serve(settings, listener)
+        run(settings, listener)
 
 
 def _look(settings: Settings, *, demo_data: bool) -> None:
@@ -183,24 +178,6 @@ async def _nothing(_ledger: Ledger) -> None:
     """Opening the ledger is all there is to do."""
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """Take the port before anything else is started, so that a taken one is told at once."""
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        listener = socket.socket(family)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        # So that a second server on the port fails here; who connects already waits until the first one serves.
-        listener.listen(2048)
-    except OSError as error:
-        _fail(
-            f"Cannot listen on {host}:{port}: {error.strerror}. Stop what uses the port, or choose another:"
-            f" wallet-gql serve --port {port % 65535 + 1}, or make run PORT={port % 65535 + 1}."
-        )
-    listener.set_inheritable(True)
-    return listener
-
-
 def _announce(settings: Settings, port: int, *, is_embedded: bool, is_demo: bool) -> None:
     """Say where the API is and what to paste."""
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
@@ -227,39 +204,6 @@ def _announce(settings: Settings, port: int, *, is_embedded: bool, is_demo: bool
     if is_embedded:
         data = f"Data: {settings.data_dir} (embedded PostgreSQL {settings.postgres_version})."
         out.print(f"{data} Ctrl-C stops the server; make reset removes the data.\n", markup=False)
-
-
-def _client_limits(settings: Settings) -> ClientLimits:
-    return ClientLimits(
-        connections_within(settings.connections_max, settings.pool_size),
-        settings.keep_alive_seconds,
-        settings.header_timeout_seconds,
-        settings.body_timeout_seconds,
-    )
-
-
-def _serve(settings: Settings, listener: socket.socket) -> None:
-    config: dict[str, Any] = {
-        "access_log": False,
-        "log_config": None,
-        "server_header": False,
-        "date_header": False,
-        "proxy_headers": False,
-        "ws": "none",
-        "http": Clients(_client_limits(settings)),
-        "lifespan": "on",
-        "timeout_graceful_shutdown": settings.shutdown_timeout_seconds,
-        "timeout_worker_healthcheck": 10,
-    }
-    if settings.workers == 1:
-        uvicorn.Server(uvicorn.Config(create_app(settings), **config)).run(sockets=[listener])
-        return
-    # Workers are processes of their own: they read the settings from the environment again.
-    assert settings.database_url is not None
-    os.environ["DATABASE_URL"] = settings.database_url.get_secret_value()
-    os.environ["WALLET_HOST"] = settings.host
-    workers = uvicorn.Config("wallet_gql.app:create_worker_app", factory=True, workers=settings.workers, **config)
-    Workers(workers, [listener]).run()
 
 
 @app.command()

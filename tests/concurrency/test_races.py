@@ -13,14 +13,14 @@ import asyncpg
 import pytest
 from concurrency.worker import Answer, Job, check
 from conftest import environment
-from factories import FLOWS, balance, new_owner, new_owner_id, post, request
+from factories import POSTINGS, balance, new_owner, new_owner_id, post, request
 from tables import Rows, count_rows
 
 from wallet_gql.domain.model import Posted, PostingRequest, Refused, TransactionType, WalletMissing
 from wallet_gql.domain.shards import shard_of
 from wallet_gql.ledger.posting import Decided, WalletBusy, post_batch
-from wallet_gql.operations.flows import FlowOutcome
 from wallet_gql.operations.opening import Ledger, open_ledger
+from wallet_gql.operations.postings import PostingOutcome
 from wallet_gql.operations.proof import prove
 from wallet_gql.operations.unit_of_work import unit_of_work
 from wallet_gql.operations.wallets import open_wallet
@@ -50,7 +50,7 @@ def added(before: Rows, after: Rows) -> Rows:
     return Rows(*(new - old for old, new in zip(before, after, strict=True)))
 
 
-def posted(outcomes: list[FlowOutcome]) -> list[Posted]:
+def posted(outcomes: list[PostingOutcome]) -> list[Posted]:
     return [outcome for outcome in outcomes if isinstance(outcome, Posted)]
 
 
@@ -83,13 +83,13 @@ async def test_of_200_spends_of_1_on_100_a_hundred_pass(ledgers: list[Ledger]) -
     assert added(before, await count_rows(ledgers[0].settings)) == Rows(0, 0, 100, 200, 200)
 
 
-@pytest.mark.parametrize("flow", FLOWS)
-async def test_of_24_with_one_key_one_is_posted_and_23_are_replays(ledgers: list[Ledger], flow: str) -> None:
+@pytest.mark.parametrize("verb", POSTINGS)
+async def test_of_24_with_one_key_one_is_posted_and_23_are_replays(ledgers: list[Ledger], verb: str) -> None:
     owner = await new_owner(ledgers[0], gold=50)
     before = await count_rows(ledgers[0].settings)
     asked = request(owner, 30, description="a sword")
 
-    outcomes = posted(await asyncio.gather(*(FLOWS[flow](ledgers[n % 4], asked) for n in range(24))))
+    outcomes = posted(await asyncio.gather(*(POSTINGS[verb](ledgers[n % 4], asked) for n in range(24))))
 
     assert len(outcomes) == 24
     assert sorted(outcome.already_processed for outcome in outcomes) == [False] + [True] * 23
@@ -103,7 +103,7 @@ async def test_of_24_refused_with_one_key_one_is_kept_and_23_are_replays(ledgers
     before = await count_rows(ledgers[0].settings)
     asked = request(owner, 30)
 
-    outcomes = await asyncio.gather(*(FLOWS["spend"](ledgers[n % 4], asked) for n in range(24)))
+    outcomes = await asyncio.gather(*(POSTINGS["spend"](ledgers[n % 4], asked) for n in range(24)))
 
     refused = [outcome for outcome in outcomes if isinstance(outcome, Refused)]
     assert len(refused) == 24

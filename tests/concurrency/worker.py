@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass
 from decimal import Decimal
 from uuid import UUID
 
-from factories import FLOWS
+from factories import POSTINGS
 
 from wallet_gql.domain.model import Posted, Refused
-from wallet_gql.operations.flows import FlowOutcome, FlowRequest
 from wallet_gql.operations.opening import Ledger, open_ledger
+from wallet_gql.operations.postings import PostingInput, PostingOutcome
 from wallet_gql.settings import Settings
 
 
@@ -44,24 +44,24 @@ class Answer:
     already_processed: bool
 
 
-def draw(job: Job) -> list[tuple[str, FlowRequest]]:
+def draw(job: Job) -> list[tuple[str, PostingInput]]:
     """Draw a worker's sendings. Shared keys are those that other workers send the same request under."""
     chance = random.Random(job.seed)  # noqa: S311 - drawn again by its seed
-    drawn: list[tuple[str, FlowRequest]] = []
+    drawn: list[tuple[str, PostingInput]] = []
     for _ in range(job.requests):
-        flow = chance.choice(["top_up", "bonus", "spend", "spend"])
+        verb = chance.choice(["top_up", "bonus", "spend", "spend"])
         key = UUID(int=chance.getrandbits(128), version=4)
-        drawn.append((flow, FlowRequest(chance.choice(job.owners), "GOLD", Decimal(chance.randint(1, 100)), key)))
+        drawn.append((verb, PostingInput(chance.choice(job.owners), "GOLD", Decimal(chance.randint(1, 100)), key)))
     for n, key_text in enumerate(job.shared_keys):
-        drawn.append(("top_up", FlowRequest(job.owners[n % len(job.owners)], "GOLD", Decimal(n + 1), UUID(key_text))))
+        drawn.append(("top_up", PostingInput(job.owners[n % len(job.owners)], "GOLD", Decimal(n + 1), UUID(key_text))))
     again = [sending for sending in drawn for _ in range(chance.choice([0, 0, 1, 3]))]
     sendings = drawn + again
     chance.shuffle(sendings)
     return sendings
 
 
-async def send(ledger: Ledger, flow: str, request: FlowRequest) -> Answer:
-    outcome: FlowOutcome = await FLOWS[flow](ledger, request)
+async def send(ledger: Ledger, verb: str, request: PostingInput) -> Answer:
+    outcome: PostingOutcome = await POSTINGS[verb](ledger, request)
     match outcome:
         case Posted():
             transaction = outcome.transaction
@@ -79,11 +79,11 @@ async def work(job: Job, settings: Settings) -> list[Answer]:
     async with open_ledger(settings) as ledger:
         places = asyncio.Semaphore(job.at_once)
 
-        async def in_turn(flow: str, request: FlowRequest) -> Answer:
+        async def in_turn(verb: str, request: PostingInput) -> Answer:
             async with places:
-                return await send(ledger, flow, request)
+                return await send(ledger, verb, request)
 
-        return await asyncio.gather(*(in_turn(flow, request) for flow, request in draw(job)))
+        return await asyncio.gather(*(in_turn(verb, request) for verb, request in draw(job)))
 
 
 def check(answers: list[Answer]) -> dict[str, int]:

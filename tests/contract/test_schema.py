@@ -23,7 +23,7 @@ from graphql import (
     validate_schema,
 )
 
-from wallet_gql.graphql.schema import executable_schema, export_schema
+from wallet_gql.endpoint.schema import executable_schema, export_schema
 
 SCHEMA_FILE: Final = Path(__file__).parents[2] / "schema.graphql"
 
@@ -288,7 +288,7 @@ def test_already_processed_is_on_its_interface_or_nowhere() -> None:
     implementing = {name for name, type_ in TYPES.items() if implements(type_, "Replayable")}
 
     assert with_field == implementing
-    assert {f"{flow}Payload" for flow in ("TopUp", "Bonus", "Spend")} < implementing
+    assert {f"{verb}Payload" for verb in ("TopUp", "Bonus", "Spend")} < implementing
 
 
 def implements(type_: GraphQLNamedType, interface: str) -> bool:

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, suppress
 
 import pytest
 import uvloop
-from factories import FLOWS, balance, new_owner, new_owner_id, post
+from factories import POSTINGS, balance, new_owner, new_owner_id, post
 from proxy import open_through_proxy
 from pydantic import SecretStr
 
@@ -34,7 +34,7 @@ async def fill_pool(ledger: Ledger, count: int) -> None:
 async def ask_all(ledger: Ledger, owner: str) -> list[Fault]:
     """Ask for postings in both lanes and for reads, all at once; returns the faults."""
     results = await asyncio.gather(
-        *(post(ledger, flow, owner, 1) for flow in FLOWS),
+        *(post(ledger, verb, owner, 1) for verb in POSTINGS),
         *(post(ledger, "top_up", new_owner_id(), 1) for _ in range(5)),
         *(balance(ledger, owner) for _ in range(2)),
         return_exceptions=True,

@@ -17,7 +17,7 @@ from wallet_gql.graphql import ids
 from wallet_gql.operations.proof import prove
 from wallet_gql.settings import Settings
 
-FLOWS: Final = {"topUp": "TopUpInput", "bonus": "BonusInput", "spend": "SpendInput"}
+POSTINGS: Final = {"topUp": "TopUpInput", "bonus": "BonusInput", "spend": "SpendInput"}
 DIGITS: Final = "9" * 5000
 KEY: Final = "0a4f6f6e-6c43-4f6b-8f5a-3f0f6d1a7c01"
 
@@ -86,19 +86,19 @@ def refused(response: httpx.Response, status: int = 200) -> dict[str, Any]:
     return dict(error)
 
 
-def posting(flow: str, amount: str = "1", **fields: str) -> str:
+def posting(verb: str, amount: str = "1", **fields: str) -> str:
     """Write a mutation with its input as literals."""
     inputs = {"ownerId": '"nobody"', "amount": amount, "idempotencyKey": f'"{uuid4()}"', **fields}
     written = ", ".join(f"{name}: {value}" for name, value in inputs.items())
-    return f"mutation {{ {flow}(input: {{{written}}}) {RESULT} }}"
+    return f"mutation {{ {verb}(input: {{{written}}}) {RESULT} }}"
 
 
-def posting_by_variables(flow: str, amount: str = '"1"', **fields: str) -> str:
+def posting_by_variables(verb: str, amount: str = '"1"', **fields: str) -> str:
     """Write a body with a mutation's input as variables."""
     inputs = {"ownerId": '"nobody"', "amount": amount, "idempotencyKey": f'"{uuid4()}"', **fields}
     written = ", ".join(f'"{name}": {value}' for name, value in inputs.items())
     return document(
-        f"mutation($input: {FLOWS[flow]}!) {{ {flow}(input: $input) {RESULT} }}", f'{{"input": {{{written}}}}}'
+        f"mutation($input: {POSTINGS[verb]}!) {{ {verb}(input: $input) {RESULT} }}", f'{{"input": {{{written}}}}}'
     )
 
 
@@ -153,12 +153,12 @@ INVALID_AMOUNTS: Final = {
 
 @pytest.mark.parametrize("amount", UNREADABLE_AMOUNTS.values(), ids=UNREADABLE_AMOUNTS)
 async def test_amount_that_cannot_be_read(client: httpx.AsyncClient, amount: str) -> None:
-    for flow in FLOWS:
-        error = refused(await send(client, posting_by_variables(flow, amount)))
+    for verb in POSTINGS:
+        error = refused(await send(client, posting_by_variables(verb, amount)))
         assert error["message"].startswith("Variable '$input' has invalid value at .amount: Amount cannot be read from")
         assert ": send " in error["message"]
 
-        query = posting(flow, amount)
+        query = posting(verb, amount)
         error = refused(await send(client, document(query)))
         assert error["message"].startswith("Amount cannot be read from")
         assert ": send " in error["message"]
@@ -167,14 +167,14 @@ async def test_amount_that_cannot_be_read(client: httpx.AsyncClient, amount: str
 
 @pytest.mark.parametrize(("amount", "reason"), INVALID_AMOUNTS.values(), ids=INVALID_AMOUNTS)
 async def test_amount_that_cannot_be_posted(client: httpx.AsyncClient, owner: str, amount: str, reason: str) -> None:
-    for flow in FLOWS:
+    for verb in POSTINGS:
         for body in (
-            posting_by_variables(flow, amount, ownerId=f'"{owner}"'),
-            document(posting(flow, amount, ownerId=f'"{owner}"')),
+            posting_by_variables(verb, amount, ownerId=f'"{owner}"'),
+            document(posting(verb, amount, ownerId=f'"{owner}"')),
         ):
             response = await send(client, body)
             assert response.status_code == 200
-            result = response.json()["data"][flow]
+            result = response.json()["data"][verb]
             assert result["__typename"] == "InvalidAmount"
             assert (result["code"], result["retryable"]) == ("INVALID_AMOUNT", False)
             assert (result["reason"], result["scale"]) == (reason, 0)
@@ -182,9 +182,9 @@ async def test_amount_that_cannot_be_posted(client: httpx.AsyncClient, owner: st
 
 
 async def test_amount_of_null(client: httpx.AsyncClient) -> None:
-    for flow in FLOWS:
-        assert "amount" in refused(await send(client, posting_by_variables(flow, "null")))["message"]
-        assert "Amount!" in refused(await send(client, document(posting(flow, "null"))))["message"]
+    for verb in POSTINGS:
+        assert "amount" in refused(await send(client, posting_by_variables(verb, "null")))["message"]
+        assert "Amount!" in refused(await send(client, document(posting(verb, "null"))))["message"]
 
 
 async def test_integer_of_5000_digits_as_a_literal(client: httpx.AsyncClient) -> None:
@@ -198,11 +198,11 @@ async def test_number_that_is_no_json(client: httpx.AsyncClient, number: str) ->
 
 
 async def test_posting_without_a_field(client: httpx.AsyncClient) -> None:
-    for flow, type_ in FLOWS.items():
+    for verb, type_ in POSTINGS.items():
         inputs = {"ownerId": "nobody", "amount": "1", "idempotencyKey": KEY}
         for missing in inputs:
             rest = {name: value for name, value in inputs.items() if name != missing}
-            query = f"mutation($input: {type_}!) {{ {flow}(input: $input) {RESULT} }}"
+            query = f"mutation($input: {type_}!) {{ {verb}(input: $input) {RESULT} }}"
             error = refused(await send(client, document(query, json.dumps({"input": rest}))))
             assert missing in error["message"]
 
@@ -239,12 +239,12 @@ UNREADABLE_KEYS: Final = {
 @pytest.mark.parametrize("key", UNREADABLE_KEYS.values(), ids=UNREADABLE_KEYS)
 async def test_key_that_cannot_be_read(client: httpx.AsyncClient, key: str) -> None:
     by_key = "($o: String!, $k: UUID!) { transactionByKey(ownerId: $o, idempotencyKey: $k) { id } }"
-    for flow in FLOWS:
-        error = refused(await send(client, posting_by_variables(flow, idempotencyKey=key)))
+    for verb in POSTINGS:
+        error = refused(await send(client, posting_by_variables(verb, idempotencyKey=key)))
         assert "at .idempotencyKey: UUID cannot be read from" in error["message"]
         assert ": send a version 4 or 7 UUID" in error["message"]
 
-        error = refused(await send(client, document(posting(flow, idempotencyKey=key))))
+        error = refused(await send(client, document(posting(verb, idempotencyKey=key))))
         assert error["message"].startswith("UUID cannot be read from")
         assert ": send a " in error["message"]
         assert len(error["locations"]) == 1
@@ -274,14 +274,14 @@ READERS_OF_AN_OWNER: Final = {
     "transactions": "transactions(ownerId: $o) { totalCount }",
     "transactionByKey": f'transactionByKey(ownerId: $o, idempotencyKey: "{KEY}") {{ id }}',
     "outcomeByKey": f'outcomeByKey(ownerId: $o, idempotencyKey: "{KEY}") {{ state }}',
-    **{flow: f'{flow}(input: {{ownerId: $o, amount: 1, idempotencyKey: "{KEY}"}}) {RESULT}' for flow in FLOWS},
+    **{verb: f'{verb}(input: {{ownerId: $o, amount: 1, idempotencyKey: "{KEY}"}}) {RESULT}' for verb in POSTINGS},
 }
 
 
 @pytest.mark.parametrize(("owner_id", "fault"), BAD_OWNER_IDS.values(), ids=BAD_OWNER_IDS)
 async def test_malformed_owner_id(client: httpx.AsyncClient, owner_id: str, fault: str) -> None:
     for name, field in READERS_OF_AN_OWNER.items():
-        kind = "mutation" if name in FLOWS else "query"
+        kind = "mutation" if name in POSTINGS else "query"
         as_variable = document(f"{kind}($o: String!) {{ {field} }}", json.dumps({"o": owner_id}))
         as_literal = document(f"{kind} {{ {field.replace('$o', json.dumps(owner_id))} }}")
         for body in (as_variable, as_literal):
@@ -329,9 +329,9 @@ async def test_lone_surrogate_as_an_escape(client: httpx.AsyncClient) -> None:
     ids=["501 characters", "501 emoji", "NUL"],
 )
 async def test_malformed_text(client: httpx.AsyncClient, owner: str, name: str, text: str, fault: str) -> None:
-    for flow in FLOWS:
+    for verb in POSTINGS:
         fields = {"ownerId": json.dumps(owner), name: json.dumps(text)}
-        for body in (posting_by_variables(flow, **fields), document(posting(flow, **fields))):
+        for body in (posting_by_variables(verb, **fields), document(posting(verb, **fields))):
             error = refused(await send(client, body))
             assert error["message"] == f"{name} {fault}"
             assert error["extensions"]["field"] == name
@@ -341,9 +341,9 @@ async def test_malformed_text(client: httpx.AsyncClient, owner: str, name: str, 
     "code", ["NONE", "gold", "", "GOLD ", "\uff27OLD", "G" * 10_000, "GOLD\0", "'; DROP TABLE entry"]
 )
 async def test_unknown_asset(client: httpx.AsyncClient, owner: str, code: str) -> None:
-    for flow in FLOWS:
-        body = posting_by_variables(flow, ownerId=json.dumps(owner), asset=json.dumps(code))
-        result = (await send(client, body)).json()["data"][flow]
+    for verb in POSTINGS:
+        body = posting_by_variables(verb, ownerId=json.dumps(owner), asset=json.dumps(code))
+        result = (await send(client, body)).json()["data"][verb]
         assert (result["__typename"], result["code"]) == ("AssetNotFound", "ASSET_NOT_FOUND")
         assert (result["assetCode"], result["retryable"]) == (code[:64], False)
 
@@ -359,8 +359,8 @@ async def test_unknown_asset(client: httpx.AsyncClient, owner: str, code: str) -
 
 
 async def test_unknown_owner(client: httpx.AsyncClient) -> None:
-    for flow in FLOWS:
-        result = (await send(client, posting_by_variables(flow))).json()["data"][flow]
+    for verb in POSTINGS:
+        result = (await send(client, posting_by_variables(verb))).json()["data"][verb]
         assert (result["__typename"], result["code"]) == ("WalletNotFound", "WALLET_NOT_FOUND")
         assert (result["ownerId"], result["message"], result["retryable"]) == ("nobody", WALLET_NOT_FOUND, False)
 
@@ -716,8 +716,8 @@ async def test_method_that_does_not_exist(client: httpx.AsyncClient) -> None:
 
 
 async def test_mutation_by_get(client: httpx.AsyncClient, owner: str) -> None:
-    for flow in FLOWS:
-        response = await client.get("/graphql", params={"query": posting(flow, ownerId=f'"{owner}"')})
+    for verb in POSTINGS:
+        response = await client.get("/graphql", params={"query": posting(verb, ownerId=f'"{owner}"')})
         assert refused(response, 405)["message"] == "A mutation was sent by GET: send it by POST."
         assert response.headers["allow"] == "POST"
     mutation = posting("topUp", ownerId=json.dumps(owner)).replace("mutation", "mutation M")

@@ -13,9 +13,9 @@ from graphql.execution import get_variable_values
 from graphql.execution.values import VariableValues
 
 from wallet_gql.endpoint.executor import LEAVES, StraightExecutor, is_coroutine, is_stream
+from wallet_gql.endpoint.schema import executable_schema
 from wallet_gql.graphql import types
 from wallet_gql.graphql.context import Context
-from wallet_gql.graphql.schema import executable_schema
 from wallet_gql.operations.opening import Ledger
 
 PAGE: Final = """

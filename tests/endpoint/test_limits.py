@@ -5,7 +5,7 @@ from graphql import GraphQLError, get_introspection_query, parse
 
 from wallet_gql.endpoint.documents import Documents, InvalidDocument
 from wallet_gql.endpoint.limits import Limits, check
-from wallet_gql.graphql.schema import executable_schema
+from wallet_gql.endpoint.schema import executable_schema
 
 LIMITS = Limits(
     characters=65_536,

@@ -10,7 +10,7 @@ from wallet_gql.endpoint.documents import Documents, InvalidDocument
 from wallet_gql.endpoint.errors import MESSAGE_LENGTH_MAX, format_errors
 from wallet_gql.endpoint.executor import StraightExecutor
 from wallet_gql.endpoint.http import _limits
-from wallet_gql.graphql.schema import executable_schema
+from wallet_gql.endpoint.schema import executable_schema
 from wallet_gql.settings import Settings
 
 POST: Final = "mutation ($i: TopUpInput!) { topUp(input: $i) { __typename } }"

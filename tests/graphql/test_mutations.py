@@ -11,7 +11,7 @@ from uuid_utils.compat import uuid7
 
 from wallet_gql.settings import Settings
 
-FLOWS: Final = {"topUp": "TOP_UP", "bonus": "BONUS", "spend": "SPEND"}
+POSTINGS: Final = {"topUp": "TOP_UP", "bonus": "BONUS", "spend": "SPEND"}
 DIRECTIONS: Final = {"topUp": "CREDIT", "bonus": "CREDIT", "spend": "DEBIT"}
 TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
 LIMIT: Final = 10**17
@@ -24,13 +24,13 @@ TRANSACTION: Final = (
 )
 
 
-def posting(flow: str) -> str:
+def posting(verb: str) -> str:
     """Write a mutation that selects every field of every member."""
-    name = flow[0].upper() + flow[1:]
+    name = verb[0].upper() + verb[1:]
     refused = (
-        f"... on InsufficientBalance {{ available required alreadyProcessed {BALANCE} }}" if flow == "spend" else ""
+        f"... on InsufficientBalance {{ available required alreadyProcessed {BALANCE} }}" if verb == "spend" else ""
     )
-    return f"""mutation($input: {name}Input!) {{ {flow}(input: $input) {{
+    return f"""mutation($input: {name}Input!) {{ {verb}(input: $input) {{
       __typename
       ... on {name}Payload {{
         alreadyProcessed transaction {{ {TRANSACTION} }} wallet {{ __typename id ownerId openedAt }} {BALANCE}
@@ -45,11 +45,11 @@ def posting(flow: str) -> str:
     }} }}"""
 
 
-async def post(client: httpx.AsyncClient, flow: str, owner: str, amount: str | int, **more: Any) -> dict[str, Any]:
+async def post(client: httpx.AsyncClient, verb: str, owner: str, amount: str | int, **more: Any) -> dict[str, Any]:
     """Post, and return the member of the union that came of it."""
     given = {"ownerId": owner, "amount": amount, "idempotencyKey": str(uuid4()), **more}
-    answer = await gql(client, posting(flow), input=given)
-    result: dict[str, Any] = answer[flow]
+    answer = await gql(client, posting(verb), input=given)
+    result: dict[str, Any] = answer[verb]
     return result
 
 
@@ -96,24 +96,24 @@ async def test_open_wallet(client: httpx.AsyncClient, settings: Settings) -> Non
     assert await count_rows(settings) == before._replace(wallets=before.wallets + 1)
 
 
-@pytest.mark.parametrize("flow", FLOWS)
-async def test_posting_answers_with_every_field(client: httpx.AsyncClient, flow: str) -> None:
+@pytest.mark.parametrize("verb", POSTINGS)
+async def test_posting_answers_with_every_field(client: httpx.AsyncClient, verb: str) -> None:
     owner = await new_owner(client, gold=100)
     key = str(uuid4())
 
-    result = await post(client, flow, owner, "30", idempotencyKey=key, description="a sword", reference="order-1")
+    result = await post(client, verb, owner, "30", idempotencyKey=key, description="a sword", reference="order-1")
 
-    after = "70" if flow == "spend" else "130"
+    after = "70" if verb == "spend" else "130"
     gold = (await balance_of(client, owner))["asset"]
     transaction = result["transaction"]
     assert (gold["__typename"], gold["code"], gold["name"], gold["scale"]) == ("Asset", "GOLD", "Gold Coins", 0)
-    assert (result["__typename"], result["alreadyProcessed"]) == (f"{flow[0].upper()}{flow[1:]}Payload", False)
+    assert (result["__typename"], result["alreadyProcessed"]) == (f"{verb[0].upper()}{verb[1:]}Payload", False)
     assert transaction == {
         "__typename": "Transaction",
         "id": transaction["id"],
         "transactionId": transaction["transactionId"],
-        "type": FLOWS[flow],
-        "direction": DIRECTIONS[flow],
+        "type": POSTINGS[verb],
+        "direction": DIRECTIONS[verb],
         "amount": "30",
         "balanceAfter": after,
         "description": "a sword",
@@ -133,15 +133,15 @@ async def test_posting_answers_with_every_field(client: httpx.AsyncClient, flow:
     assert await by_key(client, owner, key) == transaction
 
 
-@pytest.mark.parametrize("flow", FLOWS)
-async def test_posting_has_two_legs(client: httpx.AsyncClient, flow: str) -> None:
+@pytest.mark.parametrize("verb", POSTINGS)
+async def test_posting_has_two_legs(client: httpx.AsyncClient, verb: str) -> None:
     owner = await new_owner(client, gold=100)
 
-    entries = (await post(client, flow, owner, "30"))["transaction"]["entries"]
+    entries = (await post(client, verb, owner, "30"))["transaction"]["entries"]
 
-    other = {"CREDIT": "DEBIT", "DEBIT": "CREDIT"}[DIRECTIONS[flow]]
+    other = {"CREDIT": "DEBIT", "DEBIT": "CREDIT"}[DIRECTIONS[verb]]
     assert entries == [
-        {"__typename": "Entry", "account": "USER", "direction": DIRECTIONS[flow], "amount": "30"},
+        {"__typename": "Entry", "account": "USER", "direction": DIRECTIONS[verb], "amount": "30"},
         {"__typename": "Entry", "account": "TREASURY", "direction": other, "amount": "30"},
     ]
 
@@ -192,17 +192,17 @@ async def test_amount_is_read_alike_from_a_literal(client: httpx.AsyncClient) ->
     }
 
 
-@pytest.mark.parametrize("flow", FLOWS)
+@pytest.mark.parametrize("verb", POSTINGS)
 async def test_replay_tells_the_first_transaction_and_what_is_now(
-    client: httpx.AsyncClient, settings: Settings, flow: str
+    client: httpx.AsyncClient, settings: Settings, verb: str
 ) -> None:
     owner = await new_owner(client, gold=100)
     asked = {"idempotencyKey": str(uuid4()), "reference": "order-1"}
-    first = await post(client, flow, owner, 30, **asked)
+    first = await post(client, verb, owner, 30, **asked)
     await post(client, "bonus", owner, 7)
     before = await count_rows(settings)
 
-    again = await post(client, flow, owner, "30", **asked, description=None)
+    again = await post(client, verb, owner, "30", **asked, description=None)
 
     assert again == {**first, "alreadyProcessed": True, "balance": await balance_of(client, owner)}
     assert int(again["balance"]["amount"]) == int(first["balance"]["amount"]) + 7
@@ -288,8 +288,8 @@ async def test_spend_of_an_asset_that_was_never_used(client: httpx.AsyncClient) 
     assert refused["balance"] == await balance_of(client, owner, "POINTS")
 
 
-@pytest.mark.parametrize("flow", ["topUp", "bonus"])
-async def test_credit_past_the_limit(client: httpx.AsyncClient, settings: Settings, flow: str) -> None:
+@pytest.mark.parametrize("verb", ["topUp", "bonus"])
+async def test_credit_past_the_limit(client: httpx.AsyncClient, settings: Settings, verb: str) -> None:
     owner = await new_owner(client)
     document = "mutation($o: String!) { " + " ".join(
         f'a{n}: topUp(input: {{ownerId: $o, amount: "{10**15}", idempotencyKey: "{uuid4()}"}}) {{ __typename }}'
@@ -303,7 +303,7 @@ async def test_credit_past_the_limit(client: httpx.AsyncClient, settings: Settin
     key = str(uuid4())
     before = await count_rows(settings)
 
-    refused = await post(client, flow, owner, 1, idempotencyKey=key)
+    refused = await post(client, verb, owner, 1, idempotencyKey=key)
 
     assert refused == {
         "__typename": "BalanceLimitExceeded",
@@ -318,33 +318,33 @@ async def test_credit_past_the_limit(client: httpx.AsyncClient, settings: Settin
     assert await count_rows(settings) == before._replace(keys=before.keys + 1)
 
     await post(client, "spend", owner, 5)
-    late = await post(client, flow, owner, 1, idempotencyKey=key)
+    late = await post(client, verb, owner, 1, idempotencyKey=key)
 
     assert late == {**refused, "alreadyProcessed": True, "balance": await balance_of(client, owner)}
 
 
-@pytest.mark.parametrize("flow", FLOWS)
-async def test_refusals_that_leave_no_trace(client: httpx.AsyncClient, settings: Settings, flow: str) -> None:
+@pytest.mark.parametrize("verb", POSTINGS)
+async def test_refusals_that_leave_no_trace(client: httpx.AsyncClient, settings: Settings, verb: str) -> None:
     owner = await new_owner(client, gold=100)
     key = str(uuid4())
-    await post(client, flow, owner, 30, idempotencyKey=key)
+    await post(client, verb, owner, 30, idempotencyKey=key)
     before, balance = await count_rows(settings), await balance_of(client, owner)
 
-    assert await post(client, flow, "nobody", 1) == {
+    assert await post(client, verb, "nobody", 1) == {
         "__typename": "WalletNotFound",
         "code": "WALLET_NOT_FOUND",
         "message": "Wallet not found: open it with openWallet, then send the request again",
         "retryable": False,
         "ownerId": "nobody",
     }
-    assert await post(client, flow, owner, 1, asset="SILVER") == {
+    assert await post(client, verb, owner, 1, asset="SILVER") == {
         "__typename": "AssetNotFound",
         "code": "ASSET_NOT_FOUND",
         "message": "Asset not found: send a code that the query assets returns",
         "retryable": False,
         "assetCode": "SILVER",
     }
-    assert await post(client, flow, owner, 31, idempotencyKey=key) == {
+    assert await post(client, verb, owner, 31, idempotencyKey=key) == {
         "__typename": "IdempotencyKeyReused",
         "code": "IDEMPOTENCY_KEY_REUSED",
         "message": "Idempotency key was used for another request",
@@ -356,7 +356,7 @@ async def test_refusals_that_leave_no_trace(client: httpx.AsyncClient, settings:
         ("0.001", "POINTS", "TOO_PRECISE", "Amount has more fraction digits than the asset"),
         ("10000000000000.01", "POINTS", "TOO_LARGE", "Amount is larger than one posting may move"),
     ):
-        assert await post(client, flow, owner, amount, asset=asset) == {
+        assert await post(client, verb, owner, amount, asset=asset) == {
             "__typename": "InvalidAmount",
             "code": "INVALID_AMOUNT",
             "message": message,

@@ -251,11 +251,11 @@ async def test_page_of_a_hundred(client: httpx.AsyncClient, ledger: Ledger) -> N
     assert numbers(await read(client, owner, last=100)) == list(range(100, 0, -1))
 
 
-@pytest.mark.parametrize("flow", ["top_up", "bonus", "spend"])
-async def test_refused_requests_are_no_history(client: httpx.AsyncClient, ledger: Ledger, flow: str) -> None:
+@pytest.mark.parametrize("verb", ["top_up", "bonus", "spend"])
+async def test_refused_requests_are_no_history(client: httpx.AsyncClient, ledger: Ledger, verb: str) -> None:
     owner = await history(ledger, 2)
     for amount in (0, 10**16):
-        await post(ledger, flow, owner, amount)
+        await post(ledger, verb, owner, amount)
     await post(ledger, "spend", owner, 1000)
 
     page = await read(client, owner)

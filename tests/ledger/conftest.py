@@ -27,8 +27,8 @@ def damaged_settings(new_database: Callable[[str], Settings]) -> Settings:
 @pytest.fixture(scope="module")
 def history(damaged_settings: Settings) -> History:
     async def posted(ledger: Ledger, owner: str, amount: int, **more: Any) -> TransactionView:
-        flow = "spend" if amount < 0 else "top_up"
-        outcome = await post(ledger, flow, owner, abs(amount), **more)
+        verb = "spend" if amount < 0 else "top_up"
+        outcome = await post(ledger, verb, owner, abs(amount), **more)
         assert isinstance(outcome, Posted)
         return outcome.transaction
 

@@ -73,8 +73,8 @@ async def history(ledger: Ledger) -> History:
     owner = await new_owner(ledger)
     outcomes = []
     for n, amount in enumerate(AMOUNTS):
-        flow = "spend" if amount < 0 else ("bonus", "top_up")[n % 2]
-        outcome = await post(ledger, flow, owner, abs(amount), description=f"no. {n}" if n % 3 else None)
+        verb = "spend" if amount < 0 else ("bonus", "top_up")[n % 2]
+        outcome = await post(ledger, verb, owner, abs(amount), description=f"no. {n}" if n % 3 else None)
         assert isinstance(outcome, Posted)
         outcomes.append(outcome)
     return History(ledger, outcomes[0].balance.wallet, [outcome.transaction for outcome in outcomes])

@@ -9,7 +9,7 @@ BALANCE_MAX = 10**17
 class Ask:
     """A request as the model sees it."""
 
-    flow: str
+    verb: str
     owner: str
     asset: str
     amount: int
@@ -55,14 +55,14 @@ class Books:
             if asked != ask:
                 return Answer("key reused")
             return Answer(answer.outcome, answer.at, before, replayed=True)
-        after = before + (-ask.amount if ask.flow == "spend" else ask.amount)
+        after = before + (-ask.amount if ask.verb == "spend" else ask.amount)
         if after > BALANCE_MAX:
             answer = Answer("limit", before, before)
         elif after < 0:
             answer = Answer("insufficient", before, before)
         else:
             self.balances[ask.owner][ask.asset] = after
-            self.history.setdefault((ask.owner, ask.asset), []).insert(0, (ask.flow, after))
+            self.history.setdefault((ask.owner, ask.asset), []).insert(0, (ask.verb, after))
             answer = Answer("posted", after, after)
         self.answered[ask.owner, ask.key] = ask, answer
         return answer

@@ -61,7 +61,7 @@ class ByOperations:
 
     async def post(self, ask: Ask, key: UUID) -> Answer:
         outcome = await post(
-            self.ledger, ask.flow, ask.owner, ask.amount, key, asset_code=ask.asset, reference=ask.reference
+            self.ledger, ask.verb, ask.owner, ask.amount, key, asset_code=ask.asset, reference=ask.reference
         )
         match outcome:
             case Posted():
@@ -107,7 +107,7 @@ class ByHttp:
         return bool((await gql(self.client, query, o=owner))["openWallet"]["alreadyOpen"])
 
     async def post(self, ask: Ask, key: UUID) -> Answer:
-        field, name = FIELDS[ask.flow]
+        field, name = FIELDS[ask.verb]
         query = f"""mutation($input: {name}Input!) {{ {field}(input: $input) {{ __typename
             ... on {name}Payload {{ transaction {{ balanceAfter }} balance {{ amount }} replayed: alreadyProcessed }}
             ... on BalanceLimitExceeded {{ balance {{ amount }} replayed: alreadyProcessed }}

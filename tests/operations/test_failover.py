@@ -5,7 +5,7 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from factories import FLOWS, balance, new_owner, post, request
+from factories import POSTINGS, balance, new_owner, post, request
 from proxy import Proxy, proxy_to, through
 from pydantic import SecretStr
 from servers import OwnServer, Standby, running_server, standby_of
@@ -129,10 +129,10 @@ async def test_service_follows_a_fail_over_and_reads_nothing_stale(
     asked = request(owner, 1)
     primary.stop(signal.SIGQUIT)
     with pytest.raises(Unavailable):
-        await FLOWS["spend"](service, asked)
+        await POSTINGS["spend"](service, asked)
     relay.server_port = standby.port
     await standby.promote()
-    outcome = await FLOWS["spend"](service, asked)
+    outcome = await POSTINGS["spend"](service, asked)
     assert isinstance(outcome, Posted)
     assert not outcome.already_processed
     assert await balance(service, owner) == 7

@@ -48,8 +48,8 @@ def asked(ledger: Ledger, owner: str, key: UUID) -> asyncio.Task[KeyOutcome | No
 
 async def test_posted_key_tells_its_transaction(ledger: Ledger) -> None:
     owner, key = await new_owner(ledger), uuid4()
-    for flow, amount in (("top_up", 9), ("bonus", 2), ("spend", 3)):
-        posted = await post(ledger, flow, owner, amount, key)
+    for verb, amount in (("top_up", 9), ("bonus", 2), ("spend", 3)):
+        posted = await post(ledger, verb, owner, amount, key)
         assert isinstance(posted, Posted)
         assert await find(ledger, owner, key) == KeyOutcome(OutcomeCode.POSTED, posted.transaction)
         key = uuid4()

@@ -9,7 +9,7 @@ from typing import Final
 
 import pytest
 from conftest import execute
-from factories import FLOWS, balance, new_owner, new_owner_id, post, request
+from factories import POSTINGS, balance, new_owner, new_owner_id, post, request
 from proxy import COMMIT, Fate, open_through_proxy, proxy_to
 from pydantic import SecretStr
 from servers import OwnServer, running_server
@@ -20,9 +20,9 @@ from wallet_gql.db.engine import connect
 from wallet_gql.domain.errors import Fault, OutcomeUnknown, Unavailable
 from wallet_gql.domain.model import Posted, Refused
 from wallet_gql.operations import health
-from wallet_gql.operations.flows import FlowRequest
 from wallet_gql.operations.health import check_database
 from wallet_gql.operations.opening import Ledger, open_ledger
+from wallet_gql.operations.postings import PostingInput
 from wallet_gql.operations.proof import prove
 from wallet_gql.operations.unit_of_work import unit_of_work
 from wallet_gql.operations.wallets import open_wallet
@@ -53,9 +53,9 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def everything(ledger: Ledger, owner: str) -> list[object]:
-    """Ask for a posting of each flow, in each lane, and for reads, all at once; returns outcomes and faults."""
+    """Ask for a posting of each verb, in each lane, and for reads, all at once; returns outcomes and faults."""
     return await asyncio.gather(
-        *(post(ledger, flow, owner, 1) for flow in FLOWS),
+        *(post(ledger, verb, owner, 1) for verb in POSTINGS),
         *(post(ledger, "top_up", new_owner_id(), 1) for _ in range(10)),
         *(balance(ledger, owner) for _ in range(3)),
         open_wallet(ledger, owner),
@@ -79,13 +79,13 @@ async def test_database_away_is_unavailable_until_it_is_back(ledger: Ledger, set
             # Nothing was sent, so never OutcomeUnknown; and the deadline is not waited for.
             assert [type(result) for result in results] == [Unavailable] * len(results)
             with pytest.raises(Unavailable, match="could not be reached"):
-                await FLOWS["spend"](service, asked)
+                await POSTINGS["spend"](service, asked)
             assert await check_database(service) == "away"
         assert await count_rows(settings) == before
 
         await proxy.accept()
         assert await check_database(service) == "ok"
-        outcome = await FLOWS["spend"](service, asked)
+        outcome = await POSTINGS["spend"](service, asked)
         assert isinstance(outcome, Posted)
         assert not outcome.already_processed
         assert faults(await everything(service, owner)) == []
@@ -264,13 +264,13 @@ async def test_database_that_only_reads_is_unavailable_for_postings(own_server: 
     await set_read_only(own_server, own_ledger, "on")
     try:
         with pytest.raises(Unavailable):
-            await FLOWS["spend"](own_ledger, asked)
+            await POSTINGS["spend"](own_ledger, asked)
         assert await balance(own_ledger, owner) == 10
         assert await check_database(own_ledger) == "read-only"
     finally:
         await set_read_only(own_server, own_ledger, "off")
 
-    outcome = await FLOWS["spend"](own_ledger, asked)
+    outcome = await POSTINGS["spend"](own_ledger, asked)
     assert isinstance(outcome, Posted)
     assert not outcome.already_processed
     assert await balance(own_ledger, owner) == 5
@@ -288,24 +288,24 @@ class Load:
     """Players who post without a pause, several to a wallet, and what each was answered."""
 
     ledger: Ledger
-    answered: list[tuple[str, FlowRequest, Posted | Refused]] = field(default_factory=list)
-    unanswered: list[tuple[str, FlowRequest, Fault]] = field(default_factory=list)
+    answered: list[tuple[str, PostingInput, Posted | Refused]] = field(default_factory=list)
+    unanswered: list[tuple[str, PostingInput, Fault]] = field(default_factory=list)
     is_over: bool = False
 
     async def play(self, owner: str, player: int) -> None:
         turn = 0
         while not self.is_over:
             turn += 1
-            flow = "spend" if turn % 3 == 0 else "top_up"
+            verb = "spend" if turn % 3 == 0 else "top_up"
             asked = request(owner, (turn + player) % 5 + 1)
             try:
-                outcome = await FLOWS[flow](self.ledger, asked)
+                outcome = await POSTINGS[verb](self.ledger, asked)
             except (Unavailable, OutcomeUnknown) as fault:
-                self.unanswered.append((flow, asked, fault))
+                self.unanswered.append((verb, asked, fault))
             else:
                 assert isinstance(outcome, Posted | Refused)
                 assert not outcome.already_processed
-                self.answered.append((flow, asked, outcome))
+                self.answered.append((verb, asked, outcome))
 
     async def grows(self, answers: int = 0, silences: int = 0) -> None:
         answers, silences = answers + len(self.answered), silences + len(self.unanswered)
@@ -343,13 +343,13 @@ async def end_all_sessions(own_server: OwnServer, load: Load) -> None:
 
 
 async def ask_again(
-    ledger: Ledger, asked: Sequence[tuple[str, FlowRequest, object]]
-) -> list[tuple[FlowRequest, Posted | Refused]]:
+    ledger: Ledger, asked: Sequence[tuple[str, PostingInput, object]]
+) -> list[tuple[PostingInput, Posted | Refused]]:
     """Ask for the same as before, a few hundred at once; returns what is told now."""
     told = []
     for first in range(0, len(asked), 400):
         part = asked[first : first + 400]
-        outcomes = await asyncio.gather(*(FLOWS[flow](ledger, again) for flow, again, _ in part))
+        outcomes = await asyncio.gather(*(POSTINGS[verb](ledger, again) for verb, again, _ in part))
         for (_, again, _), outcome in zip(part, outcomes, strict=True):
             assert isinstance(outcome, Posted | Refused)
             told.append((again, outcome))

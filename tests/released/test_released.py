@@ -32,7 +32,7 @@ from wallet_gql.settings import Settings
 Record = TypeVar("Record")
 Answer = TypeVar("Answer")
 
-FLOWS: Final = {"topUp": "top_up", "bonus": "bonus", "spend": "spend"}
+POSTINGS: Final = {"topUp": "top_up", "bonus": "bonus", "spend": "spend"}
 """The mutations and what the operations call them."""
 
 COLUMNS: Final = """
@@ -137,7 +137,7 @@ async def test_a_stored_key_has_the_fingerprint_of_its_request(release: str, led
         request = PostingRequest(
             shard_of(sent["ownerId"], ledger.shard_count),
             sent["ownerId"],
-            TransactionType[FLOWS[record["mutation"]].upper()],
+            TransactionType[POSTINGS[record["mutation"]].upper()],
             asset,
             amount_minor,
             UUID(sent["idempotencyKey"]),
@@ -208,7 +208,7 @@ async def test_a_request_replays_over_the_operations(release: str, ledger: Ledge
         sent = record["input"]
         return await post(
             ledger,
-            FLOWS[record["mutation"]],
+            POSTINGS[record["mutation"]],
             sent["ownerId"],
             sent["amount"],
             UUID(sent["idempotencyKey"]),
@@ -231,7 +231,7 @@ async def test_a_request_replays_over_the_operations(release: str, ledger: Ledge
 def others(record: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield requests under the same key that each ask for something else."""
     asked, sent = record["mutation"], record["input"]
-    yield from ((other, sent) for other in FLOWS if other != asked)
+    yield from ((other, sent) for other in POSTINGS if other != asked)
     yield asked, sent | {"amount": 2 if Decimal(sent["amount"]) != 2 else 3}
     yield asked, sent | {"asset": "POINTS" if sent.get("asset") != "POINTS" else "GOLD", "amount": 1}
     for text in ("description", "reference"):

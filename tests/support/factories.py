@@ -10,13 +10,13 @@ import httpx
 from wallet_gql.domain.model import Posted
 from wallet_gql.domain.shards import shard_of
 from wallet_gql.ledger.reads import OwnerName
-from wallet_gql.operations.flows import FlowOutcome, FlowRequest, bonus, spend, top_up
 from wallet_gql.operations.opening import Ledger
+from wallet_gql.operations.postings import PostingInput, PostingOutcome, bonus, spend, top_up
 from wallet_gql.operations.wallets import open_wallet
 
 TEST_SHARD_COUNT = 4
 
-FLOWS = {"top_up": top_up, "bonus": bonus, "spend": spend}
+POSTINGS = {"top_up": top_up, "bonus": bonus, "spend": spend}
 
 
 def new_owner_id(prefix: str = "player") -> str:
@@ -32,15 +32,15 @@ async def new_owner(ledger: Ledger, gold: int = 0, owner_id: str | None = None) 
     return owner_id
 
 
-def request(owner_id: str, amount: int | str, key: UUID | None = None, **more: Any) -> FlowRequest:
-    return replace(FlowRequest(owner_id, "GOLD", Decimal(amount), key or uuid4()), **more)
+def request(owner_id: str, amount: int | str, key: UUID | None = None, **more: Any) -> PostingInput:
+    return replace(PostingInput(owner_id, "GOLD", Decimal(amount), key or uuid4()), **more)
 
 
 async def post(
-    ledger: Ledger, flow: str, owner_id: str, amount: int | str, key: UUID | None = None, **more: Any
-) -> FlowOutcome:
-    """Run a flow by its name."""
-    return await FLOWS[flow](ledger, request(owner_id, amount, key, **more))
+    ledger: Ledger, verb: str, owner_id: str, amount: int | str, key: UUID | None = None, **more: Any
+) -> PostingOutcome:
+    """Post by the name of the operation."""
+    return await POSTINGS[verb](ledger, request(owner_id, amount, key, **more))
 
 
 async def balance(ledger: Ledger, owner_id: str, asset_code: str = "GOLD") -> int:

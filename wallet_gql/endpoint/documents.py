@@ -1,7 +1,6 @@
 """Documents parsed, measured and validated once: clients send the same few texts over and over."""
 
 import asyncio
-import gc
 import time
 from dataclasses import dataclass
 from operator import attrgetter
@@ -33,6 +32,7 @@ from wallet_gql.domain.errors import BadUserInput
 from wallet_gql.endpoint import limits
 from wallet_gql.endpoint.executor import StraightExecutor
 from wallet_gql.endpoint.limits import Limits
+from wallet_gql.endpoint.memory import collect_young
 from wallet_gql.endpoint.turns import Turns
 
 TOKENS_KEPT_MAX: Final = 16_000
@@ -190,9 +190,8 @@ class Documents:
         except RecursionError:
             raise InvalidDocument([GraphQLError("The document is nested too deeply: split it.")]) from None
         finally:
-            # Visitors and their context hold each other, and the tree. While they are young they are found without a
-            # search through everything else that lives.
-            gc.collect(0)
+            # Visitors and their context hold each other, and the tree.
+            collect_young()
 
     def _validated(self, text: str) -> Document:
         if len(text) > self._limits.characters:

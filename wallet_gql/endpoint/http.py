@@ -7,6 +7,7 @@ framework's request and response objects: they cost as much as the resolvers do.
 
 import asyncio
 import gzip
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -14,19 +15,18 @@ from urllib.parse import parse_qsl
 import orjson
 from graphql import ExecutionResult, GraphQLError
 from starlette.requests import ClientDisconnect
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from wallet_gql.console import playground
 from wallet_gql.domain.errors import Fault, OutcomeUnknown, Overloaded, Unavailable
 from wallet_gql.endpoint.documents import Documents, InvalidDocument, Operation
 from wallet_gql.endpoint.errors import bad_request, format_errors
 from wallet_gql.endpoint.executor import is_coroutine
 from wallet_gql.endpoint.limits import Limits
 from wallet_gql.endpoint.negotiation import GRAPHQL_RESPONSE, HTML, JSON, choose, fields, is_json, takes_gzip
+from wallet_gql.endpoint.schema import executable_schema
 from wallet_gql.endpoint.turns import Turns
 from wallet_gql.graphql.context import Context
 from wallet_gql.graphql.scalars import kind
-from wallet_gql.graphql.schema import executable_schema
 from wallet_gql.operations.opening import Ledger
 from wallet_gql.settings import Settings
 
@@ -80,14 +80,14 @@ class BadRequest(Exception):
 class GraphQLEndpoint:
     """The ASGI application at `/graphql`."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Take the settings; the ledger comes with each request's state."""
+    def __init__(self, settings: Settings, page: Callable[[], ASGIApp] | None = None) -> None:
+        """Take the settings and what makes the page for browsers; the ledger comes with each request's state."""
         self._settings = settings
         self._schema = executable_schema()
         self.documents = Documents(self._schema, _limits(settings), introspection=settings.introspection)
         # Who has waited for half its time has the other half for its query.
         self._costly_turns = Turns(WAITING_COST_MAX, settings.request_deadline_seconds / 2)
-        self._page = playground.page if settings.graphiql else None
+        self._page = page
         self._unfinished_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -15,7 +15,7 @@ from wallet_gql.domain.errors import BadUserInput
 from wallet_gql.graphql import refusals, types
 from wallet_gql.graphql.context import Info
 from wallet_gql.graphql.scalars import Amount
-from wallet_gql.operations import flows, wallets
+from wallet_gql.operations import postings, wallets
 
 
 @strawberry.input(description="Whose wallet to open.")
@@ -150,8 +150,8 @@ Refusal: TypeAlias = (
 )
 
 
-def _flow_request(info: Info, posting: _PostingInput) -> flows.FlowRequest:
-    return flows.FlowRequest(
+def _posting_input(info: Info, posting: _PostingInput) -> postings.PostingInput:
+    return postings.PostingInput(
         posting.owner_id,
         posting.asset,
         # The scalar reads text and hands on a Decimal; the annotation is what it writes.
@@ -163,7 +163,7 @@ def _flow_request(info: Info, posting: _PostingInput) -> flows.FlowRequest:
     )
 
 
-def _result(payload: type[PayloadType], outcome: flows.FlowOutcome) -> PayloadType | Refusal:
+def _result(payload: type[PayloadType], outcome: postings.PostingOutcome) -> PayloadType | Refusal:
     match outcome:
         case model.Posted():
             return payload.of(outcome)
@@ -199,21 +199,21 @@ class Mutation:
         self, info: Info, input: Annotated[TopUpInput, strawberry.argument(description="What was bought.")]
     ) -> TopUpResult | None:
         """Credit what a player bought."""
-        return _result(TopUpPayload, await flows.top_up(info.context.ledger, _flow_request(info, input)))
+        return _result(TopUpPayload, await postings.top_up(info.context.ledger, _posting_input(info, input)))
 
     @strawberry.mutation(description="Credit what the platform gives. Safe to retry with the same key.")
     async def bonus(
         self, info: Info, input: Annotated[BonusInput, strawberry.argument(description="What is given.")]
     ) -> BonusResult | None:
         """Credit what the platform gives."""
-        return _result(BonusPayload, await flows.bonus(info.context.ledger, _flow_request(info, input)))
+        return _result(BonusPayload, await postings.bonus(info.context.ledger, _posting_input(info, input)))
 
     @strawberry.mutation(description="Debit what a player pays; never below zero. Safe to retry with the same key.")
     async def spend(
         self, info: Info, input: Annotated[SpendInput, strawberry.argument(description="What is paid for.")]
     ) -> SpendResult | None:
         """Debit what a player pays."""
-        outcome = await flows.spend(info.context.ledger, _flow_request(info, input))
+        outcome = await postings.spend(info.context.ledger, _posting_input(info, input))
         if isinstance(outcome, model.Refused) and outcome.code is model.OutcomeCode.INSUFFICIENT_BALANCE:
             return refusals.InsufficientBalance.of(outcome)
         return _result(SpendPayload, outcome)

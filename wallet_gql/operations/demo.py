@@ -5,8 +5,8 @@ from typing import Final
 from uuid import UUID
 
 from wallet_gql.operations.assets import add_asset
-from wallet_gql.operations.flows import FlowRequest, bonus
 from wallet_gql.operations.opening import Ledger
+from wallet_gql.operations.postings import PostingInput, bonus
 from wallet_gql.operations.wallets import open_wallet
 
 ASSETS: Final = (("GOLD", "Gold Coins", 0), ("DIAMOND", "Diamonds", 0), ("POINTS", "Loyalty Points", 2))
@@ -24,4 +24,4 @@ async def seed(ledger: Ledger) -> None:
         await add_asset(ledger, code, name, scale)
     for owner_id, amount, key in OWNERS:
         await open_wallet(ledger, owner_id)
-        await bonus(ledger, FlowRequest(owner_id, "GOLD", amount, key, description="Opening balance"))
+        await bonus(ledger, PostingInput(owner_id, "GOLD", amount, key, description="Opening balance"))

@@ -6,7 +6,7 @@ from typing import Any, Final
 from uuid import UUID, uuid4
 
 import pytest
-from factories import FLOWS, balance, new_owner, new_owner_id, post, request
+from factories import POSTINGS, balance, new_owner, new_owner_id, post, request
 from tables import Rows, count_rows
 
 from wallet_gql.domain.errors import BadUserInput
@@ -26,8 +26,8 @@ from wallet_gql.domain.money import BALANCE_MINOR_MAX, POSTING_MINOR_MAX, Amount
 from wallet_gql.domain.shards import shard_of
 from wallet_gql.ledger.posting import post_batch
 from wallet_gql.ledger.reads import OwnerName
-from wallet_gql.operations.flows import FlowOutcome, FlowRequest
 from wallet_gql.operations.opening import Ledger
+from wallet_gql.operations.postings import PostingInput, PostingOutcome
 from wallet_gql.operations.unit_of_work import unit_of_work
 from wallet_gql.operations.wallets import open_wallet
 
@@ -41,19 +41,19 @@ class Scene:
     """An owner's wallet, in which a request for 10 GOLD and one for 12.5 POINTS were posted, and its balance now."""
 
     ledger: Ledger
-    flow: str
+    verb: str
     owner: str
-    first: FlowRequest
+    first: PostingInput
     posted: Posted
-    points: FlowRequest
+    points: PostingInput
     points_posted: Posted
     now: Balance
 
-    def fresh(self, amount: int | str = 1, **more: Any) -> FlowRequest:
+    def fresh(self, amount: int | str = 1, **more: Any) -> PostingInput:
         """A request under a key of its own."""
         return request(more.pop("owner_id", self.owner), amount, **more)
 
-    def again(self, **changes: Any) -> FlowRequest:
+    def again(self, **changes: Any) -> PostingInput:
         """The first request again, but for the changes."""
         if "amount" in changes:
             changes["amount"] = Decimal(changes["amount"])
@@ -80,21 +80,21 @@ async def fill(ledger: Ledger, owner: str) -> None:
     assert await balance(ledger, owner) == BALANCE_MINOR_MAX
 
 
-async def set_scene(ledger: Ledger, flow: str, state: str) -> Scene:
+async def set_scene(ledger: Ledger, verb: str, state: str) -> Scene:
     """Make a wallet that holds a hundred or so, or all that a wallet may hold ("full"), or nothing ("empty")."""
     owner = await new_owner(ledger, gold=100)
     assert isinstance(await post(ledger, "top_up", owner, "100", asset_code="POINTS"), Posted)
     points = request(owner, "12.5", asset_code="POINTS")
-    points_posted = await FLOWS[flow](ledger, points)
+    points_posted = await POSTINGS[verb](ledger, points)
     assert isinstance(points_posted, Posted)
     first = request(owner, 10, description="a sword", reference="order-1")
-    posted = await FLOWS[flow](ledger, first)
+    posted = await POSTINGS[verb](ledger, first)
     assert isinstance(posted, Posted)
     if state == "full":
         await fill(ledger, owner)
     if state == "empty":
         assert isinstance(await post(ledger, "spend", owner, await balance(ledger, owner)), Posted)
-    return Scene(ledger, flow, owner, first, posted, points, points_posted, await position(ledger, owner))
+    return Scene(ledger, verb, owner, first, posted, points, points_posted, await position(ledger, owner))
 
 
 @dataclass(frozen=True)
@@ -102,43 +102,43 @@ class Case:
     """A request and its outcome; of a malformed request, the field at fault."""
 
     name: str
-    ask: Callable[[Scene], FlowRequest]
-    expected: Callable[[Scene], FlowOutcome | str]
+    ask: Callable[[Scene], PostingInput]
+    expected: Callable[[Scene], PostingOutcome | str]
     state: str = "usual"
     is_kept: bool = False
     flows: tuple[str, ...] = ("top_up", "bonus", "spend")
     by_other_flow: bool = False
 
 
-def bad(field: str) -> Callable[[Scene], FlowOutcome | str]:
+def bad(field: str) -> Callable[[Scene], PostingOutcome | str]:
     return lambda _: field
 
 
-def no_asset(code: str) -> Callable[[Scene], FlowOutcome | str]:
+def no_asset(code: str) -> Callable[[Scene], PostingOutcome | str]:
     return lambda _: AssetMissing(code)
 
 
-def no_amount(fault: str, code: str = "GOLD") -> Callable[[Scene], FlowOutcome | str]:
+def no_amount(fault: str, code: str = "GOLD") -> Callable[[Scene], PostingOutcome | str]:
     return lambda scene: AmountInvalid(AmountFault[fault], scene.ledger.assets[code])
 
 
-def no_wallet(owner_id: str) -> Callable[[Scene], FlowOutcome | str]:
+def no_wallet(owner_id: str) -> Callable[[Scene], PostingOutcome | str]:
     return lambda _: WalletMissing(owner_id)
 
 
-def posted_before(scene: Scene) -> FlowOutcome:
+def posted_before(scene: Scene) -> PostingOutcome:
     return Posted(scene.posted.transaction, scene.now, already_processed=True)
 
 
-def points_posted_before(scene: Scene) -> FlowOutcome:
+def points_posted_before(scene: Scene) -> PostingOutcome:
     return replace(scene.points_posted, already_processed=True)
 
 
-def key_reused(scene: Scene) -> FlowOutcome:
+def key_reused(scene: Scene) -> PostingOutcome:
     return KeyReused(scene.first.idempotency_key)
 
 
-def refused(code: OutcomeCode, amount: int) -> Callable[[Scene], FlowOutcome | str]:
+def refused(code: OutcomeCode, amount: int) -> Callable[[Scene], PostingOutcome | str]:
     return lambda scene: Refused(code, scene.now.amount_minor, amount, scene.now, already_processed=False)
 
 
@@ -232,20 +232,20 @@ OUTCOMES: Final = (
 
 
 @pytest.mark.parametrize(
-    ("flow", "case"),
+    ("verb", "case"),
     [
-        pytest.param(flow, case, id=f"{flow}: {case.name}")
-        for flow in ("top_up", "bonus", "spend")
+        pytest.param(verb, case, id=f"{verb}: {case.name}")
+        for verb in ("top_up", "bonus", "spend")
         for case in OUTCOMES
-        if flow in case.flows
+        if verb in case.flows
     ],
 )
-async def test_outcome(ledger: Ledger, flow: str, case: Case) -> None:
-    scene = await set_scene(ledger, flow, case.state)
-    operation = FLOWS[flow if not case.by_other_flow else "bonus" if flow != "bonus" else "top_up"]
+async def test_outcome(ledger: Ledger, verb: str, case: Case) -> None:
+    scene = await set_scene(ledger, verb, case.state)
+    operation = POSTINGS[verb if not case.by_other_flow else "bonus" if verb != "bonus" else "top_up"]
     before = await count_rows(ledger.settings)
 
-    outcome: FlowOutcome | str
+    outcome: PostingOutcome | str
     try:
         outcome = await operation(ledger, case.ask(scene))
     except BadUserInput as error:
@@ -257,20 +257,20 @@ async def test_outcome(ledger: Ledger, flow: str, case: Case) -> None:
     assert await count_rows(ledger.settings) == before._replace(keys=before.keys + case.is_kept)
 
 
-@pytest.mark.parametrize("flow", FLOWS)
-async def test_posting_moves_credits_once(ledger: Ledger, flow: str) -> None:
+@pytest.mark.parametrize("verb", POSTINGS)
+async def test_posting_moves_credits_once(ledger: Ledger, verb: str) -> None:
     owner = await new_owner(ledger, gold=100)
     before = await count_rows(ledger.settings)
     asked = request(owner, 40, description="a sword", reference="order-1")
 
-    outcome = await FLOWS[flow](ledger, asked)
+    outcome = await POSTINGS[verb](ledger, asked)
 
     assert isinstance(outcome, Posted)
     transaction = outcome.transaction
     assert not outcome.already_processed
-    assert transaction.type is TransactionType[flow.upper()]
-    assert transaction.amount_minor == 40 * SIGNS[flow]
-    assert transaction.balance_after_minor == outcome.balance.amount_minor == 100 + 40 * SIGNS[flow]
+    assert transaction.type is TransactionType[verb.upper()]
+    assert transaction.amount_minor == 40 * SIGNS[verb]
+    assert transaction.balance_after_minor == outcome.balance.amount_minor == 100 + 40 * SIGNS[verb]
     assert transaction.idempotency_key == asked.idempotency_key
     assert (transaction.description, transaction.reference) == ("a sword", "order-1")
     assert (transaction.asset.code, transaction.seq, transaction.wallet_id) == ("GOLD", 2, outcome.balance.wallet.id)
@@ -280,12 +280,12 @@ async def test_posting_moves_credits_once(ledger: Ledger, flow: str) -> None:
     )
 
 
-@pytest.mark.parametrize("flow", ["top_up", "bonus"])
-async def test_first_posting_in_an_asset_opens_its_account(ledger: Ledger, flow: str) -> None:
+@pytest.mark.parametrize("verb", ["top_up", "bonus"])
+async def test_first_posting_in_an_asset_opens_its_account(ledger: Ledger, verb: str) -> None:
     owner = await new_owner(ledger, gold=1)
     before = await count_rows(ledger.settings)
 
-    outcome = await post(ledger, flow, owner, "0.01", asset_code="POINTS")
+    outcome = await post(ledger, verb, owner, "0.01", asset_code="POINTS")
 
     assert isinstance(outcome, Posted)
     assert (outcome.balance.amount_minor, outcome.balance.seq) == (1, 1)
@@ -314,13 +314,13 @@ async def test_spend_of_all_there_is_passes(ledger: Ledger) -> None:
     assert outcome.balance.amount_minor == await balance(ledger, owner) == 0
 
 
-@pytest.mark.parametrize("flow", ["top_up", "bonus"])
-async def test_credit_up_to_the_limit_passes(ledger: Ledger, flow: str) -> None:
+@pytest.mark.parametrize("verb", ["top_up", "bonus"])
+async def test_credit_up_to_the_limit_passes(ledger: Ledger, verb: str) -> None:
     owner = await new_owner(ledger)
     await fill(ledger, owner)
     assert isinstance(await post(ledger, "spend", owner, POSTING_MINOR_MAX), Posted)
 
-    outcome = await post(ledger, flow, owner, POSTING_MINOR_MAX)
+    outcome = await post(ledger, verb, owner, POSTING_MINOR_MAX)
 
     assert isinstance(outcome, Posted)
     assert outcome.balance.amount_minor == BALANCE_MINOR_MAX
@@ -344,16 +344,16 @@ async def test_texts_at_their_limits_are_kept_as_they_are(ledger: Ledger, owner_
     assert (replay.description, replay.reference) == (description, description)
 
 
-@pytest.mark.parametrize("flow", FLOWS)
+@pytest.mark.parametrize("verb", POSTINGS)
 @pytest.mark.parametrize("name", ["e\u0301", "Å", "\u1112\u1161\u11ab"])
-async def test_owner_id_of_equal_characters_but_not_nfc_is_refused(ledger: Ledger, flow: str, name: str) -> None:
+async def test_owner_id_of_equal_characters_but_not_nfc_is_refused(ledger: Ledger, verb: str, name: str) -> None:
     owner = unicodedata.normalize("NFC", f"{name}-{uuid4().hex[:12]}")
     decomposed = unicodedata.normalize("NFD", owner)
     await new_owner(ledger, gold=100, owner_id=owner)
     before = await count_rows(ledger.settings)
 
     with pytest.raises(BadUserInput, match="ownerId is not in Unicode normalization form C: send the id in NFC"):
-        await post(ledger, flow, decomposed, 1)
+        await post(ledger, verb, decomposed, 1)
 
     assert decomposed != owner
     assert await balance(ledger, owner) == 100
@@ -388,11 +388,11 @@ async def test_replay_tells_the_first_transaction_and_the_balance_now(ledger: Le
 async def test_refused_spend_stays_refused_after_a_top_up(ledger: Ledger) -> None:
     owner = await new_owner(ledger, gold=10)
     asked = request(owner, 25)
-    await FLOWS["spend"](ledger, asked)
+    await POSTINGS["spend"](ledger, asked)
     await post(ledger, "top_up", owner, 100)
     before = await count_rows(ledger.settings)
 
-    late = await FLOWS["spend"](ledger, asked)
+    late = await POSTINGS["spend"](ledger, asked)
 
     assert late == Refused(
         OutcomeCode.INSUFFICIENT_BALANCE, 10, 25, await position(ledger, owner), already_processed=True
@@ -405,11 +405,11 @@ async def test_top_up_past_the_limit_stays_refused_after_a_spend(ledger: Ledger)
     owner = await new_owner(ledger)
     await fill(ledger, owner)
     asked = request(owner, 25)
-    await FLOWS["top_up"](ledger, asked)
+    await POSTINGS["top_up"](ledger, asked)
     assert isinstance(await post(ledger, "spend", owner, 1000), Posted)
     before = await count_rows(ledger.settings)
 
-    late = await FLOWS["top_up"](ledger, asked)
+    late = await POSTINGS["top_up"](ledger, asked)
 
     assert late == Refused(
         OutcomeCode.BALANCE_LIMIT_EXCEEDED,
@@ -426,9 +426,9 @@ async def test_top_up_past_the_limit_stays_refused_after_a_spend(ledger: Ledger)
 async def test_key_of_a_refused_spend_is_taken(ledger: Ledger, changes: dict[str, Any]) -> None:
     owner = await new_owner(ledger, gold=10)
     asked = request(owner, 25)
-    await FLOWS["spend"](ledger, asked)
+    await POSTINGS["spend"](ledger, asked)
 
-    assert await FLOWS["spend"](ledger, replace(asked, **changes)) == KeyReused(asked.idempotency_key)
+    assert await POSTINGS["spend"](ledger, replace(asked, **changes)) == KeyReused(asked.idempotency_key)
     assert await balance(ledger, owner) == 10
 
 
@@ -451,9 +451,9 @@ async def test_key_is_free_after_wallet_missing(ledger: Ledger) -> None:
 async def test_key_is_free_after_a_refusal_of_amount_or_asset(ledger: Ledger, wrong: dict[str, Any]) -> None:
     owner = await new_owner(ledger)
     asked = request(owner, 5)
-    assert isinstance(await FLOWS["bonus"](ledger, replace(asked, **wrong)), AmountInvalid | AssetMissing)
+    assert isinstance(await POSTINGS["bonus"](ledger, replace(asked, **wrong)), AmountInvalid | AssetMissing)
 
-    outcome = await FLOWS["bonus"](ledger, asked)
+    outcome = await POSTINGS["bonus"](ledger, asked)
 
     assert isinstance(outcome, Posted)
     assert not outcome.already_processed
@@ -463,10 +463,10 @@ async def test_key_is_free_after_a_refusal_of_amount_or_asset(ledger: Ledger, wr
 async def test_key_is_free_after_key_reused(ledger: Ledger) -> None:
     owner = await new_owner(ledger, gold=10)
     asked = request(owner, 3)
-    first = await FLOWS["spend"](ledger, asked)
-    assert isinstance(await FLOWS["spend"](ledger, replace(asked, amount=Decimal(4))), KeyReused)
+    first = await POSTINGS["spend"](ledger, asked)
+    assert isinstance(await POSTINGS["spend"](ledger, replace(asked, amount=Decimal(4))), KeyReused)
 
-    again = await FLOWS["spend"](ledger, asked)
+    again = await POSTINGS["spend"](ledger, asked)
 
     assert isinstance(first, Posted)
     assert again == replace(first, already_processed=True)

@@ -1,4 +1,4 @@
-"""The three flows that matter most: top-up, bonus, spend. Each is one posting, decided once for its key.
+"""Postings between an owner and the treasury: top-up, bonus, spend. Each is decided once for its key.
 
 Refusals win in this order: asset missing, amount invalid, wallet missing (none of them kept); replay or key reused;
 balance limit, insufficient balance (kept under the key).
@@ -16,11 +16,11 @@ from wallet_gql.domain.text import check_owner_id, check_text
 from wallet_gql.operations.assets import find_asset
 from wallet_gql.operations.opening import Ledger
 
-FlowOutcome: TypeAlias = Outcome | AssetMissing | AmountInvalid
+PostingOutcome: TypeAlias = Outcome | AssetMissing | AmountInvalid
 
 
 @dataclass(frozen=True, slots=True)
-class FlowRequest:
+class PostingInput:
     """What a caller asks for; `amount` is in the asset's own unit, as it was written."""
 
     owner_id: str
@@ -33,22 +33,22 @@ class FlowRequest:
     """A time of the event loop's clock; None: as long as a request may take, from now."""
 
 
-async def top_up(ledger: Ledger, request: FlowRequest) -> FlowOutcome:
+async def top_up(ledger: Ledger, request: PostingInput) -> PostingOutcome:
     """Credit what a player bought. Raises `BadUserInput` for malformed texts."""
-    return await _flow(ledger, TransactionType.TOP_UP, request)
+    return await _post(ledger, TransactionType.TOP_UP, request)
 
 
-async def bonus(ledger: Ledger, request: FlowRequest) -> FlowOutcome:
+async def bonus(ledger: Ledger, request: PostingInput) -> PostingOutcome:
     """Credit what the platform gives. Raises `BadUserInput` for malformed texts."""
-    return await _flow(ledger, TransactionType.BONUS, request)
+    return await _post(ledger, TransactionType.BONUS, request)
 
 
-async def spend(ledger: Ledger, request: FlowRequest) -> FlowOutcome:
+async def spend(ledger: Ledger, request: PostingInput) -> PostingOutcome:
     """Debit what a player pays, never below zero. Raises `BadUserInput` for malformed texts."""
-    return await _flow(ledger, TransactionType.SPEND, request)
+    return await _post(ledger, TransactionType.SPEND, request)
 
 
-async def _flow(ledger: Ledger, type_: TransactionType, request: FlowRequest) -> FlowOutcome:
+async def _post(ledger: Ledger, type_: TransactionType, request: PostingInput) -> PostingOutcome:
     owner_id = check_owner_id(request.owner_id)
     description = check_text(request.description, "description")
     reference = check_text(request.reference, "reference")
