@@ -23,7 +23,7 @@ from wallet_gql import logs
 from wallet_gql.app import Opening, RequestGate
 from wallet_gql.domain.model import Asset, Balance, Posted, PostingRequest, TransactionType, TransactionView, Wallet
 from wallet_gql.endpoint.http import GraphQLEndpoint
-from wallet_gql.graphql import mutations, types
+from wallet_gql.graphql import assets, balances, postings, transactions, wallets
 from wallet_gql.graphql.scalars import SCALARS
 from wallet_gql.hosts import takes_host
 from wallet_gql.operations.opening import Ledger
@@ -85,9 +85,9 @@ class Query:
     """The same query shape."""
 
     @strawberry.field
-    async def balance(self, owner_id: str, asset: str = "GOLD") -> types.Balance | None:  # noqa: ARG002
+    async def balance(self, owner_id: str, asset: str = "GOLD") -> balances.Balance | None:  # noqa: ARG002
         """Answer a constant."""
-        return types.Balance.of(BALANCE)
+        return balances.Balance.of(BALANCE)
 
 
 @strawberry.type
@@ -95,9 +95,9 @@ class Mutation:
     """The same mutation shape."""
 
     @strawberry.mutation
-    async def top_up(self, input: mutations.TopUpInput) -> mutations.TopUpResult | None:  # noqa: ARG002
+    async def top_up(self, input: postings.TopUpInput) -> postings.TopUpResult | None:  # noqa: ARG002
         """Answer a constant."""
-        return mutations.TopUpPayload.of(POSTED)
+        return postings.TopUpPayload.of(POSTED)
 
 
 def stock() -> Starlette:
@@ -105,7 +105,7 @@ def stock() -> Starlette:
     schema = strawberry.Schema(
         query=Query,
         mutation=Mutation,
-        types=[types.Asset, types.Wallet, types.Balance, types.Transaction],
+        types=[assets.Asset, wallets.Wallet, balances.Balance, transactions.Transaction],
         extensions=[ParserCache, ValidationCache],
         config=StrawberryConfig(scalar_map=SCALARS),
     )

@@ -14,7 +14,7 @@ from graphql.execution.values import VariableValues
 
 from wallet_gql.endpoint.executor import LEAVES, StraightExecutor, is_coroutine, is_stream
 from wallet_gql.endpoint.schema import executable_schema
-from wallet_gql.graphql import types
+from wallet_gql.graphql.assets import Asset
 from wallet_gql.graphql.context import Context
 from wallet_gql.operations.opening import Ledger
 
@@ -181,7 +181,7 @@ def test_every_attribute_that_is_a_leaf_is_read_at_once() -> None:
 
 async def test_a_leaf_that_fails_is_told_as_ever() -> None:
     """A value that its type cannot be: the field's error, with its path, and null as far as it must go."""
-    asset = types.Asset(id="x", code="GOLD", name="Gold", scale=2)  # type: ignore[arg-type] # an id is a str at heart
+    asset = Asset(id="x", code="GOLD", name="Gold", scale=2)  # type: ignore[arg-type] # an id is a str at heart
     schema = executable_schema()
     parent = schema.type_map["Asset"]
     assert isinstance(parent, GraphQLObjectType)
@@ -194,7 +194,7 @@ async def test_a_leaf_that_fails_is_told_as_ever() -> None:
         for executor_class in (StraightExecutor, None):
             document = parse("{ assets { code scale } }")
 
-            async def assets(_source: object, _info: object, broken: types.Asset = broken) -> list[types.Asset]:
+            async def assets(_source: object, _info: object, broken: Asset = broken) -> list[Asset]:
                 await asyncio.sleep(0)
                 return [asset, broken]
 

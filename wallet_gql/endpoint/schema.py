@@ -9,10 +9,14 @@ from graphql.utilities.print_schema import print_schema_definition
 from strawberry.schema.config import StrawberryConfig
 
 from wallet_gql.endpoint.resolvers import tune
-from wallet_gql.graphql import refusals, types
+from wallet_gql.graphql import refusals
+from wallet_gql.graphql.assets import Asset
+from wallet_gql.graphql.balances import Balance
 from wallet_gql.graphql.mutations import Mutation
 from wallet_gql.graphql.queries import Query
 from wallet_gql.graphql.scalars import SCALARS
+from wallet_gql.graphql.transactions import Transaction
+from wallet_gql.graphql.wallets import Wallet
 
 DESCRIPTION: Final = (
     "Wallets of virtual credits over a double-entry ledger. Every posting has an idempotency key: sent again with the"
@@ -27,7 +31,7 @@ def strawberry_schema() -> strawberry.Schema:
     schema = strawberry.Schema(
         query=Query,
         mutation=Mutation,
-        types=[types.Asset, types.Wallet, types.Balance, types.Transaction, refusals.KeptRefusal],
+        types=[Asset, Wallet, Balance, Transaction, refusals.KeptRefusal],
         config=StrawberryConfig(scalar_map=SCALARS),
     )
     # Strawberry takes no description of the schema; introspection reads this one.

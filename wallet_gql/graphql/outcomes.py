@@ -6,7 +6,10 @@ from typing import Self
 import strawberry
 
 from wallet_gql.domain import model
-from wallet_gql.graphql import refusals, types
+from wallet_gql.graphql import refusals
+from wallet_gql.graphql.context import Info
+from wallet_gql.graphql.owners import OwnerId, owner_name
+from wallet_gql.graphql.transactions import Key, Transaction
 
 
 @strawberry.enum(
@@ -34,7 +37,7 @@ class KeyOutcome:
     """What became of a request."""
 
     state: KeyOutcomeState = strawberry.field(description="Tells outcomes apart.")
-    transaction: types.Transaction | None = strawberry.field(description="What was posted; null unless POSTED.")
+    transaction: Transaction | None = strawberry.field(description="What was posted; null unless POSTED.")
     refusal: refusals.Error | None = strawberry.field(
         description="Why it was refused, as first answered; null unless REFUSED."
     )
@@ -47,7 +50,7 @@ class KeyOutcome:
                 return cls(state=KeyOutcomeState.UNKNOWN, transaction=None, refusal=None)
             case model.OutcomeCode.POSTED:
                 assert outcome.transaction is not None
-                transaction = types.Transaction.of(outcome.transaction)
+                transaction = Transaction.of(outcome.transaction)
                 return cls(state=KeyOutcomeState.POSTED, transaction=transaction, refusal=None)
             case code:
                 return cls(state=KeyOutcomeState.REFUSED, transaction=None, refusal=_refusal(code, outcome.refused))
@@ -59,3 +62,18 @@ def _refusal(code: model.OutcomeCode, refused: model.Refused | None) -> refusals
     if code is model.OutcomeCode.INSUFFICIENT_BALANCE:
         return refusals.InsufficientBalance.of(refused)
     return refusals.BalanceLimitExceeded.of(refused)
+
+
+@strawberry.type
+class OutcomeQueries:
+    """What can be asked about requests."""
+
+    @strawberry.field(
+        description="What became of the request that an owner's idempotency key was sent with, decided under the"
+        " wallet's lock: it waits for whoever is posting to the wallet. Null for an owner without a wallet, for whom"
+        " nothing is decided either. An error says nothing about the key."
+    )
+    async def outcome_by_key(self, info: Info, owner_id: OwnerId, idempotency_key: Key) -> KeyOutcome | None:
+        """Decide what became of one request."""
+        outcome = await info.context.ledger.outcomes.find(owner_name(info, owner_id), idempotency_key)
+        return None if outcome is None else KeyOutcome.of(outcome)

@@ -9,8 +9,8 @@ import strawberry
 from wallet_gql.domain import model
 from wallet_gql.domain.errors import BadUserInput
 from wallet_gql.domain.money import BALANCE_MINOR_MAX, AmountFault
-from wallet_gql.graphql import types
-from wallet_gql.graphql.scalars import Amount
+from wallet_gql.graphql.balances import Balance
+from wallet_gql.graphql.scalars import Amount, amount
 
 ECHO_LENGTH_MAX: Final = 64
 
@@ -100,7 +100,9 @@ class WalletNotFound(Error):
 class AssetNotFound(Error):
     """No asset has this code."""
 
-    asset_code: str = strawberry.field(description="The code that was asked for, at most its first 100 characters.")
+    asset_code: str = strawberry.field(
+        description=f"The code that was asked for, at most its first {ECHO_LENGTH_MAX} characters."
+    )
 
     @classmethod
     def of(cls, refusal: model.AssetMissing) -> Self:
@@ -167,7 +169,7 @@ class BalanceLimitExceeded(Error, Replayable):
     """The balance would exceed the most that a wallet may hold."""
 
     limit: Amount = strawberry.field(description="The most that a wallet may hold in this asset.")
-    balance: types.Balance = strawberry.field(description="What the wallet holds now.")
+    balance: Balance = strawberry.field(description="What the wallet holds now.")
 
     @classmethod
     def of(cls, refusal: model.Refused) -> Self:
@@ -176,8 +178,8 @@ class BalanceLimitExceeded(Error, Replayable):
             code=ErrorCode.BALANCE_LIMIT_EXCEEDED,
             message=_KEPT_MESSAGES[refusal.code],
             retryable=False,
-            limit=types.amount(BALANCE_MINOR_MAX, refusal.balance.asset),
-            balance=types.Balance.of(refusal.balance),
+            limit=amount(BALANCE_MINOR_MAX, refusal.balance.asset),
+            balance=Balance.of(refusal.balance),
             already_processed=refusal.already_processed,
         )
 
@@ -190,7 +192,7 @@ class InsufficientBalance(Error, Replayable):
 
     available: Amount = strawberry.field(description="What the wallet held when the spend was refused.")
     required: Amount = strawberry.field(description="What the spend needed.")
-    balance: types.Balance = strawberry.field(description="What the wallet holds now.")
+    balance: Balance = strawberry.field(description="What the wallet holds now.")
 
     @classmethod
     def of(cls, refusal: model.Refused) -> Self:
@@ -200,9 +202,9 @@ class InsufficientBalance(Error, Replayable):
             code=ErrorCode.INSUFFICIENT_BALANCE,
             message=_KEPT_MESSAGES[refusal.code],
             retryable=False,
-            available=types.amount(refusal.balance_before_minor, asset),
-            required=types.amount(refusal.amount_minor, asset),
-            balance=types.Balance.of(refusal.balance),
+            available=amount(refusal.balance_before_minor, asset),
+            required=amount(refusal.amount_minor, asset),
+            balance=Balance.of(refusal.balance),
             already_processed=refusal.already_processed,
         )
 

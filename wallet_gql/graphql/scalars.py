@@ -16,7 +16,8 @@ import strawberry
 from graphql import GraphQLError, IntValueNode, StringValueNode, ValueNode
 from strawberry.types.scalar import ScalarDefinition
 
-from wallet_gql.domain.money import parse_decimal
+from wallet_gql.domain.model import Asset
+from wallet_gql.domain.money import format_minor, parse_decimal
 
 # Amounts leave as text that is formatted already, and arrive as Decimal.
 Amount = NewType("Amount", str)
@@ -32,6 +33,11 @@ _UUID: Final = re.compile(
 def _bad(message: str, node: ValueNode | None = None) -> GraphQLError:
     """Return an error; a literal's place in the document says which field it is of, a variable's name and path do."""
     return GraphQLError(message, node, extensions={"code": "BAD_USER_INPUT"})
+
+
+def amount(amount_minor: int, asset: Asset) -> Amount:
+    """Write an amount in the asset's unit."""
+    return Amount(format_minor(amount_minor, asset.scale))
 
 
 def parse_amount(value: object, node: ValueNode | None = None) -> Decimal:

@@ -1,26 +1,42 @@
-"""The schema's types, made from the ledger's: what is plain here is ready to be written out."""
+"""Transactions as one wallet sees them, their legs, and pages of them."""
 
-from asyncio import gather
 from datetime import datetime
 from enum import Enum
-from functools import cache
-from typing import Annotated, Final, Self, TypeAlias
+from typing import Annotated, Self, TypeAlias
 from uuid import UUID
 
 import strawberry
 
 from wallet_gql.domain import model
-from wallet_gql.domain.money import format_minor
+from wallet_gql.domain.errors import BadUserInput
 from wallet_gql.graphql import ids, paging
+from wallet_gql.graphql.assets import DEFAULT_ASSET, Asset, AssetArgument
 from wallet_gql.graphql.context import Info
-from wallet_gql.graphql.scalars import Amount
-from wallet_gql.ledger.reads import WalletAsset
-from wallet_gql.operations.assets import find_asset, list_assets
+from wallet_gql.graphql.node import Node, NodeId
+from wallet_gql.graphql.owners import OwnerId, owner_name
+from wallet_gql.graphql.scalars import Amount, amount
+from wallet_gql.ledger.reads import TransactionName, WalletAsset
+from wallet_gql.operations.assets import find_asset
 
-
-def amount(amount_minor: int, asset: model.Asset) -> Amount:
-    """Write an amount in the asset's unit."""
-    return Amount(format_minor(amount_minor, asset.scale))
+First: TypeAlias = Annotated[
+    int | None,
+    strawberry.argument(
+        description="How many from the newest end of the span, 1 to 100; 10 if neither first nor last is given."
+    ),
+]
+After: TypeAlias = Annotated[str | None, strawberry.argument(description="Only what is older than this cursor.")]
+Last: TypeAlias = Annotated[
+    int | None, strawberry.argument(description="How many from the oldest end of the span, 1 to 100.")
+]
+Before: TypeAlias = Annotated[str | None, strawberry.argument(description="Only what is newer than this cursor.")]
+Offset: TypeAlias = Annotated[
+    int | None,
+    strawberry.argument(
+        description="How many of the newest to skip: what arrives meanwhile shifts the page."
+        " Not together with after, before or last."
+    ),
+]
+Key = Annotated[UUID, strawberry.argument(description="The key that the request was sent with.")]
 
 
 @strawberry.enum(description="What happened. Types are added as the service grows: keep a default branch.")
@@ -46,53 +62,6 @@ class AccountKind(Enum):
 
     USER = strawberry.enum_value("USER", description="The owner's.")
     TREASURY = strawberry.enum_value("TREASURY", description="The platform's, the other side of every posting.")
-
-
-@strawberry.interface(description="Anything with an identity.")
-class Node:
-    """Anything with an identity."""
-
-    id: strawberry.ID = strawberry.field(description="A global id: opaque, permanent, unique across types.")
-
-
-@strawberry.type(description="A kind of credit. Assets are added, never changed.")
-class Asset(Node):
-    """A kind of credit."""
-
-    code: str = strawberry.field(description='What callers name it by, such as "GOLD".')
-    name: str = strawberry.field(description='What people call it, such as "Gold Coins".')
-    scale: int = strawberry.field(description="The number of its fraction digits.")
-
-    @classmethod
-    @cache
-    def of(cls, asset: model.Asset) -> Self:
-        """Make it from the ledger's asset, once: there are few, none ever changes, and every answer has some."""
-        return cls(id=strawberry.ID(ids.asset_id(asset.code)), code=asset.code, name=asset.name, scale=asset.scale)
-
-
-@strawberry.type(description="What a wallet holds in an asset.")
-class Balance(Node):
-    """What a wallet holds in an asset."""
-
-    owner_id: str = strawberry.field(description="Whose balance it is.")
-    asset: Asset = strawberry.field(description="What is held.")
-    amount: Amount = strawberry.field(description="How much is held; never negative.")
-    cursor: str = strawberry.field(
-        description="The account's present position, also of an empty account:"
-        " `transactions(before: cursor)` is what happened since."
-    )
-
-    @classmethod
-    def of(cls, balance: model.Balance) -> Self:
-        """Make it from the ledger's balance."""
-        wallet, asset = balance.wallet, balance.asset
-        return cls(
-            id=strawberry.ID(ids.balance_id(balance)),
-            owner_id=wallet.owner_id,
-            asset=Asset.of(asset),
-            amount=amount(balance.amount_minor, asset),
-            cursor=ids.cursor(wallet.shard, wallet.id, asset.id, balance.seq),
-        )
 
 
 @strawberry.type(description="One leg of a transaction. Another owner's balance is never shown.")
@@ -187,88 +156,6 @@ class TransactionConnection:
     )
 
 
-AssetArgument: TypeAlias = Annotated[
-    str, strawberry.argument(description='The code of the asset, "GOLD" if not given.')
-]
-First: TypeAlias = Annotated[
-    int | None,
-    strawberry.argument(
-        description="How many from the newest end of the span, 1 to 100; 10 if neither first nor last is given."
-    ),
-]
-After: TypeAlias = Annotated[str | None, strawberry.argument(description="Only what is older than this cursor.")]
-Last: TypeAlias = Annotated[
-    int | None, strawberry.argument(description="How many from the oldest end of the span, 1 to 100.")
-]
-Before: TypeAlias = Annotated[str | None, strawberry.argument(description="Only what is newer than this cursor.")]
-Offset: TypeAlias = Annotated[
-    int | None,
-    strawberry.argument(
-        description="How many of the newest to skip: what arrives meanwhile shifts the page."
-        " Not together with after, before or last."
-    ),
-]
-
-DEFAULT_ASSET: Final = "GOLD"
-
-
-@strawberry.type(description="An owner's wallet.")
-class Wallet(Node):
-    """An owner's wallet."""
-
-    wallet: strawberry.Private[model.Wallet]
-    owner_id: str = strawberry.field(description="Whose it is: the caller's own id of the player.")
-    opened_at: datetime = strawberry.field(description="When it was opened.")
-
-    @strawberry.field(description="What it holds in an asset: zero where it was never used, null for an unknown asset.")
-    async def balance(self, info: Info, asset: AssetArgument = DEFAULT_ASSET) -> Balance | None:
-        """Read one balance."""
-        found = await find_asset(info.context.ledger, asset)
-        if found is None:
-            return None
-        return Balance.of(await info.context.ledger.reads.balances.load(WalletAsset(self.wallet, found)))
-
-    @strawberry.field(description="What it holds in every asset, in the order in which the assets were added.")
-    async def balances(self, info: Info) -> list[Balance] | None:
-        """Read all balances."""
-        reads = info.context.ledger.reads
-        assets = await list_assets(info.context.ledger)
-        balances = await gather(*(reads.balances.load(WalletAsset(self.wallet, asset)) for asset in assets))
-        return [Balance.of(balance) for balance in balances]
-
-    @strawberry.field(
-        description="Its history in an asset, newest first; null for an unknown asset. Pages by cursor never shift;"
-        " pages by offset do: what arrives meanwhile moves every later offset by one."
-    )
-    async def transactions(
-        self,
-        info: Info,
-        asset: AssetArgument = DEFAULT_ASSET,
-        first: First = strawberry.UNSET,
-        after: After = strawberry.UNSET,
-        last: Last = strawberry.UNSET,
-        before: Before = strawberry.UNSET,
-        offset: Offset = strawberry.UNSET,
-    ) -> TransactionConnection | None:
-        """Read a page."""
-        arguments = paging.PageArguments(first, after, last, before, offset)
-        paging.check(arguments)
-        found = await find_asset(info.context.ledger, asset)
-        if found is None:
-            return None
-        return await read_page(info, WalletAsset(self.wallet, found), arguments)
-
-    @classmethod
-    def of(cls, wallet: model.Wallet) -> Self:
-        """Make it from the ledger's wallet."""
-        return cls(
-            id=strawberry.ID(ids.wallet_id(wallet.shard, wallet.id)),
-            wallet=wallet,
-            owner_id=wallet.owner_id,
-            opened_at=wallet.opened_at,
-        )
-
-
 async def read_page(info: Info, account: WalletAsset, arguments: paging.PageArguments) -> TransactionConnection:
     """Read a page of an account's history; raises `BadUserInput` for arguments that name none."""
     page = await info.context.ledger.reads.pages.load(paging.page_request(account, arguments))
@@ -287,3 +174,52 @@ async def read_page(info: Info, account: WalletAsset, arguments: paging.PageArgu
         ),
         total_count=page.total_count,
     )
+
+
+@strawberry.type
+class TransactionQueries:
+    """What can be asked about transactions."""
+
+    @strawberry.field(
+        description="An owner's history in an asset, newest first; null for an unknown owner or asset."
+        " Page by cursor, or by limit and offset: first and offset. Pages by cursor never shift; pages by offset do:"
+        " each transaction that arrives meanwhile moves every later offset by one."
+    )
+    async def transactions(
+        self,
+        info: Info,
+        owner_id: OwnerId,
+        asset: AssetArgument = DEFAULT_ASSET,
+        first: First = strawberry.UNSET,
+        after: After = strawberry.UNSET,
+        last: Last = strawberry.UNSET,
+        before: Before = strawberry.UNSET,
+        offset: Offset = strawberry.UNSET,
+    ) -> TransactionConnection | None:
+        """Read a page."""
+        arguments = paging.PageArguments(first, after, last, before, offset)
+        paging.check(arguments)
+        wallet = await info.context.ledger.reads.wallets.load(owner_name(info, owner_id))
+        found = await find_asset(info.context.ledger, asset)
+        if wallet is None or found is None:
+            return None
+        return await read_page(info, WalletAsset(wallet, found), arguments)
+
+    @strawberry.field(description="A transaction by its global id.")
+    async def transaction(self, info: Info, id: NodeId) -> Transaction | None:
+        """Read one transaction."""
+        kind, parts, _ = ids.decode(id)
+        if kind != "Transaction":
+            raise BadUserInput("id", "is not the id of a transaction", "send a transaction's id")
+        view = await info.context.ledger.reads.transactions.load(TransactionName(*parts))
+        return None if view is None else Transaction.of(view)
+
+    @strawberry.field(
+        description="What an owner's idempotency key posted. Null says nothing about a retry: the key may be unknown,"
+        " its request refused, or under way. outcomeByKey distinguishes these."
+    )
+    async def transaction_by_key(self, info: Info, owner_id: OwnerId, idempotency_key: Key) -> Transaction | None:
+        """Read one transaction by its key."""
+        reads = info.context.ledger.reads
+        view = await reads.transactions_by_key.load((owner_name(info, owner_id), idempotency_key))
+        return None if view is None else Transaction.of(view)

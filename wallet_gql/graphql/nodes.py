@@ -1,0 +1,60 @@
+"""Anything with an identity, by its global id."""
+
+from typing import Annotated, cast
+
+import strawberry
+
+from wallet_gql.domain.errors import BadUserInput
+from wallet_gql.graphql import ids
+from wallet_gql.graphql.assets import Asset
+from wallet_gql.graphql.balances import Balance
+from wallet_gql.graphql.context import Info
+from wallet_gql.graphql.node import Node, NodeId
+from wallet_gql.graphql.transactions import Transaction
+from wallet_gql.graphql.wallets import Wallet
+from wallet_gql.ledger.reads import TransactionName, WalletAsset
+from wallet_gql.operations.assets import find_asset, list_assets
+
+
+async def read_node(info: Info, id_: str, field: str = "id") -> Node | None:
+    """Return what a global id names; None where nothing has it. Raises `BadUserInput` for a malformed id."""
+    kind, parts, code = ids.decode(id_, field)
+    ledger = info.context.ledger
+    match kind:
+        case "Asset":
+            asset = await find_asset(ledger, code)
+            return None if asset is None else Asset.of(asset)
+        case "Wallet":
+            wallet = await ledger.reads.wallets_by_id.load((parts[0], parts[1]))
+            return None if wallet is None else Wallet.of(wallet)
+        case "Balance":
+            wallet = await ledger.reads.wallets_by_id.load((parts[0], parts[1]))
+            asset = next((asset for asset in await list_assets(ledger) if asset.id == parts[2]), None)
+            if wallet is None or asset is None:
+                return None
+            return Balance.of(await ledger.reads.balances.load(WalletAsset(wallet, asset)))
+        case "Transaction":
+            view = await ledger.reads.transactions.load(TransactionName(*parts))
+            return None if view is None else Transaction.of(view)
+        case _:
+            raise BadUserInput(field, "is a cursor, not an id", "send the id of a node")
+
+
+@strawberry.type
+class NodeQueries:
+    """What can be asked by a global id."""
+
+    @strawberry.field(description="Anything with an identity, by its global id.")
+    async def node(self, info: Info, id: NodeId) -> Node | None:
+        """Read one node."""
+        return await read_node(info, id)
+
+    @strawberry.field(description="Many things by their global ids, in order; at most 100, read together.")
+    async def nodes(
+        self,
+        info: Info,
+        ids: Annotated[list[strawberry.ID], strawberry.argument(description="Global ids, at most 100.")],
+    ) -> list[Node | None]:
+        """Read many nodes."""
+        # Each is awaited by itself: one that is malformed is an error at its place, and the others are answered.
+        return cast("list[Node | None]", [read_node(info, id_, "ids") for id_ in ids])

@@ -1,0 +1,142 @@
+"""Wallets: opening them, and all that one holds."""
+
+from asyncio import gather
+from datetime import datetime
+from typing import Annotated, Self, cast
+
+import strawberry
+
+from wallet_gql.domain import model
+from wallet_gql.domain.errors import BadUserInput
+from wallet_gql.graphql import ids, paging, refusals
+from wallet_gql.graphql.assets import DEFAULT_ASSET, AssetArgument
+from wallet_gql.graphql.balances import Balance
+from wallet_gql.graphql.context import Info
+from wallet_gql.graphql.node import Node
+from wallet_gql.graphql.owners import OwnerId, owner_name
+from wallet_gql.graphql.transactions import After, Before, First, Last, Offset, TransactionConnection, read_page
+from wallet_gql.ledger.reads import WalletAsset
+from wallet_gql.operations import wallets
+from wallet_gql.operations.assets import find_asset, list_assets
+
+
+@strawberry.type(description="An owner's wallet.")
+class Wallet(Node):
+    """An owner's wallet."""
+
+    wallet: strawberry.Private[model.Wallet]
+    owner_id: str = strawberry.field(description="Whose it is: the caller's own id of the player.")
+    opened_at: datetime = strawberry.field(description="When it was opened.")
+
+    @strawberry.field(description="What it holds in an asset: zero where it was never used, null for an unknown asset.")
+    async def balance(self, info: Info, asset: AssetArgument = DEFAULT_ASSET) -> Balance | None:
+        """Read one balance."""
+        found = await find_asset(info.context.ledger, asset)
+        if found is None:
+            return None
+        return Balance.of(await info.context.ledger.reads.balances.load(WalletAsset(self.wallet, found)))
+
+    @strawberry.field(description="What it holds in every asset, in the order in which the assets were added.")
+    async def balances(self, info: Info) -> list[Balance] | None:
+        """Read all balances."""
+        reads = info.context.ledger.reads
+        assets = await list_assets(info.context.ledger)
+        balances = await gather(*(reads.balances.load(WalletAsset(self.wallet, asset)) for asset in assets))
+        return [Balance.of(balance) for balance in balances]
+
+    @strawberry.field(
+        description="Its history in an asset, newest first; null for an unknown asset. Pages by cursor never shift;"
+        " pages by offset do: what arrives meanwhile moves every later offset by one."
+    )
+    async def transactions(
+        self,
+        info: Info,
+        asset: AssetArgument = DEFAULT_ASSET,
+        first: First = strawberry.UNSET,
+        after: After = strawberry.UNSET,
+        last: Last = strawberry.UNSET,
+        before: Before = strawberry.UNSET,
+        offset: Offset = strawberry.UNSET,
+    ) -> TransactionConnection | None:
+        """Read a page."""
+        arguments = paging.PageArguments(first, after, last, before, offset)
+        paging.check(arguments)
+        found = await find_asset(info.context.ledger, asset)
+        if found is None:
+            return None
+        return await read_page(info, WalletAsset(self.wallet, found), arguments)
+
+    @classmethod
+    def of(cls, wallet: model.Wallet) -> Self:
+        """Make it from the ledger's wallet."""
+        return cls(
+            id=strawberry.ID(ids.wallet_id(wallet.shard, wallet.id)),
+            wallet=wallet,
+            owner_id=wallet.owner_id,
+            opened_at=wallet.opened_at,
+        )
+
+
+@strawberry.input(description="Whose wallet to open.")
+class OpenWalletInput:
+    """Whose wallet to open."""
+
+    owner_id: str = strawberry.field(
+        description="The caller's own id of the player: 1 to 128 characters, case matters."
+    )
+
+
+@strawberry.type(description="The owner's wallet is open.")
+class OpenWalletPayload:
+    """The owner's wallet is open."""
+
+    wallet: Wallet = strawberry.field(description="The wallet.")
+    already_open: bool = strawberry.field(description="Whether it was open before.")
+
+
+OpenWalletResult = Annotated[
+    OpenWalletPayload | refusals.InvalidOwnerId,
+    strawberry.union("OpenWalletResult", description="Unions grow: keep a `... on Error` branch."),
+]
+
+
+async def read_wallet(info: Info, owner_id: str, field: str = "ownerId") -> Wallet | None:
+    """Return an owner's wallet; None where there is none. Raises `BadUserInput` for a malformed owner id."""
+    wallet = await info.context.ledger.reads.wallets.load(owner_name(info, owner_id, field))
+    return None if wallet is None else Wallet.of(wallet)
+
+
+@strawberry.type
+class WalletQueries:
+    """What can be asked about wallets."""
+
+    @strawberry.field(description="An owner's wallet.")
+    async def wallet(self, info: Info, owner_id: OwnerId) -> Wallet | None:
+        """Read one wallet."""
+        return await read_wallet(info, owner_id)
+
+    @strawberry.field(description="Many owners' wallets, in order; at most 100, read together.")
+    async def wallets(
+        self,
+        info: Info,
+        owner_ids: Annotated[list[str], strawberry.argument(description="The owners' ids, at most 100.")],
+    ) -> list[Wallet | None] | None:
+        """Read many wallets."""
+        # As with nodes: one that is malformed is an error at its place, and the others are answered.
+        return cast("list[Wallet | None]", [read_wallet(info, owner_id, "ownerIds") for owner_id in owner_ids])
+
+
+@strawberry.type
+class WalletMutations:
+    """What can be done with wallets."""
+
+    @strawberry.mutation(description="Open an owner's wallet; opening it again returns the existing one.")
+    async def open_wallet(
+        self, info: Info, input: Annotated[OpenWalletInput, strawberry.argument(description="Whose wallet to open.")]
+    ) -> OpenWalletResult | None:
+        """Open a wallet."""
+        try:
+            opened = await wallets.open_wallet(info.context.ledger, input.owner_id, info.context.deadline)
+        except BadUserInput as fault:
+            return refusals.InvalidOwnerId.of(fault)
+        return OpenWalletPayload(wallet=Wallet.of(opened.wallet), already_open=opened.already_open)
