@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 from wallet_gql import logs
 from wallet_gql.app import Opening, RequestGate
 from wallet_gql.domain.errors import Unavailable
-from wallet_gql.domain.model import Outcome, PostingRequest
+from wallet_gql.domain.postings import Outcome, PostingRequest
 from wallet_gql.endpoint.http import GraphQLEndpoint
 from wallet_gql.hosts import takes_host
 from wallet_gql.ledger.posting import WalletBusy, post_batch

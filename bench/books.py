@@ -21,8 +21,10 @@ from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from wallet_gql.db.engine import connect, create_engine
-from wallet_gql.domain.model import Asset, Posted, PostingRequest, TransactionType, WalletKind
+from wallet_gql.domain.assets import Asset
+from wallet_gql.domain.postings import Posted, PostingRequest, TransactionType
 from wallet_gql.domain.shards import shard_of
+from wallet_gql.domain.wallets import WalletKind
 from wallet_gql.embedded.launcher import EmbeddedPostgres, start
 from wallet_gql.ledger.posting import post_batch
 from wallet_gql.ledger.reads import read_assets

@@ -21,7 +21,9 @@ from strawberry.schema.config import StrawberryConfig
 
 from wallet_gql import logs
 from wallet_gql.app import Opening, RequestGate
-from wallet_gql.domain.model import Asset, Balance, Posted, PostingRequest, TransactionType, TransactionView, Wallet
+from wallet_gql.domain.assets import Asset
+from wallet_gql.domain.postings import Posted, PostingRequest, TransactionType, TransactionView
+from wallet_gql.domain.wallets import Balance, Wallet
 from wallet_gql.endpoint.http import GraphQLEndpoint
 from wallet_gql.graphql import assets, balances, postings, transactions, wallets
 from wallet_gql.graphql.scalars import SCALARS

@@ -17,7 +17,8 @@ from ablation import posting_alone
 from books import owner_ids
 from wrk import Load
 
-from wallet_gql.domain.model import Asset, Posted, PostingRequest, TransactionType
+from wallet_gql.domain.assets import Asset
+from wallet_gql.domain.postings import Posted, PostingRequest, TransactionType
 from wallet_gql.domain.shards import shard_of
 from wallet_gql.operations.opening import Post, open_ledger
 from wallet_gql.settings import Settings

@@ -16,7 +16,7 @@ from conftest import environment
 from factories import POSTINGS, balance, new_owner, new_owner_id, post, request
 from tables import Rows, count_rows
 
-from wallet_gql.domain.model import Posted, PostingRequest, Refused, TransactionType, WalletMissing
+from wallet_gql.domain.postings import Posted, PostingRequest, Refused, TransactionType, WalletMissing
 from wallet_gql.domain.shards import shard_of
 from wallet_gql.ledger.posting import Decided, WalletBusy, post_batch
 from wallet_gql.operations.opening import Ledger, open_ledger

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from factories import POSTINGS
 
-from wallet_gql.domain.model import Posted, Refused
+from wallet_gql.domain.postings import Posted, Refused
 from wallet_gql.operations.opening import Ledger, open_ledger
 from wallet_gql.operations.postings import PostingInput, PostingOutcome
 from wallet_gql.settings import Settings

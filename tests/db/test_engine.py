@@ -9,7 +9,7 @@ from proxy import open_through_proxy
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from wallet_gql.db.engine import connect, create_engine, lend
-from wallet_gql.domain.model import Posted
+from wallet_gql.domain.postings import Posted
 from wallet_gql.ledger.treasury import SLOT_COUNT
 from wallet_gql.operations.opening import open_ledger
 from wallet_gql.operations.proof import prove

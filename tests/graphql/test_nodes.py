@@ -7,7 +7,7 @@ import httpx
 import pytest
 from factories import gql, new_owner, post
 
-from wallet_gql.domain.model import Posted
+from wallet_gql.domain.postings import Posted
 from wallet_gql.graphql import ids
 from wallet_gql.operations.opening import Ledger
 

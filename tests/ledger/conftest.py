@@ -13,7 +13,8 @@ from direct import TABLES, account_of
 from factories import new_owner, post
 from sqlalchemy import make_url
 
-from wallet_gql.domain.model import Posted, Refused, TransactionView, WalletKind
+from wallet_gql.domain.postings import Posted, Refused, TransactionView
+from wallet_gql.domain.wallets import WalletKind
 from wallet_gql.embedded.launcher import EmbeddedPostgres
 from wallet_gql.operations.opening import Ledger, open_ledger
 from wallet_gql.settings import Settings

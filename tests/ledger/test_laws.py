@@ -25,9 +25,10 @@ from factories import balance, new_owner, new_owner_id, post
 from sqlalchemy import make_url
 from uuid_utils.compat import uuid7
 
-from wallet_gql.domain.model import TransactionType, WalletKind
 from wallet_gql.domain.money import MINOR_MAX, TREASURY_MINOR_MAX
+from wallet_gql.domain.postings import TransactionType
 from wallet_gql.domain.shards import shard_of
+from wallet_gql.domain.wallets import WalletKind
 from wallet_gql.embedded.launcher import EmbeddedPostgres
 from wallet_gql.operations.opening import Ledger
 from wallet_gql.settings import Settings

@@ -12,9 +12,10 @@ from factories import balance, new_owner, new_owner_id
 from uuid_utils.compat import uuid7
 
 from wallet_gql.db.engine import connect
-from wallet_gql.domain.model import Posted, PostingRequest, TransactionType, WalletKind, WalletMissing
+from wallet_gql.domain.postings import Posted, PostingRequest, TransactionType, WalletMissing
 from wallet_gql.domain.shards import shard_of
-from wallet_gql.ledger.locks import WalletName, lock_free_wallets, lock_wallets
+from wallet_gql.domain.wallets import WalletKind, WalletName
+from wallet_gql.ledger.locks import lock_free_wallets, lock_wallets
 from wallet_gql.ledger.posting import Decided, WalletBusy, post_batch
 from wallet_gql.operations.opening import Ledger
 from wallet_gql.operations.unit_of_work import unit_of_work

@@ -12,11 +12,12 @@ from asyncpg import Connection
 from sqlalchemy import make_url
 
 from wallet_gql.db.engine import create_engine, lend
-from wallet_gql.domain.model import Asset, Posted, PostingRequest, TransactionType
+from wallet_gql.domain.assets import Asset
+from wallet_gql.domain.postings import Posted, PostingRequest, TransactionType
+from wallet_gql.domain.wallets import OwnerName
 from wallet_gql.embedded.launcher import EmbeddedPostgres
 from wallet_gql.ledger.posting import post_batch
 from wallet_gql.ledger.reads import (
-    OwnerName,
     PageRequest,
     TransactionName,
     WalletAsset,

@@ -13,7 +13,8 @@ from structlog.testing import capture_logs
 from uuid_utils.compat import uuid7
 
 from wallet_gql.domain.errors import Unavailable
-from wallet_gql.domain.model import (
+from wallet_gql.domain.money import BALANCE_MINOR_MAX, MINOR_MAX, POSTING_MINOR_MAX, TREASURY_MINOR_MAX
+from wallet_gql.domain.postings import (
     KeyReused,
     OutcomeCode,
     Posted,
@@ -22,7 +23,6 @@ from wallet_gql.domain.model import (
     TransactionType,
     WalletMissing,
 )
-from wallet_gql.domain.money import BALANCE_MINOR_MAX, MINOR_MAX, POSTING_MINOR_MAX, TREASURY_MINOR_MAX
 from wallet_gql.domain.shards import shard_of
 from wallet_gql.ledger.posting import Decided, post_batch
 from wallet_gql.ledger.treasury import open_stripes

@@ -12,21 +12,12 @@ from direct import TABLES
 from factories import new_owner, new_owner_id, post
 
 from wallet_gql.db.engine import connect, create_engine
-from wallet_gql.domain.model import (
-    Balance,
-    Entry,
-    Posted,
-    PostingRequest,
-    TransactionType,
-    TransactionView,
-    Wallet,
-    WalletKind,
-)
+from wallet_gql.domain.postings import Entry, Posted, PostingRequest, TransactionType, TransactionView
 from wallet_gql.domain.shards import shard_of
-from wallet_gql.ledger import locks, outcomes, posting, reads
+from wallet_gql.domain.wallets import Balance, OwnerName, Wallet, WalletKind
+from wallet_gql.ledger import heads, locks, outcomes, reads
 from wallet_gql.ledger.posting import Decided, post_batch
 from wallet_gql.ledger.reads import (
-    OwnerName,
     Page,
     PageRequest,
     TransactionName,
@@ -393,11 +384,11 @@ LOOKUPS: dict[str, tuple[str, Callable[[Posted], tuple[object, ...]]]] = {
     "a posting's lock": (locks._LOCK, lambda p: (p.transaction.shard, 1, p.balance.wallet.owner_id)),
     "a posting's lock if free": (locks._LOCK_FREE, lambda p: (p.transaction.shard, 1, p.balance.wallet.owner_id)),
     "a posting's head": (
-        posting._HEADS,
+        heads.HEADS,
         lambda p: (p.transaction.shard, p.transaction.wallet_id, p.transaction.asset.id),
     ),
     "a posting's key": (
-        posting._KEYS,
+        heads.KEYS,
         lambda p: (
             p.transaction.shard, p.transaction.wallet_id, p.transaction.idempotency_key, p.transaction.asset.id,
         ),

@@ -1,6 +1,6 @@
 from asyncpg import Connection
 
-from wallet_gql.domain.model import WalletKind
+from wallet_gql.domain.wallets import WalletKind
 from wallet_gql.ledger.treasury import open_stripes
 from wallet_gql.operations.opening import Ledger
 

@@ -8,7 +8,8 @@ from direct import KeyRow, Movement, Rows, account_of, insert, insert_rows, move
 from factories import new_owner, post
 from uuid_utils.compat import uuid7
 
-from wallet_gql.domain.model import Posted, WalletKind, fingerprint
+from wallet_gql.domain.postings import Posted, fingerprint
+from wallet_gql.domain.wallets import WalletKind
 from wallet_gql.ledger.verify import CHECK_COUNT, FINDINGS_PER_CHECK_MAX, Finding, count_entries, verify_outside
 from wallet_gql.operations.opening import Ledger
 from wallet_gql.operations.proof import prove

@@ -4,8 +4,8 @@ import pytest
 from damaged import ALICE_ID, BOB_ID, SHARD, SHARD_COUNT, Books
 from direct import account_of
 
-from wallet_gql.domain.model import WalletKind
 from wallet_gql.domain.shards import shard_of
+from wallet_gql.domain.wallets import WalletKind
 from wallet_gql.ledger.verify import FINDINGS_PER_CHECK_MAX
 
 

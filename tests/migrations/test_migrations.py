@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from wallet_gql.db import migrations
 from wallet_gql.db.migrations import SchemaNotAtHead
 from wallet_gql.db.tables import metadata
-from wallet_gql.domain.model import Posted
+from wallet_gql.domain.postings import Posted
 from wallet_gql.operations.assets import add_asset
 from wallet_gql.operations.opening import ShardCountDiffers, open_ledger
 from wallet_gql.operations.proof import prove

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from wallet_gql.domain.model import KeyReused, Posted, PostingRequest, Refused, TransactionType, WalletMissing
+from wallet_gql.domain.postings import KeyReused, Posted, PostingRequest, Refused, TransactionType, WalletMissing
 from wallet_gql.domain.shards import shard_of
 from wallet_gql.ledger.posting import post_batch
 from wallet_gql.operations.opening import Ledger, open_ledger

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from model.model import Answer, Ask, Books
 
-from wallet_gql.domain.model import KeyReused, OutcomeCode, Posted, Refused, WalletMissing
+from wallet_gql.domain.postings import KeyReused, OutcomeCode, Posted, Refused, WalletMissing
 from wallet_gql.domain.shards import shard_of
-from wallet_gql.ledger.reads import OwnerName, PageRequest, WalletAsset
+from wallet_gql.domain.wallets import OwnerName
+from wallet_gql.ledger.reads import PageRequest, WalletAsset
 from wallet_gql.operations.opening import Ledger, open_ledger
 from wallet_gql.operations.proof import prove
 from wallet_gql.operations.wallets import open_wallet

@@ -9,8 +9,9 @@ import pytest
 from conftest import environment
 from factories import balance, new_owner, post
 
+from wallet_gql.domain.assets import Asset
 from wallet_gql.domain.errors import BadUserInput
-from wallet_gql.domain.model import Asset, AssetMissing, Posted
+from wallet_gql.domain.postings import AssetMissing, Posted
 from wallet_gql.operations.assets import add_asset, find_asset, list_assets
 from wallet_gql.operations.demo import ASSETS, seed
 from wallet_gql.operations.opening import Ledger

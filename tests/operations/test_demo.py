@@ -4,9 +4,9 @@ import pytest
 from factories import balance
 from tables import Rows, count_rows
 
-from wallet_gql.domain.model import TransactionType
+from wallet_gql.domain.postings import TransactionType
 from wallet_gql.domain.shards import shard_of
-from wallet_gql.ledger.reads import OwnerName
+from wallet_gql.domain.wallets import OwnerName
 from wallet_gql.operations.assets import list_assets
 from wallet_gql.operations.demo import OWNERS, seed
 from wallet_gql.operations.opening import Ledger, open_ledger

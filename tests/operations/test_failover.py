@@ -12,7 +12,7 @@ from servers import OwnServer, Standby, running_server, standby_of
 
 from wallet_gql.db.engine import connect
 from wallet_gql.domain.errors import Unavailable
-from wallet_gql.domain.model import Posted
+from wallet_gql.domain.postings import Posted
 from wallet_gql.operations.health import check_database
 from wallet_gql.operations.opening import Ledger, open_ledger
 from wallet_gql.operations.proof import prove

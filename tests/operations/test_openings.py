@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from tables import count_rows
 
 from wallet_gql.domain.errors import Fault, OutcomeUnknown, Overloaded, Unavailable
-from wallet_gql.domain.model import Posted
+from wallet_gql.domain.postings import Posted
 from wallet_gql.domain.shards import shard_of
 from wallet_gql.operations import openings
 from wallet_gql.operations.opening import Ledger, open_ledger

@@ -26,11 +26,11 @@ from factories import balance, new_owner, new_owner_id, post
 from proxy import COMMIT, Fate, open_through_proxy
 
 from wallet_gql.domain.errors import Unavailable
-from wallet_gql.domain.model import KeyOutcome, OutcomeCode, Posted, Refused
 from wallet_gql.domain.money import BALANCE_MINOR_MAX, POSTING_MINOR_MAX
+from wallet_gql.domain.postings import KeyOutcome, OutcomeCode, Posted, Refused
 from wallet_gql.domain.shards import shard_of
+from wallet_gql.domain.wallets import OwnerName
 from wallet_gql.ledger.posting import post_batch
-from wallet_gql.ledger.reads import OwnerName
 from wallet_gql.operations.opening import Ledger, open_ledger
 from wallet_gql.operations.outcomes import SLICES_UNDER_WAY_MAX, Outcomes
 from wallet_gql.settings import Settings

@@ -10,10 +10,10 @@ from factories import POSTINGS, balance, new_owner, new_owner_id, post, request
 from tables import Rows, count_rows
 
 from wallet_gql.domain.errors import BadUserInput
-from wallet_gql.domain.model import (
+from wallet_gql.domain.money import BALANCE_MINOR_MAX, POSTING_MINOR_MAX, AmountFault
+from wallet_gql.domain.postings import (
     AmountInvalid,
     AssetMissing,
-    Balance,
     KeyReused,
     OutcomeCode,
     Posted,
@@ -22,10 +22,9 @@ from wallet_gql.domain.model import (
     TransactionType,
     WalletMissing,
 )
-from wallet_gql.domain.money import BALANCE_MINOR_MAX, POSTING_MINOR_MAX, AmountFault
 from wallet_gql.domain.shards import shard_of
+from wallet_gql.domain.wallets import Balance, OwnerName
 from wallet_gql.ledger.posting import post_batch
-from wallet_gql.ledger.reads import OwnerName
 from wallet_gql.operations.opening import Ledger
 from wallet_gql.operations.postings import PostingInput, PostingOutcome
 from wallet_gql.operations.unit_of_work import unit_of_work

@@ -12,9 +12,10 @@ from pydantic import SecretStr
 
 from wallet_gql.db.engine import create_engine
 from wallet_gql.domain.errors import Unavailable
-from wallet_gql.domain.model import Posted
+from wallet_gql.domain.postings import Posted
 from wallet_gql.domain.shards import shard_of
-from wallet_gql.ledger.reads import OwnerName, PageRequest, TransactionName, WalletAsset
+from wallet_gql.domain.wallets import OwnerName
+from wallet_gql.ledger.reads import PageRequest, TransactionName, WalletAsset
 from wallet_gql.operations.opening import Ledger, Reads
 from wallet_gql.operations.read_batches import BATCH_SIZE_MAX, STATEMENTS_UNDER_WAY_MAX, ReadBatch
 from wallet_gql.operations.wallets import open_wallet

@@ -18,7 +18,7 @@ from tables import count_rows
 
 from wallet_gql.db.engine import connect
 from wallet_gql.domain.errors import Fault, OutcomeUnknown, Unavailable
-from wallet_gql.domain.model import Posted, Refused
+from wallet_gql.domain.postings import Posted, Refused
 from wallet_gql.operations import health
 from wallet_gql.operations.health import check_database
 from wallet_gql.operations.opening import Ledger, open_ledger

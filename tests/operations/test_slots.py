@@ -9,7 +9,7 @@ from conftest import database, execute
 from factories import balance, new_owner, post
 from proxy import open_through_proxy
 
-from wallet_gql.domain.model import Posted
+from wallet_gql.domain.postings import Posted
 from wallet_gql.embedded.launcher import EmbeddedPostgres
 from wallet_gql.ledger.treasury import SLOT_COUNT, claim_slot, open_stripes
 from wallet_gql.operations import opening

@@ -16,9 +16,10 @@ from tables import count_rows
 
 from wallet_gql.db.engine import connect, create_engine
 from wallet_gql.domain.errors import OutcomeUnknown, Unavailable
-from wallet_gql.domain.model import Posted, PostingRequest, TransactionType, WalletKind
+from wallet_gql.domain.postings import Posted, PostingRequest, TransactionType
 from wallet_gql.domain.shards import shard_of
-from wallet_gql.ledger.locks import WalletName, lock_wallets
+from wallet_gql.domain.wallets import WalletKind, WalletName
+from wallet_gql.ledger.locks import lock_wallets
 from wallet_gql.ledger.posting import post_batch
 from wallet_gql.operations.opening import Ledger
 from wallet_gql.operations.unit_of_work import ATTEMPTS_MAX, CommitInDoubt, retrying, unit_of_work

@@ -10,7 +10,7 @@ from conftest import plain
 from direct import insert, movement
 
 from wallet_gql.domain.errors import Unavailable
-from wallet_gql.domain.model import Posted
+from wallet_gql.domain.postings import Posted
 from wallet_gql.operations.opening import open_ledger
 from wallet_gql.settings import Settings
 

@@ -8,9 +8,9 @@ from proxy import COMMIT, Fate, open_through_proxy
 from tables import count_rows
 
 from wallet_gql.domain.errors import BadUserInput, OutcomeUnknown
-from wallet_gql.domain.model import Posted, WalletMissing
+from wallet_gql.domain.postings import Posted, WalletMissing
 from wallet_gql.domain.shards import shard_of
-from wallet_gql.ledger.reads import OwnerName
+from wallet_gql.domain.wallets import OwnerName
 from wallet_gql.operations.opening import Ledger, open_ledger
 from wallet_gql.operations.wallets import open_wallet
 from wallet_gql.settings import Settings

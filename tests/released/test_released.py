@@ -20,8 +20,8 @@ from factories import balance, gql, new_owner, post
 from tables import count_rows
 
 from wallet_gql.db import migrations
-from wallet_gql.domain.model import Posted, PostingRequest, Refused, TransactionType, fingerprint
 from wallet_gql.domain.money import parse_decimal, to_minor
+from wallet_gql.domain.postings import Posted, PostingRequest, Refused, TransactionType, fingerprint
 from wallet_gql.domain.shards import shard_of
 from wallet_gql.embedded.launcher import EmbeddedPostgres
 from wallet_gql.graphql import ids

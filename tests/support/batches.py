@@ -13,15 +13,10 @@ from factories import TEST_SHARD_COUNT, new_owner, new_owner_id
 from tables import Rows
 from uuid_utils.compat import uuid7
 
-from wallet_gql.domain.model import (
-    Outcome,
-    Posted,
-    PostingRequest,
-    TransactionType,
-    WalletKind,
-)
+from wallet_gql.domain.postings import Outcome, Posted, PostingRequest, TransactionType
 from wallet_gql.domain.shards import shard_of
-from wallet_gql.ledger.locks import WalletName, lock_wallets
+from wallet_gql.domain.wallets import WalletKind, WalletName
+from wallet_gql.ledger.locks import lock_wallets
 from wallet_gql.operations.group_commit import GroupCommit
 from wallet_gql.operations.opening import Ledger
 from wallet_gql.settings import Settings

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from asyncpg import Connection
 
-from wallet_gql.domain.model import TransactionView
+from wallet_gql.domain.postings import TransactionView
 from wallet_gql.domain.shards import shard_of
 from wallet_gql.ledger.verify import Finding, verify_outside, verify_shard
 

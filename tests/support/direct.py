@@ -12,7 +12,8 @@ import pytest
 from asyncpg import Connection
 from uuid_utils.compat import uuid7
 
-from wallet_gql.domain.model import TransactionType, WalletKind, fingerprint
+from wallet_gql.domain.postings import TransactionType, fingerprint
+from wallet_gql.domain.wallets import WalletKind
 
 # What the serving role appends to, and what it only reads.
 APPENDED = ("ledger", "asset", "wallet", "account", "transaction", "entry", "idempotency_key")

@@ -7,9 +7,9 @@ from uuid import UUID, uuid4
 
 import httpx
 
-from wallet_gql.domain.model import Posted
+from wallet_gql.domain.postings import Posted
 from wallet_gql.domain.shards import shard_of
-from wallet_gql.ledger.reads import OwnerName
+from wallet_gql.domain.wallets import OwnerName
 from wallet_gql.operations.opening import Ledger
 from wallet_gql.operations.postings import PostingInput, PostingOutcome, bonus, spend, top_up
 from wallet_gql.operations.wallets import open_wallet

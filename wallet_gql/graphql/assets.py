@@ -5,7 +5,7 @@ from typing import Annotated, Final, Self, TypeAlias
 
 import strawberry
 
-from wallet_gql.domain import model
+from wallet_gql.domain import assets as domain
 from wallet_gql.graphql import ids
 from wallet_gql.graphql.context import Info
 from wallet_gql.graphql.node import Node
@@ -28,7 +28,7 @@ class Asset(Node):
 
     @classmethod
     @cache
-    def of(cls, asset: model.Asset) -> Self:
+    def of(cls, asset: domain.Asset) -> Self:
         """Make it from the ledger's asset, once: there are few, none ever changes, and every answer has some."""
         return cls(id=strawberry.ID(ids.asset_id(asset.code)), code=asset.code, name=asset.name, scale=asset.scale)
 

@@ -4,7 +4,7 @@ from typing import Self
 
 import strawberry
 
-from wallet_gql.domain import model
+from wallet_gql.domain import wallets as domain
 from wallet_gql.graphql import ids
 from wallet_gql.graphql.assets import DEFAULT_ASSET, Asset, AssetArgument
 from wallet_gql.graphql.context import Info
@@ -27,7 +27,7 @@ class Balance(Node):
     )
 
     @classmethod
-    def of(cls, balance: model.Balance) -> Self:
+    def of(cls, balance: domain.Balance) -> Self:
         """Make it from the ledger's balance."""
         wallet, asset = balance.wallet, balance.asset
         return cls(

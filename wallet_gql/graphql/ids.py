@@ -8,7 +8,8 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import Final, NamedTuple
 
 from wallet_gql.domain.errors import BadUserInput
-from wallet_gql.domain.model import Balance, TransactionView
+from wallet_gql.domain.postings import TransactionView
+from wallet_gql.domain.wallets import Balance
 
 _PARTS: Final = {"Wallet": 2, "Balance": 3, "Transaction": 3, "Cursor": 4}
 _NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)

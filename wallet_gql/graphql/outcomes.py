@@ -5,7 +5,7 @@ from typing import Self
 
 import strawberry
 
-from wallet_gql.domain import model
+from wallet_gql.domain import postings as domain
 from wallet_gql.graphql import refusals
 from wallet_gql.graphql.context import Info
 from wallet_gql.graphql.owners import OwnerId, owner_name
@@ -43,12 +43,12 @@ class KeyOutcome:
     )
 
     @classmethod
-    def of(cls, outcome: model.KeyOutcome) -> Self:
+    def of(cls, outcome: domain.KeyOutcome) -> Self:
         """Make it from the ledger's outcome."""
         match outcome.code:
             case None:
                 return cls(state=KeyOutcomeState.UNKNOWN, transaction=None, refusal=None)
-            case model.OutcomeCode.POSTED:
+            case domain.OutcomeCode.POSTED:
                 assert outcome.transaction is not None
                 transaction = Transaction.of(outcome.transaction)
                 return cls(state=KeyOutcomeState.POSTED, transaction=transaction, refusal=None)
@@ -56,10 +56,10 @@ class KeyOutcome:
                 return cls(state=KeyOutcomeState.REFUSED, transaction=None, refusal=_refusal(code, outcome.refused))
 
 
-def _refusal(code: model.OutcomeCode, refused: model.Refused | None) -> refusals.Error:
+def _refusal(code: domain.OutcomeCode, refused: domain.Refused | None) -> refusals.Error:
     if refused is None:
         return refusals.KeptRefusal.of(code)
-    if code is model.OutcomeCode.INSUFFICIENT_BALANCE:
+    if code is domain.OutcomeCode.INSUFFICIENT_BALANCE:
         return refusals.InsufficientBalance.of(refused)
     return refusals.BalanceLimitExceeded.of(refused)
 

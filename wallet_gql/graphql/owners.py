@@ -6,8 +6,8 @@ import strawberry
 
 from wallet_gql.domain.shards import shard_of
 from wallet_gql.domain.text import check_owner_id
+from wallet_gql.domain.wallets import OwnerName
 from wallet_gql.graphql.context import Info
-from wallet_gql.ledger.reads import OwnerName
 
 OwnerId = Annotated[str, strawberry.argument(description="The owner's id: the caller's own id of the player.")]
 

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import strawberry
 
-from wallet_gql.domain import model
+from wallet_gql.domain import postings as domain
 from wallet_gql.graphql import refusals
 from wallet_gql.graphql.assets import DEFAULT_ASSET
 from wallet_gql.graphql.balances import Balance
@@ -54,7 +54,7 @@ class SpendInput(_PostingInput):
 
 @strawberry.type(description="The posting is in the books.")
 class _Payload(refusals.Replayable):
-    posted: strawberry.Private[model.Posted]
+    posted: strawberry.Private[domain.Posted]
 
     @strawberry.field(description="What was posted; on replay, what was posted first.")
     def transaction(self) -> Transaction:
@@ -72,7 +72,7 @@ class _Payload(refusals.Replayable):
         return Balance.of(self.posted.balance)
 
     @classmethod
-    def of(cls, posted: model.Posted) -> Self:
+    def of(cls, posted: domain.Posted) -> Self:
         """Make it from the ledger's outcome."""
         return cls(posted=posted, already_processed=posted.already_processed)
 
@@ -147,17 +147,17 @@ def _posting_input(info: Info, posting: _PostingInput) -> postings.PostingInput:
 
 def _result(payload: type[PayloadType], outcome: postings.PostingOutcome) -> PayloadType | Refusal:
     match outcome:
-        case model.Posted():
+        case domain.Posted():
             return payload.of(outcome)
-        case model.Refused():
+        case domain.Refused():
             return refusals.BalanceLimitExceeded.of(outcome)
-        case model.WalletMissing():
+        case domain.WalletMissing():
             return refusals.WalletNotFound.of(outcome)
-        case model.KeyReused():
+        case domain.KeyReused():
             return refusals.IdempotencyKeyReused.of(outcome)
-        case model.AssetMissing():
+        case domain.AssetMissing():
             return refusals.AssetNotFound.of(outcome)
-        case model.AmountInvalid():
+        case domain.AmountInvalid():
             return refusals.InvalidAmount.of(outcome)
 
 
@@ -185,6 +185,6 @@ class PostingMutations:
     ) -> SpendResult | None:
         """Debit what a player pays."""
         outcome = await postings.spend(info.context.ledger, _posting_input(info, input))
-        if isinstance(outcome, model.Refused) and outcome.code is model.OutcomeCode.INSUFFICIENT_BALANCE:
+        if isinstance(outcome, domain.Refused) and outcome.code is domain.OutcomeCode.INSUFFICIENT_BALANCE:
             return refusals.InsufficientBalance.of(outcome)
         return _result(SpendPayload, outcome)

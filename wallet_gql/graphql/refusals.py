@@ -6,7 +6,7 @@ from uuid import UUID
 
 import strawberry
 
-from wallet_gql.domain import model
+from wallet_gql.domain import postings as domain
 from wallet_gql.domain.errors import BadUserInput
 from wallet_gql.domain.money import BALANCE_MINOR_MAX, AmountFault
 from wallet_gql.graphql.balances import Balance
@@ -86,7 +86,7 @@ class WalletNotFound(Error):
     owner_id: str = strawberry.field(description="The owner id that was asked for.")
 
     @classmethod
-    def of(cls, refusal: model.WalletMissing) -> Self:
+    def of(cls, refusal: domain.WalletMissing) -> Self:
         """Make it from the ledger's refusal."""
         return cls(
             code=ErrorCode.WALLET_NOT_FOUND,
@@ -105,7 +105,7 @@ class AssetNotFound(Error):
     )
 
     @classmethod
-    def of(cls, refusal: model.AssetMissing) -> Self:
+    def of(cls, refusal: domain.AssetMissing) -> Self:
         """Make it from the ledger's refusal."""
         return cls(
             code=ErrorCode.ASSET_NOT_FOUND,
@@ -117,8 +117,8 @@ class AssetNotFound(Error):
 
 
 _KEPT_MESSAGES: Final = {
-    model.OutcomeCode.BALANCE_LIMIT_EXCEEDED: "Balance limit exceeded",
-    model.OutcomeCode.INSUFFICIENT_BALANCE: "Insufficient balance",
+    domain.OutcomeCode.BALANCE_LIMIT_EXCEEDED: "Balance limit exceeded",
+    domain.OutcomeCode.INSUFFICIENT_BALANCE: "Insufficient balance",
 }
 
 _AMOUNT_MESSAGES: Final = {
@@ -136,7 +136,7 @@ class InvalidAmount(Error):
     scale: int | None = strawberry.field(description="The number of the asset's fraction digits.")
 
     @classmethod
-    def of(cls, refusal: model.AmountInvalid) -> Self:
+    def of(cls, refusal: domain.AmountInvalid) -> Self:
         """Make it from the ledger's refusal."""
         return cls(
             code=ErrorCode.INVALID_AMOUNT,
@@ -154,7 +154,7 @@ class IdempotencyKeyReused(Error):
     idempotency_key: UUID = strawberry.field(description="The key that was sent.")
 
     @classmethod
-    def of(cls, refusal: model.KeyReused) -> Self:
+    def of(cls, refusal: domain.KeyReused) -> Self:
         """Make it from the ledger's refusal."""
         return cls(
             code=ErrorCode.IDEMPOTENCY_KEY_REUSED,
@@ -172,7 +172,7 @@ class BalanceLimitExceeded(Error, Replayable):
     balance: Balance = strawberry.field(description="What the wallet holds now.")
 
     @classmethod
-    def of(cls, refusal: model.Refused) -> Self:
+    def of(cls, refusal: domain.Refused) -> Self:
         """Make it from the ledger's refusal."""
         return cls(
             code=ErrorCode.BALANCE_LIMIT_EXCEEDED,
@@ -195,7 +195,7 @@ class InsufficientBalance(Error, Replayable):
     balance: Balance = strawberry.field(description="What the wallet holds now.")
 
     @classmethod
-    def of(cls, refusal: model.Refused) -> Self:
+    def of(cls, refusal: domain.Refused) -> Self:
         """Make it from the ledger's refusal."""
         asset = refusal.balance.asset
         return cls(
@@ -217,6 +217,6 @@ class KeptRefusal(Error, Replayable):
     """A kept refusal whose figures were not kept with it."""
 
     @classmethod
-    def of(cls, code: model.OutcomeCode) -> Self:
+    def of(cls, code: domain.OutcomeCode) -> Self:
         """Make it from the code alone."""
         return cls(code=ErrorCode[code.name], message=_KEPT_MESSAGES[code], retryable=False, already_processed=True)

@@ -16,7 +16,7 @@ import strawberry
 from graphql import GraphQLError, IntValueNode, StringValueNode, ValueNode
 from strawberry.types.scalar import ScalarDefinition
 
-from wallet_gql.domain.model import Asset
+from wallet_gql.domain.assets import Asset
 from wallet_gql.domain.money import format_minor, parse_decimal
 
 # Amounts leave as text that is formatted already, and arrive as Decimal.

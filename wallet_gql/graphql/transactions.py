@@ -7,7 +7,7 @@ from uuid import UUID
 
 import strawberry
 
-from wallet_gql.domain import model
+from wallet_gql.domain import postings as domain
 from wallet_gql.domain.errors import BadUserInput
 from wallet_gql.graphql import ids, paging
 from wallet_gql.graphql.assets import DEFAULT_ASSET, Asset, AssetArgument
@@ -77,7 +77,7 @@ class Entry:
 class Transaction(Node):
     """One ledger transaction as one wallet sees it in one asset."""
 
-    view: strawberry.Private[model.TransactionView]
+    view: strawberry.Private[domain.TransactionView]
     transaction_id: UUID = strawberry.field(description="The ledger's own id of the transaction.")
     type: TransactionType = strawberry.field(description="What happened.")
     direction: Direction = strawberry.field(description="Which way it moved the owner's balance.")
@@ -102,7 +102,7 @@ class Transaction(Node):
         ]
 
     @classmethod
-    def of(cls, view: model.TransactionView) -> Self:
+    def of(cls, view: domain.TransactionView) -> Self:
         """Make it from the ledger's transaction."""
         return cls(
             id=strawberry.ID(ids.transaction_id(view)),

@@ -6,7 +6,7 @@ from typing import Annotated, Self, cast
 
 import strawberry
 
-from wallet_gql.domain import model
+from wallet_gql.domain import wallets as domain
 from wallet_gql.domain.errors import BadUserInput
 from wallet_gql.graphql import ids, paging, refusals
 from wallet_gql.graphql.assets import DEFAULT_ASSET, AssetArgument
@@ -24,7 +24,7 @@ from wallet_gql.operations.assets import find_asset, list_assets
 class Wallet(Node):
     """An owner's wallet."""
 
-    wallet: strawberry.Private[model.Wallet]
+    wallet: strawberry.Private[domain.Wallet]
     owner_id: str = strawberry.field(description="Whose it is: the caller's own id of the player.")
     opened_at: datetime = strawberry.field(description="When it was opened.")
 
@@ -67,7 +67,7 @@ class Wallet(Node):
         return await read_page(info, WalletAsset(self.wallet, found), arguments)
 
     @classmethod
-    def of(cls, wallet: model.Wallet) -> Self:
+    def of(cls, wallet: domain.Wallet) -> Self:
         """Make it from the ledger's wallet."""
         return cls(
             id=strawberry.ID(ids.wallet_id(wallet.shard, wallet.id)),

@@ -6,11 +6,11 @@ single statement would return what was there before it waited.
 """
 
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Final
 
 from asyncpg import Connection
 
-from wallet_gql.domain.model import Wallet, WalletKind
+from wallet_gql.domain.wallets import Wallet, WalletKind, WalletName
 from wallet_gql.ledger.lookups import one_row
 
 _WALLET: Final = one_row(
@@ -43,14 +43,6 @@ SELECT found.*, locked.id IS NULL
   FROM found
   LEFT JOIN LATERAL (SELECT w.id {_ROW} ORDER BY w.id FOR NO KEY UPDATE SKIP LOCKED) AS locked ON true
 """
-
-
-class WalletName(NamedTuple):
-    """What names a wallet: a treasury's owner id is the number of its worker slot."""
-
-    shard: int
-    kind: WalletKind
-    owner_id: str
 
 
 def _arrays(names: Iterable[WalletName]) -> tuple[list[int], list[int], list[str]]:

@@ -4,70 +4,107 @@ Without the lock "nothing is decided" would be a guess: what a unit of work unde
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple, TypeAlias
 from uuid import UUID
 
 from asyncpg import Connection
 
-from wallet_gql.domain.model import Asset, KeyOutcome, OutcomeCode, Refused, WalletKind
-from wallet_gql.ledger.locks import WalletName, lock_free_wallets, lock_wallets
+from wallet_gql.domain.assets import Asset
+from wallet_gql.domain.postings import KeyOutcome, OutcomeCode, Refused
+from wallet_gql.domain.wallets import Balance, OwnerName
+from wallet_gql.ledger.columns import Bigint, Smallint, Text, arrays, select, unnest
+from wallet_gql.ledger.heads import KeyName
+from wallet_gql.ledger.locks import lock_free_wallets, lock_wallets
+from wallet_gql.ledger.lookups import one_row
 from wallet_gql.ledger.posting import WalletBusy
-from wallet_gql.ledger.reads import OwnerName, WalletAsset, read_balances, read_transactions_by_key
+from wallet_gql.ledger.reads import WalletAsset, read_balances, read_transactions_by_key
 
-# Fenced as in `reads`: each look-up is by its whole key.
-_KEYS: Final = """
-SELECT wanted.n, k.outcome, (k.details ->> 'balance_before_minor')::bigint, (k.details ->> 'amount_minor')::bigint,
-       s.id, s.code, s.name, s.scale
-  FROM unnest($1::smallint[], $2::bigint[], $3::uuid[]) WITH ORDINALITY AS wanted(shard, wallet_id, key, n)
-  JOIN LATERAL (
-       SELECT k.outcome, k.details
-         FROM idempotency_key k
-        WHERE (k.shard, k.wallet_id, k.key) = (wanted.shard, wanted.wallet_id, wanted.key)
-        LIMIT 1) AS k ON true
-  LEFT JOIN LATERAL (
-       SELECT * FROM asset s WHERE s.id = (k.details ->> 'asset_id')::smallint LIMIT 1) AS s ON true
+
+class _Kept(NamedTuple):
+    """What is kept under a key, and the asset that a refusal was in, None where it was not kept with it."""
+
+    n: int
+    outcome: Smallint
+    balance_before_minor: Bigint | None
+    amount_minor: Bigint | None
+    asset_id: Smallint | None
+    asset_code: Text | None
+    asset_name: Text | None
+    asset_scale: Smallint | None
+
+    @property
+    def asset(self) -> Asset | None:
+        if self.asset_id is None:
+            return None
+        assert self.asset_code is not None
+        assert self.asset_name is not None
+        assert self.asset_scale is not None
+        return Asset(self.asset_id, self.asset_code, self.asset_name, self.asset_scale)
+
+
+_KEYS: Final = f"""
+SELECT {
+    select(
+        _Kept,
+        n="wanted.n",
+        outcome="k.outcome",
+        balance_before_minor="(k.details ->> 'balance_before_minor')::bigint",
+        amount_minor="(k.details ->> 'amount_minor')::bigint",
+        asset_id="s.id",
+        asset_code="s.code",
+        asset_name="s.name",
+        asset_scale="s.scale",
+    )
+}
+  FROM {unnest(KeyName, "wanted", numbered=True)}
+ CROSS JOIN {
+    one_row("idempotency_key", "k", by="key", shard="wanted.shard", wallet_id="wanted.wallet_id", key="wanted.key")
+}
+  LEFT JOIN {one_row("asset", "s", by="id", id="(k.details ->> 'asset_id')::smallint")} ON true
 """
 
-KeyName = tuple[OwnerName, UUID]
+OwnersKey: TypeAlias = tuple[OwnerName, UUID]
+"""What names an idempotency key to its owner."""
 
 
 async def read_outcomes(
-    connection: Connection, keys: Sequence[KeyName], *, wait: bool
+    connection: Connection, keys: Sequence[OwnersKey], *, wait: bool
 ) -> list[KeyOutcome | WalletBusy | None]:
     """Return what each owner's key was answered with, in order; None where the owner has no wallet.
 
     Must run inside a transaction, and the locks stand until it ends. Without `wait`, keys of a wallet that somebody
     else has locked are `WalletBusy`. Two statements, up to two more where something was posted or refused.
     """
-    names = [WalletName(owner.shard, WalletKind.USER, owner.owner_id) for owner, _ in keys]
+    names = [owner.wallet() for owner, _ in keys]
     wallets, busy = (await lock_wallets(connection, names), ()) if wait else await lock_free_wallets(connection, names)
     outcomes: list[KeyOutcome | WalletBusy | None] = [WalletBusy() if name in busy else None for name in names]
     places = [place for place, name in enumerate(names) if name in wallets]
+    wanted = [KeyName(names[place].shard, wallets[names[place]].id, keys[place][1]) for place in places]
     for place in places:
         outcomes[place] = KeyOutcome(None)
-    rows = await connection.fetch(
-        _KEYS,
-        [names[place].shard for place in places],
-        [wallets[names[place]].id for place in places],
-        [keys[place][1] for place in places],
-    )
     posted: list[int] = []
-    refused: list[tuple[int, OutcomeCode, int, int, WalletAsset]] = []
-    for n, number, before_minor, amount_minor, *asset in rows:
-        place, code = places[n - 1], OutcomeCode(number)
-        outcomes[place] = KeyOutcome(code)
-        if code is OutcomeCode.POSTED:
+    refused: list[tuple[int, _Kept, WalletAsset]] = []
+    for kept in map(_Kept._make, await connection.fetch(_KEYS, *arrays(KeyName, wanted))):
+        place = places[kept.n - 1]
+        outcomes[place] = KeyOutcome(OutcomeCode(kept.outcome))
+        if kept.outcome == OutcomeCode.POSTED:
             posted.append(place)
-        elif asset[0] is not None:
-            account = WalletAsset(wallets[names[place]], Asset(*asset))
-            refused.append((place, code, before_minor, amount_minor, account))
+        elif kept.asset is not None:
+            refused.append((place, kept, WalletAsset(wallets[names[place]], kept.asset)))
     if posted:
         views = await read_transactions_by_key(connection, [keys[place] for place in posted])
         for place, view in zip(posted, views, strict=True):
             outcomes[place] = KeyOutcome(OutcomeCode.POSTED, transaction=view)
     if refused:
         balances = await read_balances(connection, [account for *_, account in refused])
-        for (place, code, before_minor, amount_minor, _), balance in zip(refused, balances, strict=True):
-            told = Refused(code, before_minor, amount_minor, balance, already_processed=True)
-            outcomes[place] = KeyOutcome(code, refused=told)
+        for (place, kept, _), balance in zip(refused, balances, strict=True):
+            outcomes[place] = _refused(kept, balance)
     return outcomes
+
+
+def _refused(kept: _Kept, balance: Balance) -> KeyOutcome:
+    assert kept.balance_before_minor is not None
+    assert kept.amount_minor is not None
+    code = OutcomeCode(kept.outcome)
+    refused = Refused(code, kept.balance_before_minor, kept.amount_minor, balance, already_processed=True)
+    return KeyOutcome(code, refused=refused)

@@ -4,30 +4,18 @@ An account's entries are numbered 1, 2, 3 … without a gap, newest first when l
 the count, an offset is a subtraction, and whether there is more on either side of a page is arithmetic.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
-from asyncpg import Connection
+from asyncpg import Connection, Record
 
-from wallet_gql.domain.model import (
-    Asset,
-    Balance,
-    Entry,
-    TransactionType,
-    TransactionView,
-    Wallet,
-    WalletKind,
-)
+from wallet_gql.domain.assets import Asset
+from wallet_gql.domain.postings import Entry, OutcomeCode, TransactionType, TransactionView
+from wallet_gql.domain.wallets import Balance, OwnerName, Wallet, WalletKind
+from wallet_gql.ledger.columns import Bigint, Integer, Smallint, Text, Uuid, arrays, unnest
 from wallet_gql.ledger.lookups import ACCOUNT, HEAD, all_rows, one_row
-
-
-class OwnerName(NamedTuple):
-    """What names an owner's wallet."""
-
-    shard: int
-    owner_id: str
 
 
 class WalletAsset(NamedTuple):
@@ -40,9 +28,9 @@ class WalletAsset(NamedTuple):
 class TransactionName(NamedTuple):
     """What names a transaction as one account sees it."""
 
-    shard: int
-    account_id: int
-    seq: int
+    shard: Smallint
+    account_id: Bigint
+    seq: Bigint
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,52 +58,109 @@ class Page:
     has_previous_page: bool
 
 
+class _WantedAccount(NamedTuple):
+    shard: Smallint
+    wallet_id: Bigint
+    asset_id: Smallint
+
+    @classmethod
+    def of(cls, account: WalletAsset) -> "_WantedAccount":
+        return cls(account.wallet.shard, account.wallet.id, account.asset.id)
+
+
+class _WantedOwner(NamedTuple):
+    shard: Smallint
+    owner_id: Text
+
+
+class _WantedOwnersAccount(NamedTuple):
+    shard: Smallint
+    owner_id: Text
+    asset_id: Smallint
+
+
+class _WantedWallet(NamedTuple):
+    shard: Smallint
+    id: Bigint
+
+
+class _WantedPage(NamedTuple):
+    shard: Smallint
+    wallet_id: Bigint
+    asset_id: Smallint
+    first: Integer | None
+    last: Integer | None
+    after_offset: Bigint
+    older_than: Bigint | None
+    newer_than: Bigint | None
+
+    @classmethod
+    def of(cls, request: PageRequest) -> "_WantedPage":
+        account = _WantedAccount.of(request.account)
+        return cls(*account, request.first, request.last, request.offset, request.older_than, request.newer_than)
+
+
+class _WantedKey(NamedTuple):
+    shard: Smallint
+    owner_id: Text
+    key: Uuid
+
+
+class _WantedLegs(NamedTuple):
+    shard: Smallint
+    transaction_id: Uuid
+    asset_id: Smallint
+
+
 _HEAD: Final = f"""
   LEFT JOIN {ACCOUNT} ON true
   LEFT JOIN {HEAD} ON true
 """
 
-_WALLET: Final = one_row("wallet", "w", by="owner_id", shard="owner.shard", kind="1", owner_id="owner.owner_id")
+_WALLET: Final = one_row(
+    "wallet", "w", by="owner_id", shard="owner.shard", kind=f"{WalletKind.USER:d}", owner_id="owner.owner_id"
+)
 _ACCOUNT_OF_ENTRY: Final = one_row("account", "a", by="id", shard="e.shard", id="e.account_id")
 _ASSET_OF_ACCOUNT: Final = one_row("asset", "s", by="id", id="a.asset_id")
 _TRANSACTION_OF_ENTRY: Final = one_row("transaction", "t", by="id", shard="e.shard", id="e.transaction_id")
 
 _BALANCES: Final = f"""
-SELECT wanted.n, coalesce(head.seq, 0), coalesce(head.balance_after, 0)
-  FROM unnest($1::smallint[], $2::bigint[], $3::smallint[]) WITH ORDINALITY AS wanted(shard, wallet_id, asset_id, n)
+SELECT wanted.n, coalesce(head.seq, 0) AS seq, coalesce(head.balance_after, 0) AS amount_minor
+  FROM {unnest(_WantedAccount, "wanted", numbered=True)}
 {_HEAD}
 """
 
 _OWNERS_BALANCES: Final = f"""
-SELECT wanted.n, w.id, w.opened_at, coalesce(head.seq, 0), coalesce(head.balance_after, 0)
-  FROM unnest($1::smallint[], $2::text[], $3::smallint[]) WITH ORDINALITY AS owner(shard, owner_id, asset_id, n)
+SELECT wanted.n, w.id AS wallet_id, w.opened_at, coalesce(head.seq, 0) AS seq,
+       coalesce(head.balance_after, 0) AS amount_minor
+  FROM {unnest(_WantedOwnersAccount, "owner", numbered=True)}
  CROSS JOIN {_WALLET}
  CROSS JOIN LATERAL (SELECT owner.shard, w.id AS wallet_id, owner.asset_id, owner.n) AS wanted
 {_HEAD}
 """
 
 _WALLETS: Final = f"""
-SELECT w.shard, w.id, w.owner_id, w.opened_at
-  FROM unnest($1::smallint[], $2::text[]) AS owner(shard, owner_id)
+SELECT owner.n, w.shard, w.id, w.owner_id, w.opened_at
+  FROM {unnest(_WantedOwner, "owner", numbered=True)}
  CROSS JOIN {_WALLET}
 """
 
 _WALLETS_BY_ID: Final = f"""
-SELECT w.shard, w.id, w.owner_id, w.opened_at
-  FROM unnest($1::smallint[], $2::bigint[]) AS wanted(shard, id)
+SELECT wanted.n, w.shard, w.id, w.owner_id, w.opened_at
+  FROM {unnest(_WantedWallet, "wanted", numbered=True)}
  CROSS JOIN {one_row("wallet", "w", by="id", shard="wanted.shard", id="wanted.id")}
- WHERE w.kind = 1
+ WHERE w.kind = {WalletKind.USER:d}
 """
 
+_ASSET: Final = "s.id AS asset_id, s.code, s.name, s.scale"
+
 _VIEW: Final = """
-e.shard, e.account_id, e.seq, a.wallet_id, e.transaction_id, e.type, e.amount, e.balance_after,
-       e.executed_at, t.description, t.reference, t.idempotency_key"""
+       e.shard, e.account_id, e.seq, a.wallet_id, e.transaction_id, e.type, e.amount, e.balance_after, e.executed_at,
+       t.description, t.reference, t.idempotency_key"""
 
 _PAGES: Final = f"""
-SELECT wanted.n, coalesce(head.seq, 0), {_VIEW}
-  FROM unnest($1::smallint[], $2::bigint[], $3::smallint[], $4::int[], $5::int[], $6::bigint[], $7::bigint[],
-              $8::bigint[]) WITH ORDINALITY
-       AS wanted(shard, wallet_id, asset_id, first, last, after_offset, older_than, newer_than, n)
+SELECT wanted.n, coalesce(head.seq, 0) AS head_seq, {_VIEW}
+  FROM {unnest(_WantedPage, "wanted", numbered=True)}
 {_HEAD}
  CROSS JOIN LATERAL (
        SELECT least(coalesce(head.seq, 0), wanted.older_than - 1) - wanted.after_offset AS newest,
@@ -132,30 +177,30 @@ SELECT wanted.n, coalesce(head.seq, 0), {_VIEW}
 """
 
 _TRANSACTIONS: Final = f"""
-SELECT wanted.n, s.id, s.code, s.name, s.scale, {_VIEW}
-  FROM unnest($1::smallint[], $2::bigint[], $3::bigint[]) WITH ORDINALITY AS wanted(shard, account_id, seq, n)
+SELECT wanted.n, {_ASSET}, {_VIEW}
+  FROM {unnest(TransactionName, "wanted", numbered=True)}
  CROSS JOIN {one_row("entry", "e", by="seq", shard="wanted.shard", account_id="wanted.account_id", seq="wanted.seq")}
  CROSS JOIN {_ACCOUNT_OF_ENTRY}
  CROSS JOIN {_ASSET_OF_ACCOUNT}
  CROSS JOIN {_TRANSACTION_OF_ENTRY}
- WHERE a.wallet_kind = 1
+ WHERE a.wallet_kind = {WalletKind.USER:d}
 """
 
 _TRANSACTIONS_BY_KEY: Final = f"""
-SELECT owner.n, s.id, s.code, s.name, s.scale, {_VIEW}
-  FROM unnest($1::smallint[], $2::text[], $3::uuid[]) WITH ORDINALITY AS owner(shard, owner_id, key, n)
+SELECT owner.n, {_ASSET}, {_VIEW}
+  FROM {unnest(_WantedKey, "owner", numbered=True)}
  CROSS JOIN {_WALLET}
  CROSS JOIN {one_row("idempotency_key", "k", by="key", shard="owner.shard", wallet_id="w.id", key="owner.key")}
  CROSS JOIN {all_rows("entry", "e", by="transaction_id", shard="k.shard", transaction_id="k.transaction_id")}
  CROSS JOIN {_ACCOUNT_OF_ENTRY}
  CROSS JOIN {_ASSET_OF_ACCOUNT}
  CROSS JOIN {_TRANSACTION_OF_ENTRY}
- WHERE k.outcome = 1 AND a.wallet_id = w.id
+ WHERE k.outcome = {OutcomeCode.POSTED:d} AND a.wallet_id = w.id
 """
 
 _ENTRIES: Final = f"""
 SELECT wanted.n, a.wallet_kind, e.amount
-  FROM unnest($1::smallint[], $2::uuid[], $3::smallint[]) WITH ORDINALITY AS wanted(shard, transaction_id, asset_id, n)
+  FROM {unnest(_WantedLegs, "wanted", numbered=True)}
  CROSS JOIN {all_rows("entry", "e", by="transaction_id", shard="wanted.shard", transaction_id="wanted.transaction_id")}
  CROSS JOIN {_ACCOUNT_OF_ENTRY}
  WHERE a.asset_id = wanted.asset_id
@@ -165,16 +210,11 @@ SELECT wanted.n, a.wallet_kind, e.amount
 
 async def read_balances(connection: Connection, accounts: Sequence[WalletAsset]) -> list[Balance]:
     """Return the present balance of each account, in order; what was never used is zero."""
-    rows = await connection.fetch(
-        _BALANCES,
-        [account.wallet.shard for account in accounts],
-        [account.wallet.id for account in accounts],
-        [account.asset.id for account in accounts],
-    )
-    balances = {n: (seq, amount_minor) for n, seq, amount_minor in rows}
+    rows = await connection.fetch(_BALANCES, *arrays(_WantedAccount, [_WantedAccount.of(each) for each in accounts]))
+    found = {n: (seq, amount_minor) for n, seq, amount_minor in rows}
     return [
-        Balance(account.wallet, account.asset, balances[n][1], balances[n][0])
-        for n, account in enumerate(accounts, start=1)
+        Balance(account.wallet, account.asset, amount_minor, seq)
+        for account, (seq, amount_minor) in ((each, found[n]) for n, each in enumerate(accounts, start=1))
     ]
 
 
@@ -182,12 +222,8 @@ async def read_owners_balances(
     connection: Connection, owners: Sequence[tuple[OwnerName, Asset]]
 ) -> list[Balance | None]:
     """Return each owner's balance in an asset, in order; None where the owner has no wallet."""
-    rows = await connection.fetch(
-        _OWNERS_BALANCES,
-        [name.shard for name, _ in owners],
-        [name.owner_id for name, _ in owners],
-        [asset.id for _, asset in owners],
-    )
+    wanted = [_WantedOwnersAccount(*name, asset.id) for name, asset in owners]
+    rows = await connection.fetch(_OWNERS_BALANCES, *arrays(_WantedOwnersAccount, wanted))
     balances: list[Balance | None] = [None] * len(owners)
     for n, wallet_id, opened_at, seq, amount_minor in rows:
         name, asset = owners[n - 1]
@@ -197,37 +233,31 @@ async def read_owners_balances(
 
 async def read_wallets(connection: Connection, owners: Sequence[OwnerName]) -> list[Wallet | None]:
     """Return each owner's wallet, in order; None where there is none."""
-    rows = await connection.fetch(_WALLETS, [name.shard for name in owners], [name.owner_id for name in owners])
-    wallets = {OwnerName(row[0], row[2]): Wallet(*row) for row in rows}
-    return [wallets.get(name) for name in owners]
+    return _wallets(await connection.fetch(_WALLETS, *arrays(_WantedOwner, owners)), len(owners))
 
 
 async def read_wallets_by_id(connection: Connection, ids: Sequence[tuple[int, int]]) -> list[Wallet | None]:
     """Return the owners' wallets with these (shard, id), in order; None where there is none."""
-    rows = await connection.fetch(_WALLETS_BY_ID, [shard for shard, _ in ids], [id_ for _, id_ in ids])
-    wallets = {(row[0], row[1]): Wallet(*row) for row in rows}
-    return [wallets.get(id_) for id_ in ids]
+    return _wallets(await connection.fetch(_WALLETS_BY_ID, *arrays(_WantedWallet, ids)), len(ids))
+
+
+def _wallets(rows: Iterable[Record], count: int) -> list[Wallet | None]:
+    wallets: list[Wallet | None] = [None] * count
+    for n, *wallet in rows:
+        wallets[n - 1] = Wallet(*wallet)
+    return wallets
 
 
 async def read_pages(connection: Connection, requests: Sequence[PageRequest]) -> list[Page]:
     """Return each page, in order. Whatever the page, each costs two index lookups and its own entries."""
-    rows = await connection.fetch(
-        _PAGES,
-        [request.account.wallet.shard for request in requests],
-        [request.account.wallet.id for request in requests],
-        [request.account.asset.id for request in requests],
-        [request.first for request in requests],
-        [request.last for request in requests],
-        [request.offset for request in requests],
-        [request.older_than for request in requests],
-        [request.newer_than for request in requests],
-    )
+    rows = await connection.fetch(_PAGES, *arrays(_WantedPage, [_WantedPage.of(request) for request in requests]))
     found: list[tuple[int, list[TransactionView]]] = [(0, []) for _ in requests]
-    for n, head_seq, *view in rows:
-        _, transactions = found[n - 1]
-        found[n - 1] = (head_seq, transactions)
-        if view[0] is not None:
-            transactions.append(_view(view, requests[n - 1].account.asset))
+    for row in rows:
+        place = row["n"] - 1
+        _, transactions = found[place]
+        found[place] = (row["head_seq"], transactions)
+        if row["shard"] is not None:
+            transactions.append(_view(row, requests[place].account.asset))
     return [_page(request, *result) for request, result in zip(requests, found, strict=True)]
 
 
@@ -247,45 +277,22 @@ def _page(request: PageRequest, head_seq: int, transactions: list[TransactionVie
 
 async def read_transactions(connection: Connection, names: Sequence[TransactionName]) -> list[TransactionView | None]:
     """Return each transaction as its owner's account sees it, in order; None where there is none."""
-    rows = await connection.fetch(
-        _TRANSACTIONS,
-        [name.shard for name in names],
-        [name.account_id for name in names],
-        [name.seq for name in names],
-    )
-    return _numbered(rows, len(names))
+    return _views(await connection.fetch(_TRANSACTIONS, *arrays(TransactionName, names)), len(names))
 
 
 async def read_transactions_by_key(
     connection: Connection, keys: Sequence[tuple[OwnerName, UUID]]
 ) -> list[TransactionView | None]:
     """Return what each owner's key posted, in order; None where the key is unknown or its request was refused."""
-    rows = await connection.fetch(
-        _TRANSACTIONS_BY_KEY,
-        [owner.shard for owner, _ in keys],
-        [owner.owner_id for owner, _ in keys],
-        [key for _, key in keys],
-    )
-    return _numbered(rows, len(keys))
-
-
-def _numbered(rows: Sequence[Any], count: int) -> list[TransactionView | None]:
-    views: list[TransactionView | None] = [None] * count
-    for n, asset_id, code, name, scale, *view in rows:
-        views[n - 1] = _view(view, Asset(asset_id, code, name, scale))
-    return views
+    wanted = [_WantedKey(*owner, key) for owner, key in keys]
+    return _views(await connection.fetch(_TRANSACTIONS_BY_KEY, *arrays(_WantedKey, wanted)), len(keys))
 
 
 async def read_entries(connection: Connection, transactions: Sequence[TransactionView]) -> list[list[Entry]]:
     """Return the legs of each transaction in its asset, in order: owners' first."""
-    rows = await connection.fetch(
-        _ENTRIES,
-        [transaction.shard for transaction in transactions],
-        [transaction.id for transaction in transactions],
-        [transaction.asset.id for transaction in transactions],
-    )
+    wanted = [_WantedLegs(each.shard, each.id, each.asset.id) for each in transactions]
     entries: list[list[Entry]] = [[] for _ in transactions]
-    for n, kind, amount_minor in rows:
+    for n, kind, amount_minor in await connection.fetch(_ENTRIES, *arrays(_WantedLegs, wanted)):
         entries[n - 1].append(Entry(WalletKind(kind), amount_minor))
     return entries
 
@@ -301,6 +308,27 @@ async def read_shard_count(connection: Connection) -> int:
     return count
 
 
-def _view(row: Sequence[Any], asset: Asset) -> TransactionView:
-    shard, account_id, seq, wallet_id, id_, type_, *rest = row
-    return TransactionView(shard, account_id, seq, wallet_id, asset, id_, TransactionType(type_), *rest)
+def _views(rows: Iterable[Record], count: int) -> list[TransactionView | None]:
+    views: list[TransactionView | None] = [None] * count
+    for row in rows:
+        asset = Asset(row["asset_id"], row["code"], row["name"], row["scale"])
+        views[row["n"] - 1] = _view(row, asset)
+    return views
+
+
+def _view(row: Record, asset: Asset) -> TransactionView:
+    return TransactionView(
+        shard=row["shard"],
+        account_id=row["account_id"],
+        seq=row["seq"],
+        wallet_id=row["wallet_id"],
+        asset=asset,
+        id=row["transaction_id"],
+        type=TransactionType(row["type"]),
+        amount_minor=row["amount"],
+        balance_after_minor=row["balance_after"],
+        executed_at=row["executed_at"],
+        description=row["description"],
+        reference=row["reference"],
+        idempotency_key=row["idempotency_key"],
+    )

@@ -9,7 +9,7 @@ from typing import Final
 
 from asyncpg import Connection
 
-from wallet_gql.domain.model import WalletKind
+from wallet_gql.domain.wallets import WalletKind
 from wallet_gql.ledger.lookups import one_row
 
 SLOT_COUNT: Final = 64

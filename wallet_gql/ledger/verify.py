@@ -19,8 +19,8 @@ from typing import Final
 
 from asyncpg import Connection
 
-from wallet_gql.domain.model import OutcomeCode
 from wallet_gql.domain.money import BALANCE_MINOR_MAX, POSTING_MINOR_MAX, TREASURY_MINOR_MAX
+from wallet_gql.domain.postings import OutcomeCode
 from wallet_gql.domain.shards import shard_of
 from wallet_gql.ledger.treasury import SLOT_COUNT
 

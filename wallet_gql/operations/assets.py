@@ -3,8 +3,8 @@
 from typing import Final
 
 from wallet_gql.db.engine import connect
+from wallet_gql.domain.assets import Asset
 from wallet_gql.domain.errors import BadUserInput
-from wallet_gql.domain.model import Asset
 from wallet_gql.domain.text import is_asset_code
 from wallet_gql.operations.opening import Ledger
 

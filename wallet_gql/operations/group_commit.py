@@ -29,10 +29,11 @@ import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from wallet_gql.domain.errors import Fault, OutcomeUnknown, Overloaded, Unavailable
-from wallet_gql.domain.model import Outcome, PostingRequest
+from wallet_gql.domain.postings import Outcome, PostingRequest
+from wallet_gql.domain.wallets import OwnerName
 from wallet_gql.ledger.posting import Decided, WalletBusy, post_batch
 from wallet_gql.operations.pace import Pace
-from wallet_gql.operations.parking import PROBE_SECONDS, Wallet, find_free, wait_in_slices
+from wallet_gql.operations.parking import PROBE_SECONDS, find_free, wait_in_slices
 from wallet_gql.operations.unit_of_work import Verdict, retrying, unit_of_work, verdict
 
 LANE_COUNT: Final = 2
@@ -74,15 +75,12 @@ class _Item:
     """
 
     request: PostingRequest
+    owner: OwnerName
     future: asyncio.Future[Outcome]
     queued_at: float
     deadline: float
     queue: deque["_Item"] | None = None
     is_in_doubt: bool = False
-
-    @property
-    def wallet(self) -> Wallet:
-        return self.request.shard, self.request.owner_id
 
     def answer(self, result: Outcome | BaseException) -> None:
         # A caller that hung up, or was told that its deadline passed, listens no more.
@@ -141,11 +139,11 @@ class GroupCommit:
         self._queue_size_max = queue_size_max
         self._wallet_queue_size_max = max(1, queue_size_max // 4)
         self._lanes = [_Lane() for _ in range(lane_count)]
-        self._parked: dict[Wallet, deque[_Item]] = {}
-        self._in_line: Wallet | None = None
+        self._parked: dict[OwnerName, deque[_Item]] = {}
+        self._in_line: OwnerName | None = None
         self._is_looking = False
         self._is_standing = False
-        self._waiting: Counter[Wallet] = Counter()
+        self._waiting: Counter[OwnerName] = Counter()
         self._waiting_count = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_closing = False
@@ -157,8 +155,8 @@ class GroupCommit:
         """
         if self._is_closing:
             raise Unavailable("The service is shutting down.")
-        wallet = request.shard, request.owner_id
-        lane = self._lane_of(wallet)
+        owner = OwnerName(request.shard, request.owner_id)
+        lane = self._lane_of(owner)
         loop = asyncio.get_running_loop()
         now = loop.time()
         deadline = now + self._deadline_seconds if deadline is None else deadline
@@ -167,9 +165,9 @@ class GroupCommit:
             raise Unavailable("The deadline was too near to queue the request.")
         if (refusal := self._refusal(lane, left_seconds)) is not None:
             raise refusal
-        if self._waiting[wallet] >= self._wallet_queue_size_max:
-            raise Overloaded(f"{self._waiting[wallet]} requests of this wallet are waiting already.")
-        item = _Item(request, loop.create_future(), now, deadline)
+        if self._waiting[owner] >= self._wallet_queue_size_max:
+            raise Overloaded(f"{self._waiting[owner]} requests of this wallet are waiting already.")
+        item = _Item(request, owner, loop.create_future(), now, deadline)
         self._enqueue(item)
         margin = min(2 * MARGIN_SECONDS, left_seconds)
         timer = loop.call_at(deadline - margin, self._expire, item, deadline - min(MARGIN_SECONDS, margin) / 4)
@@ -217,16 +215,16 @@ class GroupCommit:
             await asyncio.wait(self._tasks)
 
     def _enqueue(self, item: _Item) -> None:
-        parked = self._parked.get(item.wallet)
+        parked = self._parked.get(item.owner)
         if parked is not None:
             self._queue(item, parked)
             return
-        lane = self._lane_of(item.wallet)
+        lane = self._lane_of(item.owner)
         self._queue(item, lane.queue)
         self._run(lane)
 
-    def _lane_of(self, wallet: Wallet) -> _Lane:
-        return self._lanes[wallet[0] % len(self._lanes)]
+    def _lane_of(self, owner: OwnerName) -> _Lane:
+        return self._lanes[owner.shard % len(self._lanes)]
 
     def _run(self, lane: _Lane) -> None:
         if lane.queue and not lane.is_running:
@@ -237,7 +235,7 @@ class GroupCommit:
         item.queue = queue
         queue.appendleft(item) if in_front else queue.append(item)
         self._waiting_count += 1
-        self._waiting[item.wallet] += 1
+        self._waiting[item.owner] += 1
 
     def _take(self, queue: deque[_Item], size_max: int = BATCH_SIZE_MAX) -> list[_Item]:
         """Take the next batch out of a queue."""
@@ -253,9 +251,9 @@ class GroupCommit:
     def _leave_queue(self, item: _Item) -> None:
         item.queue = None
         self._waiting_count -= 1
-        self._waiting[item.wallet] -= 1
-        if not self._waiting[item.wallet]:
-            del self._waiting[item.wallet]
+        self._waiting[item.owner] -= 1
+        if not self._waiting[item.owner]:
+            del self._waiting[item.owner]
 
     def _expire(self, item: _Item, last: float | None = None) -> None:
         """End a caller's wait: at once while its request is queued, else at the last moment that is given."""
@@ -301,10 +299,10 @@ class GroupCommit:
         """Let a request wait apart for its wallet."""
         if self._is_over(item):
             return
-        if item.wallet not in self._parked:
-            self._parked[item.wallet] = deque()
+        if item.owner not in self._parked:
+            self._parked[item.owner] = deque()
             self.figures.parked_count += 1
-        self._queue(item, self._parked[item.wallet])
+        self._queue(item, self._parked[item.owner])
         # Each of them ends when nothing is parked, at a moment of its own.
         if not self._is_looking:
             self._is_looking = True
@@ -315,16 +313,16 @@ class GroupCommit:
 
     def _park_followers(self, lane: _Lane) -> None:
         """Let what arrived for parked wallets while their batch was in the database wait behind it, in order."""
-        followers = [item for item in lane.queue if item.wallet in self._parked] if self._parked else []
+        followers = [item for item in lane.queue if item.owner in self._parked] if self._parked else []
         for item in followers:
             lane.queue.remove(item)
             self._leave_queue(item)
-            self._queue(item, self._parked[item.wallet])
+            self._queue(item, self._parked[item.owner])
 
-    def _unpark(self, wallet: Wallet) -> None:
+    def _unpark(self, owner: OwnerName) -> None:
         """Send what waits for a wallet back to its lane, in front, in order."""
-        lane = self._lane_of(wallet)
-        for item in reversed(self._parked.pop(wallet)):
+        lane = self._lane_of(owner)
+        for item in reversed(self._parked.pop(owner)):
             item.queue = lane.queue
             lane.queue.appendleft(item)
         self._run(lane)
@@ -333,10 +331,10 @@ class GroupCommit:
         """Send parked wallets back to their lanes as soon as their locks are free."""
         while self._parked:
             await asyncio.sleep(PROBE_SECONDS)
-            asked = [wallet for wallet in self._parked if wallet != self._in_line]
-            for wallet in await find_free(self._engine, asked, deadline_seconds=self._deadline_seconds):
-                if wallet in self._parked and wallet != self._in_line:
-                    self._unpark(wallet)
+            asked = [owner for owner in self._parked if owner != self._in_line]
+            for owner in await find_free(self._engine, asked, deadline_seconds=self._deadline_seconds):
+                if owner in self._parked and owner != self._in_line:
+                    self._unpark(owner)
         self._is_looking = False
 
     async def _stand_in_line(self) -> None:
@@ -345,8 +343,8 @@ class GroupCommit:
         A wallet that others lock again and again is never seen free: without its turn in that line it would starve.
         """
         while self._parked:
-            wallet = self._in_line = next(iter(self._parked))
-            queue = self._parked[wallet] = self._parked.pop(wallet)  # now it is the last one
+            owner = self._in_line = next(iter(self._parked))
+            queue = self._parked[owner] = self._parked.pop(owner)  # now it is the last one
             batch = self._take(queue)
             outcomes = await self._post(batch, wait=True) if batch else ()
             self._in_line = None
@@ -358,7 +356,7 @@ class GroupCommit:
                 elif not self._is_over(item):
                     self._queue(item, queue, in_front=True)
             if not any(isinstance(outcome, WalletBusy) for outcome in outcomes):
-                self._unpark(wallet)
+                self._unpark(owner)
         self._is_standing = False
 
     def _is_over(self, item: _Item) -> bool:

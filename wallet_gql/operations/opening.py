@@ -14,7 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from wallet_gql.db.connecting import is_standby
 from wallet_gql.db.engine import close, connect, create_engine, lend
 from wallet_gql.db.migrations import UnfitDatabase, check_at_head
-from wallet_gql.domain.model import Asset, Balance, Entry, Outcome, PostingRequest, TransactionView, Wallet
+from wallet_gql.domain.assets import Asset
+from wallet_gql.domain.postings import Entry, Outcome, PostingRequest, TransactionView
+from wallet_gql.domain.wallets import Balance, OwnerName, Wallet
 from wallet_gql.ledger import reads
 from wallet_gql.ledger.armour import check_armour
 from wallet_gql.ledger.treasury import any_slot, claim_slot, open_stripes
@@ -35,14 +37,14 @@ Post: TypeAlias = Callable[[PostingRequest, float | None], Awaitable[Outcome]]
 class Reads:
     """The batched reads, one a kind of question."""
 
-    wallets: ReadBatch[reads.OwnerName, Wallet | None]
+    wallets: ReadBatch[OwnerName, Wallet | None]
     wallets_by_id: ReadBatch[tuple[int, int], Wallet | None]
     balances: ReadBatch[reads.WalletAsset, Balance]
-    owners_balances: ReadBatch[tuple[reads.OwnerName, Asset], Balance | None]
+    owners_balances: ReadBatch[tuple[OwnerName, Asset], Balance | None]
     pages: ReadBatch[reads.PageRequest, reads.Page]
     entries: ReadBatch[TransactionView, list[Entry]]
     transactions: ReadBatch[reads.TransactionName, TransactionView | None]
-    transactions_by_key: ReadBatch[tuple[reads.OwnerName, UUID], TransactionView | None]
+    transactions_by_key: ReadBatch[tuple[OwnerName, UUID], TransactionView | None]
     assets: ReadBatch[None, list[Asset]]
 
 

@@ -22,8 +22,7 @@ from asyncpg import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from wallet_gql.domain.errors import OutcomeUnknown, Overloaded, Unavailable
-from wallet_gql.domain.model import Wallet, WalletKind
-from wallet_gql.ledger.reads import OwnerName
+from wallet_gql.domain.wallets import OwnerName, Wallet, WalletKind
 from wallet_gql.operations.unit_of_work import retrying, unit_of_work
 
 CONNECTIONS_MAX: Final = 4

@@ -22,10 +22,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from wallet_gql.db.engine import begin, lend
 from wallet_gql.domain.errors import Unavailable
-from wallet_gql.domain.model import KeyOutcome
-from wallet_gql.ledger.outcomes import KeyName, read_outcomes
+from wallet_gql.domain.postings import KeyOutcome
+from wallet_gql.domain.wallets import OwnerName
+from wallet_gql.ledger.outcomes import OwnersKey, read_outcomes
 from wallet_gql.ledger.posting import WalletBusy
-from wallet_gql.ledger.reads import OwnerName
 from wallet_gql.operations.read_batches import ReadBatch
 from wallet_gql.operations.unit_of_work import retrying
 
@@ -49,7 +49,7 @@ class Outcomes:
         """Take where to ask, and how long a caller waits."""
         self._engine = engine
         self._deadline_seconds = deadline_seconds
-        self._free: ReadBatch[KeyName, Answer] = ReadBatch(engine, _read_free, deadline_seconds)
+        self._free: ReadBatch[OwnersKey, Answer] = ReadBatch(engine, _read_free, deadline_seconds)
         self._slices = asyncio.Semaphore(SLICES_UNDER_WAY_MAX)
         self._waiting: dict[OwnerName, _Asked] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -97,7 +97,7 @@ class Outcomes:
             asked[:] = [each for each in asked if not each[1].done()]
         del self._waiting[owner]
 
-    async def _read_locked(self, keys: Sequence[KeyName]) -> Sequence[Answer | Exception]:
+    async def _read_locked(self, keys: Sequence[OwnersKey]) -> Sequence[Answer | Exception]:
         """Wait a slice for the wallet that these keys belong to."""
         deadline = asyncio.get_running_loop().time() + self._deadline_seconds
 
@@ -118,7 +118,7 @@ class Outcomes:
             return [error] * len(keys)
 
 
-async def _read_free(connection: Connection, keys: Sequence[KeyName]) -> Sequence[Answer]:
+async def _read_free(connection: Connection, keys: Sequence[OwnersKey]) -> Sequence[Answer]:
     """Read the keys of all wallets that nobody has locked."""
     transaction = connection.transaction()
     await transaction.start()

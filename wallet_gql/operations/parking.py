@@ -7,14 +7,14 @@ statement asks for all that are parked; and each in turn stands in the database'
 
 import asyncio
 from collections.abc import Collection
-from typing import Final, TypeAlias
+from typing import Final
 
 from asyncpg import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from wallet_gql.db.engine import begin, lend
-from wallet_gql.domain.model import WalletKind
-from wallet_gql.ledger.locks import WalletName, lock_free_wallets
+from wallet_gql.domain.wallets import OwnerName
+from wallet_gql.ledger.locks import lock_free_wallets
 
 PROBE_SECONDS: Final = 0.01
 """The pause between two looks at which locks are free; nobody looks while nothing is parked."""
@@ -22,11 +22,8 @@ PROBE_SECONDS: Final = 0.01
 SLICE_SECONDS: Final = 0.1
 """How long a wallet stands in line: longer than another worker's batch usually takes."""
 
-Wallet: TypeAlias = tuple[int, str]
-"""A wallet's shard and owner id."""
 
-
-async def find_free(engine: AsyncEngine, wallets: Collection[Wallet], *, deadline_seconds: float) -> set[Wallet]:
+async def find_free(engine: AsyncEngine, wallets: Collection[OwnerName], *, deadline_seconds: float) -> set[OwnerName]:
     """Return those of the wallets that nobody has locked at the moment.
 
     Stripes are not asked for, which would take them from their lanes. When the database cannot say, all wallets are
@@ -34,7 +31,7 @@ async def find_free(engine: AsyncEngine, wallets: Collection[Wallet], *, deadlin
     """
     if not wallets:
         return set()
-    names = [WalletName(shard, WalletKind.USER, owner_id) for shard, owner_id in wallets]
+    names = [owner.wallet() for owner in wallets]
     try:
         async with asyncio.timeout(deadline_seconds), lend(engine) as connection:
             transaction = await begin(engine, connection)
@@ -42,7 +39,7 @@ async def find_free(engine: AsyncEngine, wallets: Collection[Wallet], *, deadlin
             await transaction.rollback()  # a COMMIT would be made durable
     except Exception:  # noqa: BLE001 - whatever it is, who posts next meets it too and tells its callers
         return set(wallets)
-    return {(name.shard, name.owner_id) for name in free}
+    return {OwnerName(name.shard, name.owner_id) for name in free}
 
 
 async def wait_in_slices(connection: Connection) -> None:

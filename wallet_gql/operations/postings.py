@@ -9,8 +9,8 @@ from decimal import Decimal
 from typing import TypeAlias
 from uuid import UUID
 
-from wallet_gql.domain.model import AmountInvalid, AssetMissing, Outcome, PostingRequest, TransactionType
 from wallet_gql.domain.money import AmountFault, to_minor
+from wallet_gql.domain.postings import AmountInvalid, AssetMissing, Outcome, PostingRequest, TransactionType
 from wallet_gql.domain.shards import shard_of
 from wallet_gql.domain.text import check_owner_id, check_text
 from wallet_gql.operations.assets import find_asset

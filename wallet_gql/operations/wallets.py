@@ -6,7 +6,7 @@ from typing import Final
 from wallet_gql.domain.errors import BadUserInput, Unavailable
 from wallet_gql.domain.shards import shard_of
 from wallet_gql.domain.text import check_owner_id, find_invisible
-from wallet_gql.ledger.reads import OwnerName
+from wallet_gql.domain.wallets import OwnerName
 from wallet_gql.operations.opening import Ledger
 from wallet_gql.operations.openings import Opened
 

@@ -24,15 +24,8 @@ from batches import (
 from factories import TEST_SHARD_COUNT, balance, new_owner, new_owner_id
 from tables import count_rows
 
-from wallet_gql.domain.model import (
-    Asset,
-    KeyReused,
-    Outcome,
-    OutcomeCode,
-    Posted,
-    Refused,
-    WalletMissing,
-)
+from wallet_gql.domain.assets import Asset
+from wallet_gql.domain.postings import KeyReused, Outcome, OutcomeCode, Posted, Refused, WalletMissing
 from wallet_gql.domain.shards import shard_of
 from wallet_gql.operations.group_commit import BATCH_SIZE_MAX, LANE_COUNT
 from wallet_gql.operations.opening import Ledger

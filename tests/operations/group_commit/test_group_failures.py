@@ -33,12 +33,7 @@ from proxy import COMMIT, Fate, Proxy, open_through_proxy
 from tables import count_rows
 
 from wallet_gql.domain.errors import OutcomeUnknown, Unavailable
-from wallet_gql.domain.model import (
-    Outcome,
-    Posted,
-    PostingRequest,
-    Refused,
-)
+from wallet_gql.domain.postings import Outcome, Posted, PostingRequest, Refused
 from wallet_gql.ledger import posting
 from wallet_gql.ledger.locks import lock_wallets
 from wallet_gql.operations import group_commit

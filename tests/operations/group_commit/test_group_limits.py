@@ -31,9 +31,7 @@ from proxy import COMMIT, Fate, open_through_proxy
 from tables import count_rows
 
 from wallet_gql.domain.errors import OutcomeUnknown, Overloaded, Unavailable
-from wallet_gql.domain.model import (
-    Posted,
-)
+from wallet_gql.domain.postings import Posted
 from wallet_gql.operations import group_commit
 from wallet_gql.operations.group_commit import BATCH_SIZE_MAX
 from wallet_gql.operations.opening import Ledger, open_ledger

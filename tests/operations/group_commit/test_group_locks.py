@@ -35,18 +35,16 @@ from factories import balance, new_owner
 from tables import count_rows
 
 from wallet_gql.domain.errors import Unavailable
-from wallet_gql.domain.model import (
-    Outcome,
-)
+from wallet_gql.domain.postings import Outcome
+from wallet_gql.domain.wallets import OwnerName
 from wallet_gql.operations import group_commit, parking
 from wallet_gql.operations.opening import Ledger, open_ledger
-from wallet_gql.operations.parking import Wallet
 from wallet_gql.settings import Settings
 
 CHILD: Final = """
 import asyncio, sys
 from factories import post
-from wallet_gql.domain.model import Posted
+from wallet_gql.domain.postings import Posted
 from wallet_gql.operations.opening import open_ledger
 from wallet_gql.settings import Settings
 
@@ -86,7 +84,7 @@ async def test_held_wallet_does_not_stop_its_lane(ledger: Ledger) -> None:
 async def test_wallet_that_is_parked_just_after_others_has_its_turn_in_line(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def none_is_free(*_: object, **__: object) -> set[Wallet]:
+    async def none_is_free(*_: object, **__: object) -> set[OwnerName]:
         return set()
 
     # Others lock it again and again, so it is never seen free; and who looks for that sleeps while nothing is parked.

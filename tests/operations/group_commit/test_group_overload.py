@@ -9,7 +9,7 @@ import pytest
 from batches import ask, group_commit_of, lane_held_up, new_owners_in, posted, send
 
 from wallet_gql.domain.errors import Overloaded
-from wallet_gql.domain.model import Posted
+from wallet_gql.domain.postings import Posted
 from wallet_gql.ledger import posting
 from wallet_gql.operations import group_commit
 from wallet_gql.operations.group_commit import GroupCommit

@@ -1,25 +1,20 @@
-"""What the ledger speaks of: assets, wallets, accounts, postings and their outcomes.
+"""Postings: what is asked for, what becomes of it, and what a reader sees of it.
 
 Amounts are integers in minor units and say so; an entry's amount is signed, a posting's is positive.
 """
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import Enum, IntEnum
+from enum import IntEnum
 from hashlib import sha256
 from typing import TypeAlias
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
+from wallet_gql.domain.assets import Asset
 from wallet_gql.domain.money import AmountFault
-
-
-class WalletKind(IntEnum):
-    """Whose wallet it is. The numbers are stored, and are the lock order: owners before the system's."""
-
-    USER = 1
-    TREASURY = 2
+from wallet_gql.domain.wallets import Balance, WalletKind
 
 
 class TransactionType(IntEnum):
@@ -41,43 +36,6 @@ class OutcomeCode(IntEnum):
     POSTED = 1
     BALANCE_LIMIT_EXCEEDED = 2
     INSUFFICIENT_BALANCE = 3
-
-
-class Direction(Enum):
-    """CREDIT raises an account's balance, DEBIT lowers it."""
-
-    CREDIT = "CREDIT"
-    DEBIT = "DEBIT"
-
-
-@dataclass(frozen=True, slots=True)
-class Asset:
-    """A kind of credit; `scale` is its number of fraction digits and never changes."""
-
-    id: int
-    code: str
-    name: str
-    scale: int
-
-
-@dataclass(frozen=True, slots=True)
-class Wallet:
-    """An owner's wallet."""
-
-    shard: int
-    id: int
-    owner_id: str
-    opened_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Balance:
-    """An account's present position: its last entry, or zero at sequence 0 where there is none."""
-
-    wallet: Wallet
-    asset: Asset
-    amount_minor: int
-    seq: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wallet_gql.domain.model import (
-    Asset,
-    OutcomeCode,
-    PostingRequest,
-    TransactionType,
-    WalletKind,
-    fingerprint,
-)
+from wallet_gql.domain.assets import Asset
+from wallet_gql.domain.postings import OutcomeCode, PostingRequest, TransactionType, fingerprint
+from wallet_gql.domain.wallets import WalletKind
 
 GOLD = Asset(1, "GOLD", "Gold Coins", 0)
 DIAMOND = Asset(2, "DIAMOND", "Diamonds", 0)

@@ -1,0 +1,54 @@
+"""Wallets, what names them, and what they hold."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import IntEnum
+from typing import NamedTuple
+
+from wallet_gql.domain.assets import Asset
+
+
+class WalletKind(IntEnum):
+    """Whose wallet it is. The numbers are stored, and are the lock order: owners before the system's."""
+
+    USER = 1
+    TREASURY = 2
+
+
+class WalletName(NamedTuple):
+    """What names a wallet: a treasury's owner id is the number of its worker slot."""
+
+    shard: int
+    kind: WalletKind
+    owner_id: str
+
+
+class OwnerName(NamedTuple):
+    """What names an owner's wallet."""
+
+    shard: int
+    owner_id: str
+
+    def wallet(self) -> WalletName:
+        """Return it among all wallets."""
+        return WalletName(self.shard, WalletKind.USER, self.owner_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Wallet:
+    """An owner's wallet."""
+
+    shard: int
+    id: int
+    owner_id: str
+    opened_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """An account's present position: its last entry, or zero at sequence 0 where there is none."""
+
+    wallet: Wallet
+    asset: Asset
+    amount_minor: int
+    seq: int

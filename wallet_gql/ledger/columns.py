@@ -1,0 +1,56 @@
+"""Rows by name: a NamedTuple says what the columns are called and which types they have, and SQL is given both by it.
+
+So no column is told from another by its position, and none stands in two lists that could differ.
+"""
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Annotated, Any, TypeAlias, get_args, get_type_hints
+from uuid import UUID
+
+Smallint: TypeAlias = Annotated[int, "smallint"]
+Integer: TypeAlias = Annotated[int, "int"]
+Bigint: TypeAlias = Annotated[int, "bigint"]
+Text: TypeAlias = Annotated[str, "text"]
+Bytes: TypeAlias = Annotated[bytes, "bytea"]
+Uuid: TypeAlias = Annotated[UUID, "uuid"]
+Time: TypeAlias = Annotated[datetime, "timestamptz"]
+Json: TypeAlias = Annotated[str, "jsonb"]
+
+
+def unnest(row: type[tuple[Any, ...]], alias: str, *, first: int = 1, numbered: bool = False) -> str:
+    """Return an item for FROM: rows given as one array per column, from parameter `first` on.
+
+    `numbered` adds their number, from 1 on, as the column `n`.
+    """
+    types = [_sql_type(hint) for hint in get_type_hints(row, include_extras=True).values()]
+    arrays = ", ".join(f"${n}::{type_}[]" for n, type_ in enumerate(types, start=first))
+    names = ", ".join((*_names(row), *(("n",) if numbered else ())))
+    return f"unnest({arrays}){' WITH ORDINALITY' if numbered else ''} AS {alias}({names})"
+
+
+def arrays(row: type[tuple[Any, ...]], rows: Collection[tuple[Any, ...]]) -> Sequence[tuple[Any, ...]]:
+    """Return the parameters that `unnest` takes: one array per column."""
+    return list(zip(*rows, strict=True)) or [()] * len(_names(row))
+
+
+def select(row: type[tuple[Any, ...]], **expressions: str) -> str:
+    """Return a list for SELECT: an expression for each column of the row, which `_make` takes as it comes."""
+    assert tuple(expressions) == _names(row), f"{row.__name__} has the columns {_names(row)}"
+    return ", ".join(f"{expression} AS {name}" for name, expression in expressions.items())
+
+
+def names(row: type[tuple[Any, ...]], alias: str = "") -> str:
+    """Return the columns' names as a list, of a table's alias if there is one."""
+    return ", ".join(f"{alias}.{name}" if alias else name for name in _names(row))
+
+
+def _names(row: type[tuple[Any, ...]]) -> tuple[str, ...]:
+    fields: tuple[str, ...] = row._fields  # type: ignore[attr-defined] # every NamedTuple has it
+    return fields
+
+
+def _sql_type(hint: Any) -> str:
+    # What may be null is a union of the type and None.
+    annotated = next(each for each in (hint, *get_args(hint)) if hasattr(each, "__metadata__"))
+    return str(annotated.__metadata__[0])

@@ -1,0 +1,199 @@
+"""What a batch is decided on, read under its locks: the clock, the ends of the accounts' chains, and the keys' answers.
+
+An answer from an unlocked read could still be lost, and under Read Committed a statement that waited for a lock would
+return what was there before it waited.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, NamedTuple
+
+from asyncpg import Connection
+
+from wallet_gql.domain.assets import Asset
+from wallet_gql.domain.wallets import Balance, Wallet, WalletKind
+from wallet_gql.ledger.columns import Bigint, Bytes, Smallint, Time, Uuid, arrays, select, unnest
+from wallet_gql.ledger.lookups import ACCOUNT, HEAD, one_row
+
+
+class AccountName(NamedTuple):
+    """What names an account before it is opened."""
+
+    shard: Smallint
+    wallet_id: Bigint
+    asset_id: Smallint
+
+
+class KeyName(NamedTuple):
+    """What names an idempotency key: it belongs to its wallet."""
+
+    shard: Smallint
+    wallet_id: Bigint
+    key: Uuid
+
+
+class WantedKey(NamedTuple):
+    """A key, and the asset in which its transaction is to be shown."""
+
+    shard: Smallint
+    wallet_id: Bigint
+    key: Uuid
+    asset_id: Smallint
+
+    @property
+    def name(self) -> KeyName:
+        """The key alone."""
+        return KeyName(self.shard, self.wallet_id, self.key)
+
+
+class _Head(NamedTuple):
+    """The end of an account's chain; `account_id` is None where it was never opened, `seq` where it has no entry."""
+
+    shard: Smallint
+    wallet_id: Bigint
+    asset_id: Smallint
+    account_id: Bigint | None
+    seq: Bigint | None
+    balance_minor: Bigint | None
+    executed_at: Time | None
+    now: Time
+
+
+class KeptAnswer(NamedTuple):
+    """What a key was answered with; of a transaction the leg in the asset that was wanted, None if it has none."""
+
+    shard: Smallint
+    wallet_id: Bigint
+    key: Uuid
+    fingerprint: Bytes
+    outcome: Smallint
+    transaction_id: Uuid
+    balance_before_minor: Bigint | None
+    account_id: Bigint | None
+    seq: Bigint | None
+    amount_minor: Bigint | None
+    balance_after_minor: Bigint | None
+    executed_at: Time | None
+
+    @property
+    def name(self) -> KeyName:
+        """The key alone."""
+        return KeyName(self.shard, self.wallet_id, self.key)
+
+
+class _NewAccount(NamedTuple):
+    shard: Smallint
+    wallet_id: Bigint
+    kind: Smallint
+    asset_id: Smallint
+
+
+HEADS: Final = f"""
+SELECT {
+    select(
+        _Head,
+        shard="wanted.shard",
+        wallet_id="wanted.wallet_id",
+        asset_id="wanted.asset_id",
+        account_id="a.id",
+        seq="head.seq",
+        balance_minor="head.balance_after",
+        executed_at="head.executed_at",
+        now="clock_timestamp()",
+    )
+}
+  FROM {unnest(AccountName, "wanted")}
+  LEFT JOIN {ACCOUNT} ON true
+  LEFT JOIN {HEAD} ON true
+"""
+
+KEYS: Final = f"""
+SELECT {
+    select(
+        KeptAnswer,
+        shard="k.shard",
+        wallet_id="k.wallet_id",
+        key="k.key",
+        fingerprint="k.fingerprint",
+        outcome="k.outcome",
+        transaction_id="k.transaction_id",
+        balance_before_minor="(k.details ->> 'balance_before_minor')::bigint",
+        account_id="e.account_id",
+        seq="e.seq",
+        amount_minor="e.amount",
+        balance_after_minor="e.balance_after",
+        executed_at="e.executed_at",
+    )
+}
+  FROM {unnest(WantedKey, "wanted")}
+ CROSS JOIN {
+    one_row("idempotency_key", "k", by="key", shard="wanted.shard", wallet_id="wanted.wallet_id", key="wanted.key")
+}
+  LEFT JOIN {ACCOUNT} ON true
+  LEFT JOIN {
+    one_row("entry", "e", by="transaction_id", shard="k.shard", transaction_id="k.transaction_id", account_id="a.id")
+} ON true
+"""
+
+_OPEN_ACCOUNTS: Final = f"""
+INSERT INTO account (shard, wallet_id, wallet_kind, asset_id, may_go_negative)
+SELECT shard, wallet_id, kind, asset_id, kind <> {WalletKind.USER:d}
+  FROM {unnest(_NewAccount, "new")}
+RETURNING shard, wallet_id, asset_id, id
+"""
+
+
+@dataclass(slots=True)
+class Account:
+    """An account under its wallet's lock, and where its chain stands now; without an id until it is opened."""
+
+    wallet: Wallet
+    kind: WalletKind
+    asset: Asset
+    id: int = 0
+    seq: int = 0
+    balance_minor: int = 0
+    executed_at: datetime | None = None
+
+    @property
+    def name(self) -> AccountName:
+        """What names it."""
+        return AccountName(self.wallet.shard, self.wallet.id, self.asset.id)
+
+    def move(self, amount_minor: int, executed_at: datetime) -> None:
+        """Append an entry to the chain, in memory."""
+        self.seq += 1
+        self.balance_minor += amount_minor
+        self.executed_at = executed_at
+
+    def position(self) -> Balance:
+        """Return where the chain stands."""
+        return Balance(self.wallet, self.asset, self.balance_minor, self.seq)
+
+
+async def read_heads(connection: Connection, accounts: dict[AccountName, Account]) -> datetime:
+    """Bring every account to the end of its chain; returns the clock, read after the locks."""
+    heads = [_Head._make(row) for row in await connection.fetch(HEADS, *arrays(AccountName, accounts))]
+    for head in heads:
+        if head.account_id is None:
+            continue
+        account = accounts[AccountName(head.shard, head.wallet_id, head.asset_id)]
+        account.id = head.account_id
+        if head.seq is not None:
+            assert head.balance_minor is not None
+            account.seq, account.balance_minor, account.executed_at = head.seq, head.balance_minor, head.executed_at
+    return heads[0].now
+
+
+async def read_keys(connection: Connection, wanted: Collection[WantedKey]) -> list[KeptAnswer]:
+    """Return what those of the keys were answered with that were answered before."""
+    return [KeptAnswer._make(row) for row in await connection.fetch(KEYS, *arrays(WantedKey, wanted))]
+
+
+async def open_accounts(connection: Connection, accounts: Iterable[Account]) -> None:
+    """Open accounts for their first posting, in a fixed order."""
+    new = {account.name: account for account in accounts}
+    rows = [_NewAccount(name.shard, name.wallet_id, new[name].kind, name.asset_id) for name in sorted(new)]
+    for shard, wallet_id, asset_id, id_ in await connection.fetch(_OPEN_ACCOUNTS, *arrays(_NewAccount, rows)):
+        new[AccountName(shard, wallet_id, asset_id)].id = id_
