@@ -1,6 +1,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from typing import Any
 
 import asyncpg
 import pytest
@@ -8,7 +9,8 @@ from factories import balance, new_owner, post
 from proxy import open_through_proxy
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from wallet_gql.db.engine import connect, create_engine, lend
+from wallet_gql.db.engine import close, connect, create_engine, lend
+from wallet_gql.domain.errors import Unavailable
 from wallet_gql.domain.postings import Posted
 from wallet_gql.ledger.treasury import SLOT_COUNT
 from wallet_gql.operations.opening import open_ledger
@@ -83,6 +85,32 @@ async def test_connections_to_a_database_that_fell_silent_are_cut_at_the_end(set
             made += [await stack.enter_async_context(lend(ledger.engine)) for _ in range(5)]
         proxy.stall()
     assert [connection.is_closed() for connection in made] == [True] * 5
+
+
+async def test_a_closed_engine_makes_no_connection(own: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[asyncpg.Connection] = []
+    engine = create_engine(own)
+    connect_now, may_connect = asyncpg.connect, asyncio.Event()
+
+    async def connect_late(**arguments: Any) -> asyncpg.Connection:
+        await may_connect.wait()
+        made.append(await connect_now(**arguments))
+        return made[-1]
+
+    async def ask() -> None:
+        async with lend(engine):
+            pass
+
+    monkeypatch.setattr(asyncpg, "connect", connect_late)
+    late = asyncio.create_task(ask())
+    await asyncio.sleep(0.01)
+    await close(engine)
+    may_connect.set()
+    with pytest.raises(Unavailable):
+        await late
+    with pytest.raises(Unavailable):
+        await ask()
+    assert [connection.is_closed() for connection in made] == [True]
 
 
 async def test_behind_pgbouncer_each_transaction_has_the_settings_and_the_session_keeps_nothing(own: Settings) -> None:

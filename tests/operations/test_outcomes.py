@@ -276,6 +276,19 @@ async def test_silent_database_is_unavailable(settings: Settings) -> None:
             assert await find(service, owner, uuid4()) == UNDECIDED
 
 
+async def test_who_waits_for_a_locked_wallet_is_told_when_the_service_stops(settings: Settings) -> None:
+    async with AsyncExitStack() as stack:
+        ledger = await stack.enter_async_context(open_ledger(settings))
+        owner = await new_owner(ledger)
+        async with held(settings, wallet(ledger, owner)):
+            waiting = [asked(ledger, owner, uuid4()) for _ in range(3)]
+            await waiting_for_locks(ledger, 1)
+            await stack.aclose()
+            assert ledger.outcomes._tasks == set()
+            answers = await asyncio.gather(*waiting, return_exceptions=True)
+            assert [type(answer) for answer in answers] == [Unavailable] * 3
+
+
 async def test_nothing_is_left_of_asking(ledger: Ledger) -> None:
     owner = await new_owner(ledger)
     outcomes = Outcomes(ledger.engine, 5)

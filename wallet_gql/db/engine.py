@@ -26,6 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from wallet_gql.db.connecting import NotConnected, connector, is_standby
+from wallet_gql.domain.errors import Unavailable
 from wallet_gql.settings import Settings
 
 LOCAL_SETTINGS: Final = "local_settings"
@@ -49,6 +50,7 @@ class _Signs:
     made: WeakSet[Connection] = field(default_factory=WeakSet)
     came_back: WeakKeyDictionary[Connection, float] = field(default_factory=WeakKeyDictionary)
     needed_since: float = -inf
+    is_closed: bool = False
 
 
 def create_engine(settings: Settings, url: URL | None = None, *, may_be_standby: bool = False) -> AsyncEngine:
@@ -76,8 +78,13 @@ def create_engine(settings: Settings, url: URL | None = None, *, may_be_standby:
     )
 
     async def make() -> Connection:
+        _refuse_if_closed(signs)
         connection = await connect()
         signs.made.add(connection)
+        if signs.is_closed:
+            # It was under way when the others were closed.
+            connection.terminate()
+        _refuse_if_closed(signs)
         return connection
 
     def create() -> Any:
@@ -102,8 +109,12 @@ def create_engine(settings: Settings, url: URL | None = None, *, may_be_standby:
 
 
 async def close(engine: AsyncEngine) -> None:
-    """Close an engine of the service; connections to a database that does not answer are cut."""
+    """Close an engine of the service for good; connections to a database that does not answer are cut.
+
+    Whoever still asks for a connection gets none: it would be one that nobody closes.
+    """
     signs: _Signs = engine.get_execution_options()[_SIGNS]
+    signs.is_closed = True
     try:
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSED_WITHIN_SECONDS):
@@ -160,6 +171,8 @@ def _milliseconds(seconds: float) -> str:
 async def lend(engine: AsyncEngine) -> AsyncIterator[Connection]:
     """Lend an asyncpg connection from the pool, outside a transaction; raises `NotConnected` where there is none.
 
+    Raises `Unavailable` once the engine is closed.
+
     A connection that the server closed while it lay in the pool is replaced. One that comes back closed, inside a
     transaction, unable to write, or from somebody who gave up waiting for its answer, is thrown away.
     """
@@ -189,8 +202,14 @@ async def lend(engine: AsyncEngine) -> AsyncIterator[Connection]:
             pooled.close()
 
 
+def _refuse_if_closed(signs: _Signs) -> None:
+    if signs.is_closed:
+        raise Unavailable("The service is shutting down.")
+
+
 async def _check_out(engine: AsyncEngine, signs: _Signs) -> PoolProxiedConnection:
     while True:
+        _refuse_if_closed(signs)
         try:
             pooled = await engine.raw_connection()
         except (engine.dialect.loaded_dbapi.Error, asyncpg.PostgresError, asyncpg.InterfaceError) as error:

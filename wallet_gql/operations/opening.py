@@ -114,6 +114,7 @@ async def open_ledger(settings: Settings) -> AsyncIterator[Ledger]:
             stack.push_async_callback(end, asyncio.create_task(_keep_slot(ledger, holding, session)))
         stack.push_async_callback(commits.close)
         stack.push_async_callback(ledger.openings.close)
+        stack.push_async_callback(ledger.outcomes.close)
         yield ledger
 
 

@@ -69,6 +69,13 @@ class Outcomes:
         assert not isinstance(answer, WalletBusy)
         return answer
 
+    async def close(self) -> None:
+        """End what waits for locked wallets; whoever asked is told `Unavailable`."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
     def _wait(self, owner: OwnerName, key: UUID) -> asyncio.Future[Answer]:
         asked = self._waiting.get(owner)
         if asked is None:
@@ -82,20 +89,25 @@ class Outcomes:
 
     async def _ask(self, owner: OwnerName, asked: _Asked) -> None:
         """Ask for one wallet until nobody waits for it any more."""
-        while asked:
-            async with self._slices:
-                batch = list(asked)
-                answers = await self._read_locked([(owner, key) for key, _ in batch])
-            for (_, future), answer in zip(batch, answers, strict=True):
-                if future.done() or isinstance(answer, WalletBusy):
-                    continue
-                if isinstance(answer, Exception):
-                    future.set_exception(answer)
-                else:
-                    future.set_result(answer)
-            # Who went away, or was told that the deadline passed, has cancelled its future.
-            asked[:] = [each for each in asked if not each[1].done()]
-        del self._waiting[owner]
+        try:
+            while asked:
+                async with self._slices:
+                    batch = list(asked)
+                    answers = await self._read_locked([(owner, key) for key, _ in batch])
+                for (_, future), answer in zip(batch, answers, strict=True):
+                    if future.done() or isinstance(answer, WalletBusy):
+                        continue
+                    if isinstance(answer, Exception):
+                        future.set_exception(answer)
+                    else:
+                        future.set_result(answer)
+                # Who went away, or was told that the deadline passed, has cancelled its future.
+                asked[:] = [each for each in asked if not each[1].done()]
+        finally:
+            del self._waiting[owner]
+            for _, future in asked:
+                if not future.done():
+                    future.set_exception(Unavailable("The service is shutting down."))
 
     async def _read_locked(self, keys: Sequence[OwnersKey]) -> Sequence[Answer | Exception]:
         """Wait a slice for the wallet that these keys belong to."""
