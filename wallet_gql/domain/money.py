@@ -8,6 +8,9 @@ from decimal import Decimal
 from enum import Enum
 from typing import Final
 
+INT64_MAX: Final = 2**63 - 1
+"""The largest number that a column or a JSON decoder holds exactly."""
+
 POSTING_MINOR_MAX: Final = 10**15
 """The most that one posting moves, in minor units."""
 

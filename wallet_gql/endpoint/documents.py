@@ -34,6 +34,7 @@ from wallet_gql.endpoint.executor import StraightExecutor
 from wallet_gql.endpoint.limits import Limits
 from wallet_gql.endpoint.memory import collect_young
 from wallet_gql.endpoint.turns import Turns
+from wallet_gql.graphql.paging import PAGE_SIZE_MAX
 
 TOKENS_KEPT_MAX: Final = 16_000
 """Tokens of the documents kept: some hundred of those that clients send. Each is five objects to the collector."""
@@ -52,9 +53,6 @@ WAITING_CHARACTERS_MAX: Final = 500_000
 
 VALIDATION_ERRORS_MAX: Final = 5
 """Each can quote a value as long as the document."""
-
-LIST_MEMBERS_MAX: Final = 100
-"""The most ids that `nodes` or `wallets` takes; more is an error of the request, found before anything is executed."""
 
 _LISTS: Final = ("ids", "ownerIds")
 
@@ -258,8 +256,8 @@ def _lists(operation: OperationDefinitionNode, document: DocumentNode) -> tuple[
 
 
 def _check_list(argument: ArgumentNode, count: int) -> None:
-    if count > LIST_MEMBERS_MAX:
-        fault = BadUserInput(argument.name.value, f"has {count} members", f"send at most {LIST_MEMBERS_MAX}")
+    if count > PAGE_SIZE_MAX:
+        fault = BadUserInput(argument.name.value, f"has {count} members", f"send at most {PAGE_SIZE_MAX}")
         raise GraphQLError(str(fault), argument, original_error=fault)
 
 

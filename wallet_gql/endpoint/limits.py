@@ -30,8 +30,7 @@ from graphql import (
     VariableNode,
 )
 
-PAGE_SIZE_DEFAULT: Final = 10
-PAGE_SIZE_MAX: Final = 100
+from wallet_gql.graphql.paging import PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX
 
 UNIT_BYTES: Final = 400
 """What a field of cost 1 weighs at most in JSON: its response name, its value, and what stands around them."""

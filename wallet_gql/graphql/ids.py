@@ -8,12 +8,12 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import Final, NamedTuple
 
 from wallet_gql.domain.errors import BadUserInput
+from wallet_gql.domain.money import INT64_MAX
 from wallet_gql.domain.postings import TransactionView
 from wallet_gql.domain.wallets import Balance
 
 _PARTS: Final = {"Wallet": 2, "Balance": 3, "Transaction": 3, "Cursor": 4}
 _NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
-_INT64_MAX: Final = 2**63 - 1
 _SMALLINT_MAX: Final = 2**15 - 1
 
 
@@ -73,6 +73,6 @@ def decode(text: str, field: str = "id") -> GlobalId:
     numbers = tuple(map(int, parts))
     # The shard is a smallint in the database, and so is the asset of a balance or a cursor.
     smallints = numbers[0], *(numbers[2:3] if kind in {"Balance", "Cursor"} else ())
-    if max(numbers) > _INT64_MAX or max(smallints) > _SMALLINT_MAX:
+    if max(numbers) > INT64_MAX or max(smallints) > _SMALLINT_MAX:
         raise fault
     return GlobalId(kind, numbers)

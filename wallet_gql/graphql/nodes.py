@@ -10,6 +10,7 @@ from wallet_gql.graphql.assets import Asset
 from wallet_gql.graphql.balances import Balance
 from wallet_gql.graphql.context import Info
 from wallet_gql.graphql.node import Node, NodeId
+from wallet_gql.graphql.paging import PAGE_SIZE_MAX
 from wallet_gql.graphql.transactions import Transaction
 from wallet_gql.graphql.wallets import Wallet
 from wallet_gql.ledger.reads import TransactionName, WalletAsset
@@ -49,11 +50,11 @@ class NodeQueries:
         """Read one node."""
         return await read_node(info, id)
 
-    @strawberry.field(description="Many things by their global ids, in order; at most 100, read together.")
+    @strawberry.field(description=f"Many things by their global ids, in order; at most {PAGE_SIZE_MAX}, read together.")
     async def nodes(
         self,
         info: Info,
-        ids: Annotated[list[strawberry.ID], strawberry.argument(description="Global ids, at most 100.")],
+        ids: Annotated[list[strawberry.ID], strawberry.argument(description=f"Global ids, at most {PAGE_SIZE_MAX}.")],
     ) -> list[Node | None]:
         """Read many nodes."""
         # Each is awaited by itself: one that is malformed is an error at its place, and the others are answered.

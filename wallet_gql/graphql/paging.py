@@ -10,6 +10,7 @@ from wallet_gql.ledger.reads import PageRequest, WalletAsset
 
 PAGE_SIZE_DEFAULT: Final = 10
 PAGE_SIZE_MAX: Final = 100
+"""The most transactions of a page, and the most ids that `nodes` or `wallets` takes."""
 
 
 class PageArguments(NamedTuple):

@@ -11,6 +11,7 @@ from uuid import UUID
 import strawberry
 
 from wallet_gql.domain import postings as domain
+from wallet_gql.domain.text import TEXT_LENGTH_MAX
 from wallet_gql.graphql import refusals
 from wallet_gql.graphql.assets import DEFAULT_ASSET
 from wallet_gql.graphql.balances import Balance
@@ -30,10 +31,11 @@ class _PostingInput:
         description="A fresh UUID for each new request, the same one for each retry of it: it is posted once."
     )
     description: str | None = strawberry.field(
-        default=strawberry.UNSET, description="For people to read, at most 500 characters."
+        default=strawberry.UNSET, description=f"For people to read, at most {TEXT_LENGTH_MAX} characters."
     )
     reference: str | None = strawberry.field(
-        default=strawberry.UNSET, description="The caller's own reference, at most 500 characters; not unique."
+        default=strawberry.UNSET,
+        description=f"The caller's own reference, at most {TEXT_LENGTH_MAX} characters; not unique.",
     )
 
 

@@ -17,13 +17,10 @@ from graphql import GraphQLError, IntValueNode, StringValueNode, ValueNode
 from strawberry.types.scalar import ScalarDefinition
 
 from wallet_gql.domain.assets import Asset
-from wallet_gql.domain.money import format_minor, parse_decimal
+from wallet_gql.domain.money import INT64_MAX, format_minor, parse_decimal
 
 # Amounts leave as text that is formatted already, and arrive as Decimal.
 Amount = NewType("Amount", str)
-
-# JSON numbers without a point or an exponent that pass 64 bits arrive as floats from the decoder.
-_INT64_MAX: Final = 2**63
 
 _UUID: Final = re.compile(
     r"[0-9a-f]{8}-[0-9a-f]{4}-[47][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII
@@ -51,7 +48,8 @@ def parse_amount(value: object, node: ValueNode | None = None) -> Decimal:
             ) from None
     if isinstance(value, int) and not isinstance(value, bool):
         return Decimal(value)
-    if isinstance(value, float) and value.is_integer() and abs(value) >= _INT64_MAX:
+    # JSON numbers without a point or an exponent that pass 64 bits arrive as floats from the decoder.
+    if isinstance(value, float) and value.is_integer() and abs(value) > INT64_MAX:
         return Decimal(int(value))
     raise _bad(f'Amount cannot be read from {kind(value)}: send a string such as "12.50", or an integer.', node)
 

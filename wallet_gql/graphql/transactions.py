@@ -14,6 +14,7 @@ from wallet_gql.graphql.assets import DEFAULT_ASSET, Asset, AssetArgument
 from wallet_gql.graphql.context import Info
 from wallet_gql.graphql.node import Node, NodeId
 from wallet_gql.graphql.owners import OwnerId, owner_name
+from wallet_gql.graphql.paging import PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX
 from wallet_gql.graphql.scalars import Amount, amount
 from wallet_gql.ledger.reads import TransactionName, WalletAsset
 from wallet_gql.operations.assets import find_asset
@@ -21,12 +22,13 @@ from wallet_gql.operations.assets import find_asset
 First: TypeAlias = Annotated[
     int | None,
     strawberry.argument(
-        description="How many from the newest end of the span, 1 to 100; 10 if neither first nor last is given."
+        description=f"How many from the newest end of the span, 1 to {PAGE_SIZE_MAX};"
+        f" {PAGE_SIZE_DEFAULT} if neither first nor last is given."
     ),
 ]
 After: TypeAlias = Annotated[str | None, strawberry.argument(description="Only what is older than this cursor.")]
 Last: TypeAlias = Annotated[
-    int | None, strawberry.argument(description="How many from the oldest end of the span, 1 to 100.")
+    int | None, strawberry.argument(description=f"How many from the oldest end of the span, 1 to {PAGE_SIZE_MAX}.")
 ]
 Before: TypeAlias = Annotated[str | None, strawberry.argument(description="Only what is newer than this cursor.")]
 Offset: TypeAlias = Annotated[

@@ -8,12 +8,14 @@ import strawberry
 
 from wallet_gql.domain import wallets as domain
 from wallet_gql.domain.errors import BadUserInput
+from wallet_gql.domain.text import OWNER_ID_LENGTH_MAX
 from wallet_gql.graphql import ids, paging, refusals
 from wallet_gql.graphql.assets import DEFAULT_ASSET, AssetArgument
 from wallet_gql.graphql.balances import Balance
 from wallet_gql.graphql.context import Info
 from wallet_gql.graphql.node import Node
 from wallet_gql.graphql.owners import OwnerId, owner_name
+from wallet_gql.graphql.paging import PAGE_SIZE_MAX
 from wallet_gql.graphql.transactions import After, Before, First, Last, Offset, TransactionConnection, read_page
 from wallet_gql.ledger.reads import WalletAsset
 from wallet_gql.operations import wallets
@@ -82,7 +84,7 @@ class OpenWalletInput:
     """Whose wallet to open."""
 
     owner_id: str = strawberry.field(
-        description="The caller's own id of the player: 1 to 128 characters, case matters."
+        description=f"The caller's own id of the player: 1 to {OWNER_ID_LENGTH_MAX} characters, case matters."
     )
 
 
@@ -115,11 +117,11 @@ class WalletQueries:
         """Read one wallet."""
         return await read_wallet(info, owner_id)
 
-    @strawberry.field(description="Many owners' wallets, in order; at most 100, read together.")
+    @strawberry.field(description=f"Many owners' wallets, in order; at most {PAGE_SIZE_MAX}, read together.")
     async def wallets(
         self,
         info: Info,
-        owner_ids: Annotated[list[str], strawberry.argument(description="The owners' ids, at most 100.")],
+        owner_ids: Annotated[list[str], strawberry.argument(description=f"The owners' ids, at most {PAGE_SIZE_MAX}.")],
     ) -> list[Wallet | None] | None:
         """Read many wallets."""
         # As with nodes: one that is malformed is an error at its place, and the others are answered.

@@ -20,8 +20,11 @@ from typing import Final
 from asyncpg import Connection
 
 from wallet_gql.domain.money import BALANCE_MINOR_MAX, POSTING_MINOR_MAX, TREASURY_MINOR_MAX
-from wallet_gql.domain.postings import OutcomeCode
+from wallet_gql.domain.postings import OutcomeCode, TransactionType
 from wallet_gql.domain.shards import shard_of
+from wallet_gql.domain.text import OWNER_ID_LENGTH_MAX
+from wallet_gql.domain.wallets import WalletKind
+from wallet_gql.ledger.decide import HEAD_AHEAD_MAX
 from wallet_gql.ledger.treasury import SLOT_COUNT
 
 
@@ -38,9 +41,20 @@ class Finding:
 FINDINGS_PER_CHECK_MAX: Final = 10
 """Rows that one check reports in one shard: the first ones name the damage."""
 
+# The numbers of kinds, types and outcomes, as SQL writes them.
+_USER: Final = f"{WalletKind.USER:d}"
+_TREASURY: Final = f"{WalletKind.TREASURY:d}"
+_KINDS: Final = ", ".join(f"{kind:d}" for kind in WalletKind)
+_POSTED: Final = f"{OutcomeCode.POSTED:d}"
+_OUTCOMES: Final = ", ".join(f"{code:d}" for code in OutcomeCode)
+_LOWERING: Final = ", ".join(f"{type_:d}" for type_ in TransactionType if type_.sign < 0)
+
+_AHEAD_SECONDS: Final = round(HEAD_AHEAD_MAX.total_seconds())
+"""How far in the future a row may be dated: clocks differ."""
+
 # Each returns (row, fault) for a shard. What is counted or summed comes from the log alone.
 _CHECKS: Final = {
-    "chain": """
+    "chain": f"""
         SELECT format('account %s (%s), seq %s', c.account_id, coalesce(w.owner_id, '?'), c.seq),
                CASE WHEN a.id IS NULL THEN 'its account does not exist'
                     WHEN c.seq = c.seq_before THEN 'is there more than once'
@@ -50,11 +64,11 @@ _CHECKS: Final = {
                     THEN format('balance after it is %s, but should be %s',
                                 c.balance_after, c.balance_before + c.amount)
                     WHEN c.may_go_negative <> a.may_go_negative THEN 'may_go_negative is not its account''s'
-                    WHEN c.balance_after < 0 AND w.kind = 1
+                    WHEN c.balance_after < 0 AND w.kind = {_USER}
                     THEN format('an owner''s balance is negative: %s', c.balance_after)
                     WHEN c.amount = 0 THEN 'moves nothing'
                     WHEN c.executed_at = '-infinity' THEN 'has no time'
-                    WHEN c.executed_at > now() + interval '60 s'
+                    WHEN c.executed_at > now() + interval '{_AHEAD_SECONDS} s'
                     THEN format('is dated in the future: %s', c.executed_at)
                     ELSE 'is older than the entry before it' END
           FROM (SELECT e.*, coalesce(lag(e.seq) OVER chain, 0) AS seq_before,
@@ -65,10 +79,10 @@ _CHECKS: Final = {
           LEFT JOIN account a ON a.shard = $1 AND a.id = c.account_id
           LEFT JOIN wallet w ON w.shard = $1 AND w.id = a.wallet_id
          WHERE a.id IS NULL OR c.seq <> c.seq_before + 1 OR c.balance_after <> c.balance_before + c.amount
-            OR c.may_go_negative <> a.may_go_negative OR (c.balance_after < 0 AND w.kind = 1) OR c.amount = 0
-            OR c.executed_at = '-infinity' OR c.executed_at > now() + interval '60 s'
+            OR c.may_go_negative <> a.may_go_negative OR (c.balance_after < 0 AND w.kind = {_USER}) OR c.amount = 0
+            OR c.executed_at = '-infinity' OR c.executed_at > now() + interval '{_AHEAD_SECONDS} s'
             -- A stripe's entries have the times of their transactions, which only follow the owner's.
-            OR (c.executed_at < c.executed_before AND w.kind = 1)
+            OR (c.executed_at < c.executed_before AND w.kind = {_USER})
          ORDER BY c.account_id, c.seq""",
     "sum": """
         SELECT format('account %s', s.account_id),
@@ -78,7 +92,7 @@ _CHECKS: Final = {
           JOIN entry last ON last.shard = $1 AND last.account_id = s.account_id AND last.seq = s.seq
          WHERE last.balance_after <> s.total
          ORDER BY s.account_id""",
-    "transaction": """
+    "transaction": f"""
         SELECT format('transaction %s', coalesce(t.id, legs.transaction_id)),
                CASE WHEN t.id IS NULL THEN format('does not exist, but entry %s is a leg of it', legs.first_leg)
                     WHEN legs.transaction_id IS NULL THEN 'has no legs'
@@ -95,11 +109,11 @@ _CHECKS: Final = {
                        sum(l.leg_count) AS leg_count, sum(l.owner_leg_count) AS owner_leg_count,
                        sum(l.user_amount) AS user_amount, min(l.first_leg) AS first_leg
                   FROM (SELECT e.transaction_id, sum(e.amount) AS excess, count(*) AS leg_count,
-                               count(*) FILTER (WHERE a.wallet_kind = 1) AS owner_leg_count,
+                               count(*) FILTER (WHERE a.wallet_kind = {_USER}) AS owner_leg_count,
                                bool_or(e.type <> t.type) AS other_type,
                                bool_or(e.executed_at <> t.executed_at) AS other_time,
-                               max(a.wallet_id) FILTER (WHERE a.wallet_kind = 1) AS wallet_id,
-                               sum(e.amount) FILTER (WHERE a.wallet_kind = 1) AS user_amount,
+                               max(a.wallet_id) FILTER (WHERE a.wallet_kind = {_USER}) AS wallet_id,
+                               sum(e.amount) FILTER (WHERE a.wallet_kind = {_USER}) AS user_amount,
                                min(format('(account %s, seq %s)', e.account_id, e.seq)) FILTER (WHERE t.id IS NULL)
                                  AS first_leg
                           FROM entry e
@@ -111,40 +125,41 @@ _CHECKS: Final = {
           FULL JOIN (SELECT * FROM transaction WHERE shard = $1) AS t ON t.id = legs.transaction_id
          WHERE t.id IS NULL OR legs.transaction_id IS NULL OR legs.unbalanced OR legs.other_type OR legs.other_time
             OR (legs.leg_count, legs.owner_leg_count) <> (2, 1) OR legs.wallet_id IS DISTINCT FROM t.wallet_id
-            OR sign(legs.user_amount) <> CASE t.type WHEN 3 THEN -1 ELSE 1 END
+            OR sign(legs.user_amount) <> CASE WHEN t.type IN ({_LOWERING}) THEN -1 ELSE 1 END
          ORDER BY 1""",
-    "key": """
+    "key": f"""
         SELECT format('key %s of wallet %s', coalesce(k.key, t.idempotency_key), coalesce(k.wallet_id, t.wallet_id)),
                CASE WHEN k.key IS NULL AND t.idempotency_key IS NULL THEN format('transaction %s has no key', t.id)
                     WHEN k.key IS NULL THEN format('is missing: transaction %s was posted under it', t.id)
                     WHEN w.id IS NULL THEN 'its wallet does not exist'
-                    WHEN k.outcome NOT IN (1, 2, 3) THEN format('has outcome %s, which does not exist', k.outcome)
+                    WHEN k.outcome NOT IN ({_OUTCOMES}) THEN format('has outcome %s, which does not exist', k.outcome)
                     WHEN octet_length(k.fingerprint) <> 16
                     THEN format('its fingerprint has %s bytes', octet_length(k.fingerprint))
-                    WHEN k.created_at > now() + interval '60 s'
+                    WHEN k.created_at > now() + interval '{_AHEAD_SECONDS} s'
                     THEN format('is dated in the future: %s', k.created_at)
-                    WHEN k.outcome = 1 AND t.id IS NULL
+                    WHEN k.outcome = {_POSTED} AND t.id IS NULL
                     THEN format('says posted, but there is no transaction %s', k.transaction_id)
-                    WHEN k.outcome = 1 AND k.details IS NOT NULL THEN 'says posted, but has the details of a refusal'
+                    WHEN k.outcome = {_POSTED} AND k.details IS NOT NULL
+                    THEN 'says posted, but has the details of a refusal'
                     WHEN t.id IS NULL THEN 'says refused, but not on which balance'
-                    WHEN k.outcome <> 1 THEN format('says refused, but transaction %s was posted', t.id)
+                    WHEN k.outcome <> {_POSTED} THEN format('says refused, but transaction %s was posted', t.id)
                     WHEN (k.key, k.wallet_id) IS DISTINCT FROM (t.idempotency_key, t.wallet_id)
                     THEN format('is not the key of its transaction %s', t.id)
                     ELSE format('its fingerprint is not what transaction %s gives', t.id) END
           FROM (SELECT * FROM idempotency_key WHERE shard = $1) AS k
           FULL JOIN (SELECT * FROM transaction WHERE shard = $1) AS t ON t.id = k.transaction_id
-          LEFT JOIN wallet w ON w.shard = $1 AND w.id = k.wallet_id AND w.kind = 1
+          LEFT JOIN wallet w ON w.shard = $1 AND w.id = k.wallet_id AND w.kind = {_USER}
           LEFT JOIN (SELECT e.transaction_id, a.wallet_id, s.code, e.amount
                        FROM entry e
-                       JOIN account a ON a.shard = $1 AND a.id = e.account_id AND a.wallet_kind = 1
+                       JOIN account a ON a.shard = $1 AND a.id = e.account_id AND a.wallet_kind = {_USER}
                        JOIN asset s ON s.id = a.asset_id
                       WHERE e.shard = $1) AS leg ON leg.transaction_id = t.id AND leg.wallet_id = t.wallet_id
-         WHERE k.key IS NULL OR w.id IS NULL OR (k.outcome = 1) <> (t.id IS NOT NULL)
-            OR k.outcome NOT IN (1, 2, 3) OR octet_length(k.fingerprint) <> 16
-            OR k.created_at > now() + interval '60 s' OR (k.outcome = 1 AND k.details IS NOT NULL)
-            OR (k.outcome <> 1
+         WHERE k.key IS NULL OR w.id IS NULL OR (k.outcome = {_POSTED}) <> (t.id IS NOT NULL)
+            OR k.outcome NOT IN ({_OUTCOMES}) OR octet_length(k.fingerprint) <> 16
+            OR k.created_at > now() + interval '{_AHEAD_SECONDS} s' OR (k.outcome = {_POSTED} AND k.details IS NOT NULL)
+            OR (k.outcome <> {_POSTED}
                 AND (jsonb_typeof(k.details -> 'balance_before_minor') = 'number'
-                     AND k.details ->> 'balance_before_minor' ~ '^[0-9]{1,19}$') IS NOT TRUE)
+                     AND k.details ->> 'balance_before_minor' ~ '^[0-9]{{1,19}}$') IS NOT TRUE)
             OR (t.id IS NOT NULL
                 AND ((k.key, k.wallet_id) IS DISTINCT FROM (t.idempotency_key, t.wallet_id)
                      OR k.fingerprint IS DISTINCT FROM substr(sha256(convert_to(
@@ -167,7 +182,8 @@ _CHECKS: Final = {
                  (k.details ->> 'balance_before_minor')::numeric AS balance,
                  count(*) OVER (PARTITION BY k.transaction_id) AS same_id
             FROM idempotency_key k
-           WHERE k.shard = $1 AND k.outcome <> 1 AND jsonb_typeof(k.details -> 'balance_before_minor') = 'number'
+           WHERE k.shard = $1 AND k.outcome <> {_POSTED}
+             AND jsonb_typeof(k.details -> 'balance_before_minor') = 'number'
         ), wanted AS MATERIALIZED (
           SELECT DISTINCT wallet_id, balance FROM refusal
         ), held AS (
@@ -210,7 +226,7 @@ _CHECKS: Final = {
                     AND NOT EXISTS (SELECT FROM entry e WHERE e.shard = $1
                                        AND abs(e.balance_after) > {TREASURY_MINOR_MAX - POSTING_MINOR_MAX})))
          ORDER BY 1""",
-    "account": """
+    "account": f"""
         SELECT format('account %s', a.id),
                CASE WHEN a.same_id > 1 THEN format('is there %s times', a.same_id)
                     WHEN a.same_asset > 1
@@ -218,7 +234,7 @@ _CHECKS: Final = {
                     WHEN w.id IS NULL THEN format('its wallet %s does not exist in this shard', a.wallet_id)
                     WHEN w.kind <> a.wallet_kind THEN 'its kind is not its wallet''s'
                     WHEN s.id IS NULL THEN format('its asset %s does not exist', a.asset_id)
-                    WHEN a.opened_at > now() + interval '60 s'
+                    WHEN a.opened_at > now() + interval '{_AHEAD_SECONDS} s'
                     THEN format('is dated in the future: %s', a.opened_at)
                     ELSE 'may_go_negative is right for the system''s accounts only' END
           FROM (SELECT a.*, count(*) OVER (PARTITION BY a.wallet_id, a.asset_id) AS same_asset,
@@ -227,24 +243,25 @@ _CHECKS: Final = {
           LEFT JOIN wallet w ON w.shard = $1 AND w.id = a.wallet_id
           LEFT JOIN asset s ON s.id = a.asset_id
          WHERE a.same_id > 1 OR a.same_asset > 1 OR w.id IS NULL OR w.kind <> a.wallet_kind OR s.id IS NULL
-            OR a.opened_at > now() + interval '60 s' OR a.may_go_negative <> (w.kind <> 1)
+            OR a.opened_at > now() + interval '{_AHEAD_SECONDS} s' OR a.may_go_negative <> (w.kind <> {_USER})
          ORDER BY a.id""",
     "owner": f"""
         SELECT format('wallet %s (%s)', w.id, w.owner_id),
                CASE WHEN w.same_id > 1 THEN format('is there %s times', w.same_id)
-                    WHEN w.kind NOT IN (1, 2) THEN format('has kind %s, which does not exist', w.kind)
+                    WHEN w.kind NOT IN ({_KINDS}) THEN format('has kind %s, which does not exist', w.kind)
                     WHEN w.same_owner > 1 THEN format('its owner has %s wallets', w.same_owner)
-                    WHEN w.kind = 2 AND NOT w.is_slot
+                    WHEN w.kind = {_TREASURY} AND NOT w.is_slot
                     THEN 'is the treasury''s, but its owner id is not a slot, 0 to {SLOT_COUNT - 1}'
-                    WHEN length(w.owner_id) NOT BETWEEN 1 AND 128
+                    WHEN length(w.owner_id) NOT BETWEEN 1 AND {OWNER_ID_LENGTH_MAX}
                     THEN format('its owner id has %s characters', length(w.owner_id))
                     ELSE format('is dated in the future: %s', w.opened_at) END
           FROM (SELECT w.*, count(*) OVER (PARTITION BY w.kind, w.owner_id) AS same_owner,
                        count(*) OVER (PARTITION BY w.id) AS same_id,
                        w.owner_id IN (SELECT generate_series(0, {SLOT_COUNT - 1})::text) AS is_slot
                   FROM wallet w WHERE w.shard = $1) AS w
-         WHERE w.same_id > 1 OR w.same_owner > 1 OR w.kind NOT IN (1, 2) OR (w.kind = 2 AND NOT w.is_slot)
-            OR length(w.owner_id) NOT BETWEEN 1 AND 128 OR w.opened_at > now() + interval '60 s'
+         WHERE w.same_id > 1 OR w.same_owner > 1 OR w.kind NOT IN ({_KINDS}) OR (w.kind = {_TREASURY} AND NOT w.is_slot)
+            OR length(w.owner_id) NOT BETWEEN 1 AND {OWNER_ID_LENGTH_MAX}
+            OR w.opened_at > now() + interval '{_AHEAD_SECONDS} s'
          ORDER BY w.id""",
 }
 
@@ -280,7 +297,7 @@ async def verify_shard(
     # The shard of an owner is a BLAKE2b, which SQL does not have: wallets are streamed.
     found = 0
     async for id_, owner_id in connection.cursor(
-        "SELECT id, owner_id FROM wallet WHERE shard = $1 AND kind = 1 ORDER BY id", shard, prefetch=5000
+        f"SELECT id, owner_id FROM wallet WHERE shard = $1 AND kind = {_USER} ORDER BY id", shard, prefetch=5000
     ):
         right = shard_of.__wrapped__(owner_id, shard_count)
         if right != shard:
