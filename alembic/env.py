@@ -13,7 +13,8 @@ from alembic import context
 from sqlalchemy import Connection, text
 
 from wallet_gql.db.engine import create_owner_engine
-from wallet_gql.db.migrations import MIGRATION_ADVISORY_LOCK, check_encoding, grant_statements
+from wallet_gql.db.grants import grant_statements
+from wallet_gql.db.migrations import MIGRATION_ADVISORY_LOCK, check_encoding
 from wallet_gql.db.tables import metadata
 from wallet_gql.settings import Settings
 
@@ -48,6 +49,9 @@ async def main() -> None:
         await connection.commit()
     await engine.dispose()
 
+
+# The first migration writes it down, and no later one changes it.
+context.config.attributes["shard_count"] = Settings().shard_count
 
 if context.is_offline_mode():
     context.configure(dialect_name="postgresql", target_metadata=metadata, literal_binds=True)

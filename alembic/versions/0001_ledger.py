@@ -5,10 +5,8 @@ Revises:
 """
 
 import sqlalchemy as sa
-from alembic import op
+from alembic import context, op
 from sqlalchemy.dialects.postgresql import JSONB
-
-from wallet_gql.settings import Settings
 
 revision = "0001"
 down_revision = None
@@ -141,7 +139,8 @@ def upgrade() -> None:
             f"CREATE TRIGGER {table}_law AFTER INSERT ON {table} REFERENCING NEW TABLE AS inserted "
             f"FOR EACH STATEMENT EXECUTE FUNCTION {table}_law()"
         )
-    op.execute(f"INSERT INTO ledger (shard_count) VALUES ({Settings().shard_count:d})")
+    shard_count = context.config.attributes["shard_count"]
+    op.execute(f"INSERT INTO ledger (shard_count) VALUES ({shard_count:d})")
 
 
 def create_tables() -> None:

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ from graphql import (
 from wallet_gql.endpoint.schema import executable_schema, export_schema
 
 SCHEMA_FILE: Final = Path(__file__).parents[2] / "schema.graphql"
+API_FILE: Final = SCHEMA_FILE.with_name("docs") / "api.md"
 
 # The contract's core. What is here stays; the schema has more as it grows, but never less.
 CORE: Final = """
@@ -347,3 +349,17 @@ def test_mutations_are_nullable() -> None:
     mutation = SCHEMA.mutation_type
     assert mutation is not None
     assert {name: str(field.type) for name, field in mutation.fields.items() if str(field.type).endswith("!")} == {}
+
+
+def test_refusals_stand_in_one_table_of_the_docs() -> None:
+    """The order is judged by the operations' own tests; here, that none is missing and what it says of keys is true."""
+    rows = re.findall(r"^\| `(\w+)`[^|]*\|[^|]*\| (\S+) \|$", API_FILE.read_text(), re.MULTILINE)
+    schema = executable_schema()
+    named = {name: kept == "yes" for name, kept in rows if name in schema.type_map}
+    error, replayable = schema.type_map["Error"], schema.type_map["Replayable"]
+    refusals = {
+        each.name: replayable in each.interfaces
+        for each in schema.type_map.values()
+        if isinstance(each, GraphQLObjectType) and error in each.interfaces and each.name != "KeptRefusal"
+    }
+    assert named == refusals

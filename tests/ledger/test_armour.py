@@ -7,7 +7,7 @@ import pytest
 from armoured import as_server, damage_of, fill, is_shut
 from direct import TABLES
 
-from wallet_gql.db.migrations import WRITTEN_BY_MIGRATIONS
+from wallet_gql.db.grants import WRITTEN_BY_MIGRATIONS
 from wallet_gql.db.tables import metadata
 from wallet_gql.ledger.armour import expected_armour, read_armour
 from wallet_gql.operations.proof import prove

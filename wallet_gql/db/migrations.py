@@ -1,6 +1,5 @@
 """Migrations: where they are, running them, and whether a database is at head."""
 
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -9,19 +8,13 @@ import asyncpg
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, inspect, text
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 import wallet_gql
 from wallet_gql.db.engine import connect
-from wallet_gql.db.tables import metadata
 
 MIGRATION_ADVISORY_LOCK: Final = 0x77616C6C6574  # "wallet" in ASCII
-
-
-WRITTEN_BY_MIGRATIONS: Final = frozenset({"transaction_shape"})
-"""Tables that the serving role only reads."""
 
 
 class UnfitDatabase(Exception):
@@ -58,26 +51,6 @@ def upgrade(url: URL, server_role: str | None, revision: str = "head") -> None:
 def downgrade(url: URL, server_role: str | None, revision: str) -> None:
     """Migrate down to `revision`. Not for use inside an event loop."""
     command.downgrade(configuration(url, server_role), revision)
-
-
-def grant_statements(connection: Connection, server_role: str | None) -> Iterator[str]:
-    """Yield what gives the serving role its rights: to read, to append, and to lock wallets.
-
-    A row lock needs the UPDATE right on a column; the guard trigger refuses the update itself. Where the service
-    connects as the tables' owner there is nothing to grant.
-    """
-    if server_role is None or connection.execute(text("SELECT current_user")).scalar() == server_role:
-        return
-    quote = connection.dialect.identifier_preparer.quote
-    existing = inspect(connection).get_table_names()
-    tables = [table.name for table in metadata.sorted_tables if table.name in existing]
-    if not tables:
-        return
-    role = quote(server_role)
-    appended = [table for table in tables if table not in WRITTEN_BY_MIGRATIONS]
-    yield f"GRANT SELECT ON {', '.join(map(quote, [*tables, 'alembic_version']))} TO {role}"
-    yield f"GRANT INSERT ON {', '.join(map(quote, appended))} TO {role}"
-    yield f"GRANT UPDATE (opened_at) ON wallet TO {role}"
 
 
 async def check_at_head(engine: AsyncEngine) -> None:

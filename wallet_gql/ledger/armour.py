@@ -19,7 +19,8 @@ import orjson
 import structlog
 from asyncpg import Connection
 
-from wallet_gql.db.migrations import WRITTEN_BY_MIGRATIONS, UnfitDatabase
+from wallet_gql.db.grants import WRITTEN_BY_MIGRATIONS
+from wallet_gql.db.migrations import UnfitDatabase
 from wallet_gql.db.tables import metadata
 from wallet_gql.ledger.verify import Finding
 

@@ -1,0 +1,40 @@
+"""What the serving role may do, table by table: read and append, and no more."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from sqlalchemy import Connection, inspect, text
+
+RIGHTS: Final = {
+    "ledger": "SELECT, INSERT",
+    "asset": "SELECT, INSERT",
+    # A row lock needs the UPDATE right on a column; the guard trigger refuses the update itself.
+    "wallet": "SELECT, INSERT, UPDATE (opened_at)",
+    "account": "SELECT, INSERT",
+    "transaction_shape": "SELECT",
+    "transaction": "SELECT, INSERT",
+    "entry": "SELECT, INSERT",
+    "idempotency_key": "SELECT, INSERT",
+    "alembic_version": "SELECT",
+}
+
+WRITTEN_BY_MIGRATIONS: Final = frozenset(
+    table for table, rights in RIGHTS.items() if rights == "SELECT" and table != "alembic_version"
+)
+"""Tables of the ledger that the serving role only reads."""
+
+
+def grant_statements(connection: Connection, server_role: str | None) -> Iterator[str]:
+    """Yield what gives the serving role its rights on the tables that there are.
+
+    Where the service connects as the tables' owner there is nothing to grant.
+    """
+    if server_role is None or connection.execute(text("SELECT current_user")).scalar() == server_role:
+        return
+    quote = connection.dialect.identifier_preparer.quote
+    existing = set(inspect(connection).get_table_names())
+    if existing.isdisjoint(RIGHTS.keys() - {"alembic_version"}):
+        return
+    for table, rights in RIGHTS.items():
+        if table in existing:
+            yield f"GRANT {rights} ON {quote(table)} TO {quote(server_role)}"
