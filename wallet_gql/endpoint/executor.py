@@ -4,7 +4,9 @@ A leaf that is an attribute of its source, and neither null where it must not be
 long way it would get a path, a resolve info and three calls. And what a selection set of one field holds is collected
 once per document instead of once per request, where no directive could make it differ. So is what a variable's type is.
 Everything else goes the long way, errors among it. The methods of graphql-core that are overridden are its own, not its
-public interface (docs/decisions/0004).
+public interface (docs/decisions/0004), so graphql-core is capped to one minor version.
+
+To do without: delete this file and call `graphql.execute` in `documents`; a request then costs some 23 µs more.
 """
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence

@@ -5,6 +5,8 @@ resolvers that are called directly, Python names for arguments and input fields 
 they are coerced (`out_type`), union members found by their class (`resolve_type`). What Strawberry does in its wrappers
 (permissions, field extensions, exception handlers, a converted `info`) this schema does not use, and `tune` refuses a
 field that does. docs/decisions/0004 has the measurement.
+
+To do without: delete this file, and let Strawberry's own wrappers resolve; a request then costs some 55 µs more.
 """
 
 from collections.abc import Callable

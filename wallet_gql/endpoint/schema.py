@@ -43,7 +43,8 @@ def strawberry_schema() -> strawberry.Schema:
 def executable_schema() -> GraphQLSchema:
     """Return graphql-core's schema with straight resolvers: documents are validated against it and executed on it.
 
-    Strawberry keeps it under a private name; its own views take it from there too (docs/decisions/0004).
+    Strawberry keeps it under a private name; its own views take it from there too (docs/decisions/0004). To do without:
+    build it from `export_schema`'s text, and set resolvers by type and field name.
     """
     schema = strawberry_schema()._schema
     assert isinstance(schema, GraphQLSchema)
