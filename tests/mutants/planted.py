@@ -1,299 +1,513 @@
-"""The mistakes that `run.py` plants: where, what stands there, what is put in its place, and who should notice."""
+"""The mistakes that `run.py` plants: what goes wrong, and who should notice.
+
+Each takes the place of a function, a method or a constant, by its name: `wrong`, made from `right`, which stands there.
+So a mutant outlives every change that keeps the name, and says what it does in code of its own.
+"""
 
 from typing import Final, NamedTuple
 
-LOCKS: Final = "wallet_gql/ledger/locks.py"
-LOOKUPS: Final = "wallet_gql/ledger/lookups.py"
-LAWS: Final = "alembic/versions/0003_shapes_and_bounds.py"
-ENGINE: Final = "wallet_gql/db/engine.py"
-POSTING: Final = "wallet_gql/ledger/posting.py"
-READS: Final = "wallet_gql/ledger/reads.py"
-OUTCOMES: Final = "wallet_gql/ledger/outcomes.py"
-MODEL: Final = "wallet_gql/domain/model.py"
-IDS: Final = "wallet_gql/graphql/ids.py"
-READ_BATCHES: Final = "wallet_gql/operations/read_batches.py"
-GROUP_COMMIT: Final = "wallet_gql/operations/group_commit.py"
-ARMOUR: Final = "wallet_gql/ledger/armour.py"
-VERIFY: Final = "wallet_gql/ledger/verify.py"
-OPENING: Final = "wallet_gql/operations/opening.py"
-UNIT_OF_WORK: Final = "wallet_gql/operations/unit_of_work.py"
-
 LEDGER_TESTS: Final = ("tests/ledger",)
+POSTING_TESTS: Final = ("tests/ledger", "tests/operations")
 OPERATIONS_TESTS: Final = ("tests/operations",)
 GROUP_COMMIT_TESTS: Final = ("tests/operations/group_commit",)
 RELEASED_TESTS: Final = ("tests/released",)
 RACE_TESTS: Final = ("tests/ledger", "tests/concurrency", "tests/operations/group_commit")
 
+LAWS: Final = "alembic/versions/0003_shapes_and_bounds.py"
+
+
+class Change(NamedTuple):
+    """What takes the place of `target` (`module:name`, or `file:name`): Python that makes `wrong` of `right`."""
+
+    target: str
+    wrong: str
+
 
 class Mutant(NamedTuple):
-    """A mistake: its changes (file, old, new), and the tests that are run on it."""
+    """A mistake, and the tests that are run on it."""
 
     name: str
-    changes: tuple[tuple[str, str, str], ...]
+    changes: tuple[Change, ...]
     tests: tuple[str, ...]
 
 
 # Locks taken by nobody: the statements only read.
-_UNLOCKED: Final = (
-    (LOCKS, "ORDER BY w.id FOR NO KEY UPDATE) AS locked", "ORDER BY w.id) AS locked"),
-    (LOCKS, "ORDER BY w.id FOR NO KEY UPDATE SKIP LOCKED) AS locked", "ORDER BY w.id) AS locked"),
+_UNLOCKED: Final = tuple(
+    Change(
+        f"wallet_gql.ledger.locks:{statement}",
+        'import re\nwrong = re.sub(" FOR NO KEY UPDATE( SKIP LOCKED)?", "", right)',
+    )
+    for statement in ("_LOCK", "_LOCK_FREE")
 )
 
 # The real locks, taken after what they should have protected was read.
-_LOCK_LATE: Final = """    for row in sorted({(a.wallet.shard, a.kind, a.wallet.id) for a in accounts.values()}):
+_LOCK_LATE: Final = """
+async def lock_late(connection, accounts):
+    for row in sorted({(each.wallet.shard, each.kind, each.wallet.id) for each in accounts}):
         await connection.fetch("SELECT FROM wallet WHERE (shard, kind, id) = ($1, $2, $3) FOR NO KEY UPDATE", *row)
 """
-_HEADS_LINE: Final = "    now = await _read_heads(connection, accounts)\n"
-_KEYS_LINE: Final = "    batch = _Batch(now, await _read_keys(connection, found))\n"
 
-_OUTCOMES_LOCK_LINE: Final = (
-    "    wallets, busy = (await lock_wallets(connection, names), ()) if wait"
-    " else await lock_free_wallets(connection, names)\n"
-)
-_OUTCOMES_UNLOCKED: Final = """    from wallet_gql.ledger.reads import read_wallets
-    found = await read_wallets(connection, [owner for owner, _ in keys])
-    wallets, busy = {name: each for name, each in zip(names, found, strict=True) if each}, ()
-"""
+_READ_UNLOCKED: Final = """
+from wallet_gql.domain.wallets import OwnerName
+from wallet_gql.ledger.reads import read_wallets
 
-_POST_LINE: Final = "                    return await post_batch(connection, requests, self.slot, wait=wait)\n"
-_ANSWER_EARLY: Final = """                    early = await post_batch(connection, requests, self.slot, wait=wait)
-                    for item, outcome in zip(batch, early, strict=True):
-                        item.answer(outcome)
-                    return early
+async def read(connection, names):
+    found = await read_wallets(connection, [OwnerName(name.shard, name.owner_id) for name in names])
+    return {name: each for name, each in zip(names, found) if each}
 """
-
-_WORK_LINE: Final = "        async def work() -> list[Decided]:\n"
-_FORGET_KEYS: Final = """            import dataclasses, uuid
-            requests[:] = [
-                dataclasses.replace(r, idempotency_key=uuid.uuid4(), transaction_id=uuid.uuid4()) for r in requests
-            ]
-"""
-
-_TREASURY_LEG: Final = """   UNION ALL
-  SELECT shard, treasury_account_id, treasury_seq, id, type, -amount, treasury_balance_after, true, executed_at
-    FROM posted
-"""
-_SIGN: Final = "return {} if self is TransactionType.SPEND else {}"
 
 MUTANTS: Final = (
     Mutant("no lock", _UNLOCKED, RACE_TESTS),
     Mutant(
         "locks in the wrong order",
-        ((LOCKS, "ORDER BY w.shard, w.kind, w.id", "ORDER BY w.kind DESC, w.id DESC"),),
+        tuple(
+            Change(
+                f"wallet_gql.ledger.locks:{statement}",
+                'wrong = right.replace("ORDER BY w.shard, w.kind, w.id", "ORDER BY w.kind DESC, w.id DESC")',
+            )
+            for statement in ("_LOCK", "_LOCK_FREE")
+        ),
         RACE_TESTS,
     ),
-    Mutant("head read before the lock", (*_UNLOCKED, (POSTING, _HEADS_LINE, _HEADS_LINE + _LOCK_LATE)), RACE_TESTS),
+    Mutant(
+        "head read before the lock",
+        (
+            *_UNLOCKED,
+            Change(
+                "wallet_gql.ledger.posting:read_heads",
+                _LOCK_LATE
+                + """
+async def wrong(connection, accounts):
+    now = await right(connection, accounts)
+    await lock_late(connection, accounts.values())
+    return now
+""",
+            ),
+        ),
+        RACE_TESTS,
+    ),
     Mutant(
         "key looked up outside the lock",
         (
             *_UNLOCKED,
-            (POSTING, _HEADS_LINE, "    answered = await _read_keys(connection, found)\n" + _LOCK_LATE + _HEADS_LINE),
-            (POSTING, _KEYS_LINE, "    batch = _Batch(now, answered)\n"),
+            Change(
+                "wallet_gql.ledger.posting:_lock",
+                _LOCK_LATE
+                + """
+async def wrong(connection, *arguments, **more):
+    items = await right(connection, *arguments, **more)
+    found = [item for item in items if isinstance(item, Item)]
+    EARLY[id(connection)] = await read_keys_now(connection, {item.wanted_key for item in found})
+    await lock_late(connection, [account for item in found for account in (item.user, item.treasury)])
+    return items
+
+global EARLY, read_keys_now
+EARLY, read_keys_now = {}, read_keys
+""",
+            ),
+            Change(
+                "wallet_gql.ledger.posting:read_keys",
+                """
+async def wrong(connection, wanted):
+    return EARLY.pop(id(connection))
+""",
+            ),
         ),
         RACE_TESTS,
     ),
     Mutant(
         "commit acknowledged early",
-        ((GROUP_COMMIT, _POST_LINE, _ANSWER_EARLY),),
+        (
+            Change(
+                "wallet_gql.operations.group_commit:GroupCommit._post",
+                """
+import contextvars
+global BATCH
+BATCH = contextvars.ContextVar("batch")
+
+async def wrong(self, batch, *, wait):
+    BATCH.set(batch)
+    return await right(self, batch, wait=wait)
+""",
+            ),
+            Change(
+                "wallet_gql.operations.group_commit:post_batch",
+                """
+async def wrong(*arguments, **more):
+    outcomes = await right(*arguments, **more)
+    for item, outcome in zip(BATCH.get(), outcomes):
+        item.answer(outcome)
+    return outcomes
+""",
+            ),
+        ),
         (*OPERATIONS_TESTS, "tests/test_crash.py"),
     ),
     Mutant(
         "batch retried without its keys",
-        ((GROUP_COMMIT, _WORK_LINE, _WORK_LINE + _FORGET_KEYS),),
+        (
+            Change(
+                "wallet_gql.operations.group_commit:post_batch",
+                """
+from dataclasses import replace
+from uuid import uuid4
+seen = set()
+
+async def wrong(connection, requests, *arguments, **more):
+    ids = {request.transaction_id for request in requests}
+    if ids & seen:
+        requests = [replace(each, idempotency_key=uuid4(), transaction_id=uuid4()) for each in requests]
+    seen.update(ids)
+    return await right(connection, requests, *arguments, **more)
+""",
+            ),
+        ),
         OPERATIONS_TESTS,
     ),
     Mutant(
         "refusal not kept",
-        ((POSTING, "    batch.refused.append(", "    str("),),
-        (*LEDGER_TESTS, *OPERATIONS_TESTS),
+        (
+            Change(
+                "wallet_gql.ledger.decide:_refuse",
+                """
+def wrong(batch, *arguments):
+    refused = right(batch, *arguments)
+    batch.refused.pop()
+    return refused
+""",
+            ),
+        ),
+        POSTING_TESTS,
     ),
-    Mutant("treasury leg forgotten", ((POSTING, _TREASURY_LEG, ""),), LEDGER_TESTS),
+    Mutant(
+        "treasury leg forgotten",
+        (
+            Change(
+                "wallet_gql.ledger.posting:_INSERT",
+                r"""
+import re
+wrong = re.sub(r"UNION ALL\s+SELECT shard, treasury_account_id.*?FROM posted\s", "", right, flags=re.DOTALL)
+""",
+            ),
+        ),
+        LEDGER_TESTS,
+    ),
     Mutant(
         "sign flipped",
         (
-            (
-                MODEL,
-                "return -1 if self is TransactionType.SPEND else 1",
-                "return 1 if self is TransactionType.SPEND else -1",
+            Change(
+                "wallet_gql.domain.postings:TransactionType.sign", "wrong = property(lambda self: -right.fget(self))"
             ),
         ),
-        (*LEDGER_TESTS, *OPERATIONS_TESTS),
+        POSTING_TESTS,
     ),
     Mutant(
         "balance check off by one",
-        ((POSTING, "if balance_minor < 0:", "if balance_minor < -1:"),),
-        (*LEDGER_TESTS, *OPERATIONS_TESTS),
+        (
+            Change(
+                "wallet_gql.ledger.decide:judge_balance",
+                "wrong = lambda balance_minor: right(0 if balance_minor == -1 else balance_minor)",
+            ),
+        ),
+        POSTING_TESTS,
     ),
     Mutant(
         "balance check too strict by one",
-        ((POSTING, "if balance_minor < 0:", "if balance_minor <= 0:"),),
-        (*LEDGER_TESTS, *OPERATIONS_TESTS),
+        (
+            Change(
+                "wallet_gql.ledger.decide:judge_balance",
+                "wrong = lambda balance_minor: right(balance_minor or -1)",
+            ),
+        ),
+        POSTING_TESTS,
     ),
-    Mutant("cursor off by one", ((READS, "wanted.older_than - 1)", "wanted.older_than)"),), LEDGER_TESTS),
+    Mutant(
+        "cursor off by one",
+        (
+            Change(
+                "wallet_gql.ledger.reads:_PAGES",
+                'wrong = right.replace("wanted.older_than - 1", "wanted.older_than")',
+            ),
+        ),
+        LEDGER_TESTS,
+    ),
     Mutant(
         "outcome given to the wrong caller",
         (
-            (
-                GROUP_COMMIT,
-                "outcomes = await self._post(batch, wait=False)",
-                "outcomes = [*await self._post(batch, wait=False)][::-1]",
+            Change(
+                "wallet_gql.operations.group_commit:GroupCommit._post",
+                """
+async def wrong(self, batch, *, wait):
+    return [*await right(self, batch, wait=wait)][::-1]
+""",
             ),
         ),
         OPERATIONS_TESTS,
     ),
     Mutant(
         "another request under a key is taken for a replay",
-        ((POSTING, "first.outcome is None or first.fingerprint != request.fingerprint", "first.outcome is None"),),
-        (*LEDGER_TESTS, *OPERATIONS_TESTS),
+        (
+            Change(
+                "wallet_gql.ledger.decide:replay",
+                "wrong = lambda first, item: right(replace(first, fingerprint=item.request.fingerprint), item)",
+            ),
+        ),
+        POSTING_TESTS,
     ),
     Mutant(
         "replay moves credits again",
-        ((POSTING, "    if first is not None:\n", "    if first is not None and first.outcome is None:\n"),),
-        (*LEDGER_TESTS, *OPERATIONS_TESTS),
+        (
+            Change(
+                "wallet_gql.ledger.decide:decide",
+                """
+def wrong(batch, item):
+    first = batch.answered.get(item.key_name)
+    if first is not None and first.outcome is not None:
+        del batch.answered[item.key_name]
+    return right(batch, item)
+""",
+            ),
+        ),
+        POSTING_TESTS,
     ),
     Mutant(
         "a fingerprint says that a new field was left out",
-        ((MODEL, "{amount_minor} {texts}", "{amount_minor} {texts}-"),),
+        (
+            Change(
+                "wallet_gql.domain.postings:fingerprint",
+                'wrong = lambda *arguments: sha256(right(*arguments) + b"-").digest()[:16]',
+            ),
+        ),
         RELEASED_TESTS,
     ),
     Mutant(
         "ids and cursors are written another way, and read so",
         (
-            (IDS, "urlsafe_b64encode(text.encode())", "urlsafe_b64encode(text[::-1].encode())"),
-            (IDS, '.decode("ascii")\n', '.decode("ascii")[::-1]\n'),
+            Change("wallet_gql.graphql.ids:urlsafe_b64encode", "wrong = lambda plain: right(plain[::-1])"),
+            Change("wallet_gql.graphql.ids:urlsafe_b64decode", "wrong = lambda text: right(text)[::-1]"),
         ),
         RELEASED_TESTS,
     ),
     Mutant(
         "the clock runs backwards",
-        (
-            (
-                POSTING,
-                "max(batch.now, user.executed_at or batch.now)",
-                "batch.now",
-            ),
-        ),
+        (Change("wallet_gql.ledger.decide:time_of", "wrong = lambda now, user: now"),),
         LEDGER_TESTS,
     ),
     Mutant(
         "doubt of a COMMIT forgotten while parked",
-        ((GROUP_COMMIT, "if self.is_in_doubt and isinstance(result, BaseException):", "if False:"),),
+        (
+            Change(
+                "wallet_gql.operations.group_commit:_Item.answer",
+                """
+def wrong(self, result):
+    self.is_in_doubt = False
+    right(self, result)
+""",
+            ),
+        ),
         GROUP_COMMIT_TESTS,
     ),
     Mutant(
         "doubt of a COMMIT never told to its requests",
-        ((UNIT_OF_WORK, "                    on_doubt()\n", ""),),
+        (
+            Change(
+                "wallet_gql.operations.group_commit:retrying",
+                """
+def wrong(work, *, deadline_seconds, on_doubt):
+    return right(work, deadline_seconds=deadline_seconds)
+""",
+            ),
+        ),
         GROUP_COMMIT_TESTS,
     ),
     Mutant(
         "batch split on a fault of the server",
-        ((GROUP_COMMIT, "len(batch) == 1 or verdict(error) is not Verdict.DATA", "len(batch) == 1"),),
+        (Change("wallet_gql.operations.group_commit:verdict", "wrong = lambda error: Verdict.DATA"),),
         GROUP_COMMIT_TESTS,
     ),
     Mutant(
         "free wallets wait behind locked ones",
         (
-            (
-                GROUP_COMMIT,
-                "                    self._unpark(wallet)\n        self._is_looking",
-                "                    str(wallet)\n        self._is_looking",
+            Change(
+                "wallet_gql.operations.group_commit:find_free",
+                """
+async def wrong(*_, **__):
+    return set()
+""",
             ),
         ),
         GROUP_COMMIT_TESTS,
     ),
     Mutant(
         "a locked wallet never stands in line",
-        ((GROUP_COMMIT, "            self._start(self._stand_in_line())\n", ""),),
+        (
+            Change(
+                "wallet_gql.operations.group_commit:GroupCommit._stand_in_line",
+                """
+async def wrong(self):
+    pass
+""",
+            ),
+        ),
         GROUP_COMMIT_TESTS,
     ),
     Mutant(
         "a wallet parked just after others never stands in line",
         (
-            (
-                GROUP_COMMIT,
-                "        if not self._is_standing:\n",
-                "        if not (self._is_standing or self._is_looking):\n",
+            Change(
+                "wallet_gql.operations.group_commit:GroupCommit._park",
+                """
+def wrong(self, item):
+    is_standing, self._is_standing = self._is_standing, self._is_standing or self._is_looking
+    was_looking = self._is_looking
+    right(self, item)
+    if was_looking:
+        self._is_standing = is_standing
+""",
             ),
         ),
         GROUP_COMMIT_TESTS,
     ),
     Mutant(
         "what cannot be in time is let in",
-        ((GROUP_COMMIT, "if too_late > 0:", "if too_late > 1000:"),),
+        (Change("wallet_gql.operations.group_commit:_Lane.seconds_until_posted", "wrong = lambda self, now: 0.0"),),
         GROUP_COMMIT_TESTS,
     ),
     Mutant(
         "outcome of a key told without the lock",
-        ((OUTCOMES, _OUTCOMES_LOCK_LINE, _OUTCOMES_UNLOCKED),),
+        (
+            Change(
+                "wallet_gql.ledger.outcomes:lock_wallets",
+                _READ_UNLOCKED + "wrong = read",
+            ),
+            Change(
+                "wallet_gql.ledger.outcomes:lock_free_wallets",
+                _READ_UNLOCKED
+                + """
+async def wrong(connection, names):
+    return await read(connection, names), set()
+""",
+            ),
+        ),
         ("tests/operations/test_outcomes.py",),
     ),
     Mutant(
         "data error told to the whole batch of reads",
-        ((READ_BATCHES, "if len(keys) == 1 or verdict(error) is not Verdict.DATA:", "if True:"),),
+        (Change("wallet_gql.operations.read_batches:verdict", "wrong = lambda error: Verdict.FAULT"),),
         ("tests/operations/test_read_batches.py",),
     ),
     Mutant(
         "the ledger opens without its armour",
-        ((OPENING, "            await check_armour(connection)\n", ""),),
+        (
+            Change(
+                "wallet_gql.operations.opening:check_armour",
+                """
+async def wrong(connection):
+    pass
+""",
+            ),
+        ),
         ("tests/ledger/test_armour.py",),
     ),
     Mutant(
         "a disabled law passes for an enabled one",
-        ((ARMOUR, "replication roles only' ELSE 'disabled' END", "replication roles only' ELSE 'enabled always' END"),),
+        (
+            Change(
+                "wallet_gql.ledger.armour:_OBJECTS",
+                "wrong = right.replace(\"ELSE 'disabled'\", \"ELSE 'enabled always'\")",
+            ),
+        ),
         ("tests/ledger/test_armour.py",),
     ),
     Mutant(
         "a false refusal passes",
-        ((VERIFY, "until IS NULL OR until < at - interval '1 hour'\n                OR", "until IS NULL OR"),),
+        (
+            Change(
+                "wallet_gql.ledger.verify:_CHECKS",
+                r"""
+import re
+late = r" OR until < at - interval '1 hour'(?=\s+OR)"
+wrong = right | {"refusal": re.sub(late, "", right["refusal"])}
+""",
+            ),
+        ),
         ("tests/ledger/test_verify_refusals.py",),
     ),
     Mutant(
         "the stripe's clock binds its owners",
         (
-            (
-                POSTING,
-                "max(batch.now, user.executed_at or batch.now)",
-                "max(batch.now, user.executed_at or batch.now, treasury.executed_at or batch.now)",
+            Change(
+                "wallet_gql.ledger.decide:_post",
+                """
+def wrong(batch, item, *arguments):
+    times = [each.executed_at for each in (item.user, item.treasury) if each.executed_at is not None]
+    item.user.executed_at = max(times, default=None)
+    return right(batch, item, *arguments)
+""",
             ),
         ),
         LEDGER_TESTS,
     ),
     Mutant(
         "a clock that jumped ahead is followed",
-        ((POSTING, "batch.now + HEAD_AHEAD_MAX:", "batch.now + 1000 * HEAD_AHEAD_MAX:"),),
+        (Change("wallet_gql.ledger.decide:is_ahead", "wrong = lambda now, account: False"),),
         LEDGER_TESTS,
     ),
     Mutant(
         "the end of a stripe is kept as its owner's refusal",
         (
-            (
-                POSTING,
-                "    if balance_minor > BALANCE_MINOR_MAX:\n",
-                "    if max(balance_minor * 90, abs(treasury.balance_minor - amount_minor)) > TREASURY_MINOR_MAX:\n",
+            Change(
+                "wallet_gql.ledger.decide:judge",
+                """
+def wrong(batch, item):
+    code = right(batch, item)
+    if is_exhausted(item.treasury.balance_minor - item.amount_minor):
+        return OutcomeCode.BALANCE_LIMIT_EXCEEDED
+    return code
+""",
             ),
         ),
         LEDGER_TESTS,
     ),
     Mutant(
         "a look-up that is no fence",
-        ((LOOKUPS, "{alias}.{column} BETWEEN {value} AND {value}", "{alias}.{column} = {value}"),),
+        (
+            Change(
+                "wallet_gql.ledger.lookups:all_rows",
+                r"""
+import re
+wrong = lambda *arguments, **key: re.sub(r"BETWEEN (\S+) AND \1", r"= \1", right(*arguments, **key))
+""",
+            ),
+        ),
         LEDGER_TESTS,
     ),
     Mutant(
         "a law's look-up that is no fence",
         (
-            (
-                LAWS,
-                "w.id BETWEEN a.wallet_id AND a.wallet_id\n            ORDER BY w.id LIMIT 1)",
-                "w.id = a.wallet_id LIMIT 1)",
+            Change(
+                f"{LAWS}:ACCOUNT_LAW",
+                r"""
+import re
+wrong = re.sub(r"BETWEEN (\S+) AND \1\s+ORDER BY w.id", r"= \1", right)
+""",
             ),
         ),
         LEDGER_TESTS,
     ),
-    Mutant("sessions that sort", ((ENGINE, '"enable_sort": "off"', '"enable_sort": "on"'),), LEDGER_TESTS),
+    Mutant(
+        "sessions that sort",
+        (
+            Change(
+                "wallet_gql.db.engine:_session_settings",
+                'wrong = lambda settings: right(settings) | {"enable_sort": "on"}',
+            ),
+        ),
+        LEDGER_TESTS,
+    ),
     Mutant(
         "a transaction of any shape",
-        ((LAWS, "        OR NOT judged.has_shape\n", ""),),
+        (Change(f"{LAWS}:ENTRY_LAW", r'wrong = right.replace("OR NOT judged.has_shape", "")'),),
         LEDGER_TESTS,
     ),
 )

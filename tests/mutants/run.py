@@ -1,7 +1,7 @@
 """Tests the tests: plants one mistake at a time in a copy of the project, and says which test caught it.
 
 `make mutants`, or `python tests/mutants/run.py [name…]`. A mutant that no test catches fails the run; so does one whose
-place in the code is gone, and one with which no test can run. A check that never failed proves nothing.
+place in the code is gone, for then no test can run. A check that never failed proves nothing.
 """
 
 import os
@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from textwrap import indent
 from typing import Final
 
 from planted import MUTANTS, Mutant
@@ -30,14 +31,22 @@ TIMEOUT_SECONDS: Final = 600
 
 
 def plant(mutant: Mutant, copy: Path) -> None:
-    """Change the copy as the mutant says; each place must be there, exactly once."""
-    for file, old, new in mutant.changes:
-        path = copy / file
-        text = path.read_text()
-        if text.count(old) != 1:
-            raise SystemExit(f"Mutant {mutant.name!r}: {file} has {text.count(old)} places {old!r}, not one.")
-        path.write_text(text.replace(old, new))
-    if any(file.startswith("alembic/") for file, *_ in mutant.changes):
+    """Let the copy's names mean what the mutant says: at the end of their modules, before anybody takes them."""
+    for target, wrong in mutant.changes:
+        module, name = target.split(":")
+        path = copy / (module if module.endswith(".py") else module.replace(".", "/") + ".py")
+        owner, _, member = name.rpartition(".")
+        right = f"vars({owner})[{member!r}]" if owner else name
+        path.write_text(f"""{path.read_text()}
+
+def _planted():
+    right = {right}
+{indent(wrong.strip(), "    ")}
+    assert wrong != right
+    return wrong
+{name} = _planted()
+""")
+    if any(target.startswith("alembic/") for target, _ in mutant.changes):
         # Else the armour, which knows every law by heart, would catch it before any test of what the law says.
         subprocess.run([sys.executable, "tests/renew_armour.py"], cwd=copy, env=environment_of(copy), check=True)
 
