@@ -1,19 +1,11 @@
 """Assets: finding them, listing them, adding one. An asset is never changed: its scale is part of every amount."""
 
-from typing import Final
-
 from wallet_gql.db.engine import connect
 from wallet_gql.domain.assets import Asset
 from wallet_gql.domain.errors import BadUserInput
 from wallet_gql.domain.text import is_asset_code
+from wallet_gql.ledger import openings
 from wallet_gql.operations.opening import Ledger
-
-# Looked for first: a conflict alone would use up an id, and there are 32,767.
-_ADD: Final = """
-INSERT INTO asset (code, name, scale)
-SELECT $1, $2, $3 WHERE NOT EXISTS (SELECT FROM asset WHERE code = $1)
-    ON CONFLICT (code) DO NOTHING
-"""
 
 
 async def find_asset(ledger: Ledger, code: str) -> Asset | None:
@@ -46,7 +38,7 @@ async def add_asset(ledger: Ledger, code: str, name: str, scale: int) -> Asset:
     if not 0 <= scale <= 9:
         raise BadUserInput("scale", f"{scale} is out of range", "use 0 to 9 fraction digits")
     async with connect(ledger.engine) as connection:
-        await connection.execute(_ADD, code, name, scale)
+        await openings.add_asset(connection, code, name, scale)
     await list_assets(ledger)
     asset = ledger.assets[code]
     if (asset.name, asset.scale) != (name, scale):

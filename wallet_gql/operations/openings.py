@@ -18,11 +18,11 @@ from math import inf
 from typing import Final, NamedTuple
 
 import asyncpg
-from asyncpg import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from wallet_gql.domain.errors import OutcomeUnknown, Overloaded, Unavailable
-from wallet_gql.domain.wallets import OwnerName, Wallet, WalletKind
+from wallet_gql.domain.wallets import OwnerName, Wallet
+from wallet_gql.ledger.openings import open_wallet
 from wallet_gql.operations.unit_of_work import retrying, unit_of_work
 
 CONNECTIONS_MAX: Final = 4
@@ -33,15 +33,6 @@ SLICE_SECONDS: Final = 0.1
 
 ATTEMPT_SECONDS: Final = 2 * SLICE_SECONDS
 """An attempt that has less time left is not begun: a connection given up at a deadline costs the pool others, too."""
-
-_OPEN: Final = """
-INSERT INTO wallet (shard, kind, owner_id) VALUES ($1, $2, $3)
-ON CONFLICT (shard, kind, owner_id) DO NOTHING
-RETURNING shard, id, owner_id, opened_at
-"""
-
-# A statement of its own: the row that stood in the way may be newer than the snapshot of the insert.
-_FIND: Final = "SELECT shard, id, owner_id, opened_at FROM wallet WHERE (shard, kind, owner_id) = ($1, $2, $3)"
 
 
 class Opened(NamedTuple):
@@ -147,7 +138,7 @@ class Openings:
                         raise Unavailable("The deadline was too near to ask the database.")
                     async with unit_of_work(self._engine, deadline=opening.deadline) as connection:
                         await connection.execute(f"SET LOCAL lock_timeout = {round(SLICE_SECONDS * 1000)}")
-                        opened = await _insert_or_find(connection, owner)
+                        opened = Opened(*await open_wallet(connection, owner))
                         opening.is_committing = True
                     return opened
             except asyncpg.LockNotAvailableError:
@@ -156,11 +147,3 @@ class Openings:
                 opening.is_committing = False
 
         return await retrying(work, deadline_seconds=opening.deadline - loop.time(), on_doubt=opening.doubt)
-
-
-async def _insert_or_find(connection: Connection, owner: OwnerName) -> Opened:
-    name = owner.shard, WalletKind.USER, owner.owner_id
-    row = await connection.fetchrow(_OPEN, *name)
-    if row is not None:
-        return Opened(Wallet(*row), already_open=False)
-    return Opened(Wallet(*await connection.fetchrow(_FIND, *name)), already_open=True)

@@ -1,0 +1,40 @@
+"""What no posting makes: wallets and assets, each looked for or met before it takes a number of its identity."""
+
+from typing import Final
+
+from asyncpg import Connection
+
+from wallet_gql.domain.wallets import OwnerName, Wallet
+
+_OPEN: Final = """
+INSERT INTO wallet (shard, kind, owner_id) VALUES ($1, $2, $3)
+    ON CONFLICT (shard, kind, owner_id) DO NOTHING
+RETURNING shard, id, owner_id, opened_at
+"""
+
+# A statement of its own: the row that stood in the way may be newer than the snapshot of the insert.
+_FIND: Final = "SELECT shard, id, owner_id, opened_at FROM wallet WHERE (shard, kind, owner_id) = ($1, $2, $3)"
+
+# Looked for first: a conflict alone would use up an id, and there are 32,767.
+_ADD_ASSET: Final = """
+INSERT INTO asset (code, name, scale)
+SELECT $1, $2, $3 WHERE NOT EXISTS (SELECT FROM asset WHERE code = $1)
+    ON CONFLICT (code) DO NOTHING
+"""
+
+
+async def open_wallet(connection: Connection, owner: OwnerName) -> tuple[Wallet, bool]:
+    """Open an owner's wallet, or find the one there is; returns it, and whether it was open before.
+
+    It waits for another session's uncommitted insert of the same wallet. One statement, two where it was open.
+    """
+    name = owner.wallet()
+    row = await connection.fetchrow(_OPEN, *name)
+    if row is not None:
+        return Wallet(*row), False
+    return Wallet(*await connection.fetchrow(_FIND, *name)), True
+
+
+async def add_asset(connection: Connection, code: str, name: str, scale: int) -> None:
+    """Add an asset, unless its code is taken. One statement."""
+    await connection.execute(_ADD_ASSET, code, name, scale)
