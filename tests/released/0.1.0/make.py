@@ -25,16 +25,16 @@ from uuid import UUID
 import httpx
 from pydantic import SecretStr
 from starlette.types import Receive, Scope, Send
-from wallet_gql.db.binaries import installed_binaries
-from wallet_gql.db.embedded import start
-from wallet_gql.graphql.http import GraphQLEndpoint
-from wallet_gql.graphql.schema import export_schema
 
 from wallet_gql.db import migrations
+from wallet_gql.db.binaries import installed_binaries
+from wallet_gql.db.embedded import start
 from wallet_gql.domain.model import TransactionType, fingerprint
 from wallet_gql.domain.money import parse_decimal, to_minor
 from wallet_gql.domain.shards import shard_of
 from wallet_gql.graphql import ids
+from wallet_gql.graphql.http import GraphQLEndpoint
+from wallet_gql.graphql.schema import export_schema
 from wallet_gql.operations.assets import add_asset
 from wallet_gql.operations.opening import Ledger, open_ledger
 from wallet_gql.operations.proof import prove
