@@ -148,8 +148,11 @@ def serve(
         if is_embedded:
             _migrate(settings)
         _look(settings, demo_data=demo_data)
-        _announce(settings, listener.getsockname()[1], is_embedded=is_embedded, is_demo=demo_data)
-        run(settings, listener)
+
+        def announce() -> None:
+            _announce(settings, listener.getsockname()[1], is_embedded=is_embedded, is_demo=demo_data)
+
+        run(settings, listener, announce)
 
 
 def _look(settings: Settings, *, demo_data: bool) -> None:

@@ -1,8 +1,11 @@
 """The server: its listener, uvicorn, and the supervisor of several workers, which replaces whoever ends."""
 
 import os
+import signal
 import socket
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import structlog
@@ -17,6 +20,8 @@ from wallet_gql.settings import Settings
 
 UNFIT_PAUSE_SECONDS: Final = 10
 """How long a worker is not replaced that found the database unfit: its successor would find the same."""
+
+_STOPS: Final = (signal.SIGINT, signal.SIGTERM)
 
 _log = structlog.get_logger()
 
@@ -52,8 +57,50 @@ def _client_limits(settings: Settings) -> ClientLimits:
     )
 
 
-def run(settings: Settings, listener: socket.socket) -> None:
+@contextmanager
+def _stop_kept() -> Iterator[list[int]]:
+    """Note SIGINT and SIGTERM until the block ends, and let them do then what they do.
+
+    Until uvicorn listens to them they would raise an exception wherever the interpreter is, and one that is raised in a
+    destructor is ignored: the server would start and never stop.
+    """
+    noted: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: noted.append(number)) for number in _STOPS}
+    try:
+        yield noted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if noted:
+            signal.raise_signal(noted[0])
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: Config, noted: list[int]) -> None:
+        super().__init__(config)
+        self._noted = noted
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Listen to signals, beginning with those that came too early."""
+        with super().capture_signals():
+            _repeat(self._noted)
+            yield
+
+
+def _repeat(noted: list[int]) -> None:
+    while noted:
+        signal.raise_signal(noted.pop())
+
+
+def run(settings: Settings, listener: socket.socket, announce: Callable[[], None]) -> None:
     """Serve until told to stop: in this process, or in several workers under a supervisor."""
+    with _stop_kept() as noted:
+        announce()
+        _run(settings, listener, noted)
+
+
+def _run(settings: Settings, listener: socket.socket, noted: list[int]) -> None:
     config: dict[str, Any] = {
         "access_log": False,
         "log_config": None,
@@ -67,14 +114,16 @@ def run(settings: Settings, listener: socket.socket) -> None:
         "timeout_worker_healthcheck": 10,
     }
     if settings.workers == 1:
-        uvicorn.Server(uvicorn.Config(create_app(settings), **config)).run(sockets=[listener])
+        _Server(Config(create_app(settings), **config), noted).run(sockets=[listener])
         return
     # Workers are processes of their own: they read the settings from the environment again.
     assert settings.database_url is not None
     os.environ["DATABASE_URL"] = settings.database_url.get_secret_value()
     os.environ["WALLET_HOST"] = settings.host
-    workers = uvicorn.Config("wallet_gql.app:create_worker_app", factory=True, workers=settings.workers, **config)
-    Workers(workers, [listener]).run()
+    config |= {"factory": True, "workers": settings.workers}
+    workers = Workers(Config("wallet_gql.app:create_worker_app", **config), [listener])
+    _repeat(noted)
+    workers.run()
 
 
 class Workers(Multiprocess):
