@@ -103,6 +103,12 @@ def test_empty_address_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
         settings.server_url()
 
 
+def test_empty_folder_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WALLET_DATA_DIR", "")
+
+    assert Settings(_env_file=None).data_dir is None
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -81,6 +81,12 @@ class Settings(BaseSettings):
         # The environment has texts only, and a Literal is compared, not converted.
         return int(value) if isinstance(value, str) and value.isdecimal() else value
 
+    @field_validator("data_dir", mode="before")
+    @classmethod
+    def _read_folder(cls, value: object) -> object:
+        # An empty path would be the folder that the command is run in.
+        return value or None
+
     @field_validator("database_url", "migration_database_url", mode="after")
     @classmethod
     def _check_url(cls, value: SecretStr | None) -> SecretStr | None:
