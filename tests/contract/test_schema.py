@@ -28,6 +28,7 @@ from wallet_gql.endpoint.schema import executable_schema, export_schema
 
 SCHEMA_FILE: Final = Path(__file__).parents[2] / "schema.graphql"
 API_FILE: Final = SCHEMA_FILE.with_name("docs") / "api.md"
+ENDPOINT: Final = SCHEMA_FILE.with_name("wallet_gql") / "endpoint"
 
 # The contract's core. What is here stays; the schema has more as it grows, but never less.
 CORE: Final = """
@@ -363,3 +364,10 @@ def test_refusals_stand_in_one_table_of_the_docs() -> None:
         if isinstance(each, GraphQLObjectType) and error in each.interfaces and each.name != "KeptRefusal"
     }
     assert named == refusals
+
+
+def test_faults_stand_in_one_table_of_the_docs() -> None:
+    rows = re.findall(r"^\| `([A-Z_]+)` \| (no|perhaps) \| [^|]+ \|$", API_FILE.read_text(), re.MULTILINE)
+    made = set(re.findall(r'"([A-Z_]{6,})"', "".join(map(Path.read_text, ENDPOINT.glob("*.py")))))
+    assert dict(rows).keys() == made
+    assert [code for code, posted in rows if posted == "perhaps"] == ["OUTCOME_UNKNOWN", "INTERNAL"]

@@ -37,7 +37,6 @@ def test_no_answer_is_as_the_table_says() -> None:
         assert units.is_away(NotConnected({"host": error}))
 
 
-@pytest.mark.skipif(not hasattr(units, "verdict"), reason="errors are not sorted by SQLSTATE yet")
 @pytest.mark.parametrize(("state", "is_on_connecting", "told"), CASES)
 async def test_caller_is_told_what_the_table_says(
     ledger: Ledger, state: str, is_on_connecting: bool, told: str

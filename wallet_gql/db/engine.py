@@ -78,7 +78,6 @@ def create_engine(settings: Settings, url: URL | None = None, *, may_be_standby:
     )
 
     async def make() -> Connection:
-        _refuse_if_closed(signs)
         connection = await connect()
         signs.made.add(connection)
         if signs.is_closed:

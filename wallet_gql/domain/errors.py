@@ -1,11 +1,6 @@
-"""Faults: why a request got no outcome. A refusal of the business is no fault, it is an outcome (see `model`).
+"""Faults: why a request got no outcome. A refusal of the business is no fault, it is an outcome (see `postings`).
 
-| fault | did this attempt post? | what the caller does |
-| --- | --- | --- |
-| BadUserInput | no | fix the request |
-| Overloaded | no | try again after a pause |
-| Unavailable | no | try again |
-| OutcomeUnknown | perhaps | ask again with the same idempotency key |
+What a caller does about each: the table of errors in docs/api.md.
 """
 
 

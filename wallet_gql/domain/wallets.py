@@ -29,8 +29,9 @@ class OwnerName(NamedTuple):
     shard: int
     owner_id: str
 
-    def wallet(self) -> WalletName:
-        """Return it among all wallets."""
+    @property
+    def wallet_name(self) -> WalletName:
+        """What names it among all wallets, the system's too."""
         return WalletName(self.shard, WalletKind.USER, self.owner_id)
 
 

@@ -1,14 +1,4 @@
-"""Faults as top-level errors: a fixed table of codes, and nothing of the server's insides.
-
-| code | did this attempt post? | the client's remedy |
-| --- | --- | --- |
-| BAD_USER_INPUT | no | fix the request |
-| PERSISTED_QUERY_NOT_SUPPORTED | no | again, with the document: clients do so by themselves |
-| OVERLOADED | no | again after a pause, same key |
-| UNAVAILABLE | no | again, same key |
-| OUTCOME_UNKNOWN | perhaps | again with the same key: it answers what happened |
-| INTERNAL | perhaps | again with the same key; tell the operator the request id |
-"""
+"""Faults as top-level errors: the codes of the table in docs/api.md, and nothing of the server's insides."""
 
 import re
 from collections.abc import Sequence

@@ -24,9 +24,10 @@ def unnest(row: type[tuple[Any, ...]], alias: str, *, first: int = 1, numbered: 
     `numbered` adds their number, from 1 on, as the column `n`.
     """
     types = [_sql_type(hint) for hint in get_type_hints(row, include_extras=True).values()]
-    arrays = ", ".join(f"${n}::{type_}[]" for n, type_ in enumerate(types, start=first))
-    names = ", ".join((*_names(row), *(("n",) if numbered else ())))
-    return f"unnest({arrays}){' WITH ORDINALITY' if numbered else ''} AS {alias}({names})"
+    parameters = ", ".join(f"${n}::{type_}[]" for n, type_ in enumerate(types, start=first))
+    if numbered:
+        return f"unnest({parameters}) WITH ORDINALITY AS {alias}({names(row)}, n)"
+    return f"unnest({parameters}) AS {alias}({names(row)})"
 
 
 def arrays(row: type[tuple[Any, ...]], rows: Collection[tuple[Any, ...]]) -> Sequence[tuple[Any, ...]]:
@@ -40,9 +41,9 @@ def select(row: type[tuple[Any, ...]], **expressions: str) -> str:
     return ", ".join(f"{expression} AS {name}" for name, expression in expressions.items())
 
 
-def names(row: type[tuple[Any, ...]], alias: str = "") -> str:
-    """Return the columns' names as a list, of a table's alias if there is one."""
-    return ", ".join(f"{alias}.{name}" if alias else name for name in _names(row))
+def names(row: type[tuple[Any, ...]]) -> str:
+    """Return the columns' names as a list."""
+    return ", ".join(_names(row))
 
 
 def _names(row: type[tuple[Any, ...]]) -> tuple[str, ...]:

@@ -122,10 +122,9 @@ def decide(batch: Batch, item: Item) -> Outcome | Unavailable:
     code = judge(batch, item)
     if isinstance(code, Unavailable):
         return code
-    fingerprint = item.request.fingerprint
-    post_or_refuse = _post if code is OutcomeCode.POSTED else _refuse
-    outcome = post_or_refuse(batch, item, fingerprint, code)
-    batch.answered[item.key_name] = Answered(fingerprint, item.request.transaction_id, outcome)
+    asked = item.request.fingerprint
+    outcome = _post(batch, item, asked) if code is OutcomeCode.POSTED else _refuse(batch, item, asked, code)
+    batch.answered[item.key_name] = Answered(asked, item.request.transaction_id, outcome)
     return outcome
 
 
@@ -199,7 +198,7 @@ def _refuse(batch: Batch, item: Item, fingerprint: bytes, code: OutcomeCode) -> 
     return Refused(code, user.balance_minor, request.amount_minor, user.position(), already_processed=False)
 
 
-def _post(batch: Batch, item: Item, fingerprint: bytes, _code: OutcomeCode) -> Posted:
+def _post(batch: Batch, item: Item, fingerprint: bytes) -> Posted:
     """Append a transaction with its two legs to the rows to insert, and move the heads."""
     request, user, treasury = item.request, item.user, item.treasury
     executed_at = time_of(batch.now, user)

@@ -28,7 +28,7 @@ async def open_wallet(connection: Connection, owner: OwnerName) -> tuple[Wallet,
 
     It waits for another session's uncommitted insert of the same wallet. One statement, two where it was open.
     """
-    name = owner.wallet()
+    name = owner.wallet_name
     row = await connection.fetchrow(_OPEN, *name)
     if row is not None:
         return Wallet(*row), False

@@ -75,7 +75,7 @@ async def read_outcomes(
     Must run inside a transaction, and the locks stand until it ends. Without `wait`, keys of a wallet that somebody
     else has locked are `WalletBusy`. Two statements, up to two more where something was posted or refused.
     """
-    names = [owner.wallet() for owner, _ in keys]
+    names = [owner.wallet_name for owner, _ in keys]
     wallets, busy = (await lock_wallets(connection, names), ()) if wait else await lock_free_wallets(connection, names)
     outcomes: list[KeyOutcome | WalletBusy | None] = [WalletBusy() if name in busy else None for name in names]
     places = [place for place, name in enumerate(names) if name in wallets]

@@ -99,7 +99,7 @@ async def _lock(
 ) -> list[Item | WalletMissing | WalletBusy]:
     """Lock every wallet concerned, and join each request with the accounts it moves credits between."""
     stripes = {request.shard: WalletName(request.shard, WalletKind.TREASURY, str(slot)) for request in requests}
-    owners = [OwnerName(request.shard, request.owner_id).wallet() for request in requests]
+    owners = [OwnerName(request.shard, request.owner_id).wallet_name for request in requests]
     names = {*owners, *stripes.values()}
     wallets, busy = (
         (await lock_wallets(connection, names), set[WalletName]())

@@ -31,7 +31,7 @@ async def find_free(engine: AsyncEngine, wallets: Collection[OwnerName], *, dead
     """
     if not wallets:
         return set()
-    names = [owner.wallet() for owner in wallets]
+    names = [owner.wallet_name for owner in wallets]
     try:
         async with asyncio.timeout(deadline_seconds), lend(engine) as connection:
             transaction = await begin(engine, connection)
