@@ -12,6 +12,8 @@ SERVE: Final = """
 import signal, sys
 from wallet_gql import cli
 
+# Whoever runs the tests in the background of a shell ignores it, and so would this process.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 number, announce = signal.Signals[sys.argv.pop()], cli._announce
 
 class Dying:
