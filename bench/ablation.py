@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 from wallet_gql import logs
 from wallet_gql.app import Opening, RequestGate
 from wallet_gql.domain.errors import Unavailable
-from wallet_gql.domain.postings import Outcome, PostingRequest
+from wallet_gql.domain.postings import Outcome, Request
 from wallet_gql.endpoint.http import GraphQLEndpoint
 from wallet_gql.hosts import takes_host
 from wallet_gql.ledger.posting import WalletBusy, post_batch
@@ -26,7 +26,7 @@ from wallet_gql.settings import Settings
 def posting_alone(ledger: Ledger) -> Post:
     """Return a `post` that gives every request a unit of work of its own, by the ledger's own statements."""
 
-    async def post(request: PostingRequest, _deadline: float | None = None) -> Outcome:
+    async def post(request: Request, _deadline: float | None = None) -> Outcome:
         async def work() -> Outcome:
             async with unit_of_work(ledger.engine) as connection:
                 (outcome,) = await post_batch(connection, [request], ledger.slot)

@@ -28,7 +28,7 @@ from wallet_gql.domain.wallets import WalletKind
 from wallet_gql.embedded.launcher import EmbeddedPostgres, start
 from wallet_gql.ledger.posting import post_batch
 from wallet_gql.ledger.reads import read_assets
-from wallet_gql.ledger.treasury import open_stripes
+from wallet_gql.ledger.treasury import open_stripes, treasuries
 from wallet_gql.operations.proof import Proof, prove
 from wallet_gql.operations.unit_of_work import unit_of_work
 from wallet_gql.settings import Settings
@@ -226,7 +226,7 @@ async def _fill(settings: Settings, plans: Sequence[Plan]) -> None:
     try:
         async with connect(engine) as connection:
             asset = next(asset for asset in await read_assets(connection) if asset.code == "GOLD")
-            await open_stripes(connection, _SLOT, range(settings.shard_count))
+            await open_stripes(connection, treasuries(_SLOT, settings.shard_count))
             for plan in plans:
                 await _open_wallets(connection, plan.owners, settings.shard_count)
         async with asyncio.TaskGroup() as tasks:

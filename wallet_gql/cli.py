@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 import orjson
 import typer
@@ -19,6 +19,7 @@ from rich.progress import Progress
 
 from wallet_gql import logs
 from wallet_gql.db import migrations
+from wallet_gql.domain.assets import TransferPolicy
 from wallet_gql.domain.errors import Fault
 from wallet_gql.embedded.launcher import (
     EmbeddedError,
@@ -262,6 +263,21 @@ def add_asset(
 
     with _database() as settings:
         _in_ledger(settings, add)
+
+
+@app.command("set-asset")
+def set_asset(
+    code: Annotated[str, typer.Argument(help="The asset's code.")],
+    transfers: Annotated[Literal["ALL", "NONE"], typer.Option(help="Whether owners may transfer it to each other.")],
+) -> None:
+    """Set what may change of an asset: it holds from the next posting on, and what was posted stays."""
+
+    async def set_(ledger: Ledger) -> None:
+        await assets.set_asset(ledger, code, TransferPolicy[transfers])
+        typer.echo(f"Asset {code}: transfers {transfers}.")
+
+    with _database() as settings:
+        _in_ledger(settings, set_)
 
 
 @app.command()

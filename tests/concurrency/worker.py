@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from decimal import Decimal
 from uuid import UUID
 
+from batches import on_balance
 from factories import POSTINGS
 
 from wallet_gql.domain.postings import Posted, Refused
@@ -67,7 +68,7 @@ async def send(ledger: Ledger, verb: str, request: PostingInput) -> Answer:
             transaction = outcome.transaction
             amount_minor, ending, transaction_id = transaction.amount_minor, "posted", str(transaction.id)
         case Refused():
-            amount_minor, ending, transaction_id = 0, f"refused on {outcome.balance_before_minor}", ""
+            amount_minor, ending, transaction_id = 0, f"refused on {on_balance(outcome).balance_before_minor}", ""
         case _:
             raise AssertionError(outcome)
     key = str(request.idempotency_key)

@@ -257,7 +257,7 @@ def test_default_asset_is_gold_everywhere() -> None:
         if part.endswith("(asset)") or (part == "asset" and isinstance(type_, GraphQLInputObjectType))
     }
 
-    assert len(defaults) == 7
+    assert len(defaults) == 8
     assert set(defaults.values()) == {("String!", '"GOLD"')}
 
 

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wallet_gql.domain.assets import Asset
-from wallet_gql.domain.postings import OutcomeCode, PostingRequest, TransactionType, fingerprint
+from wallet_gql.domain.postings import PostingRequest, RequestKind, TransactionType, fingerprint
+from wallet_gql.domain.refusals import OutcomeCode
 from wallet_gql.domain.wallets import WalletKind
 
 GOLD = Asset(1, "GOLD", "Gold Coins", 0)
@@ -122,19 +123,30 @@ def test_each_request_gets_a_transaction_id_that_sorts_by_time() -> None:
     assert {id_.version for id_ in ids} == {7}
 
 
-def test_only_a_spend_lowers_the_owner_s_balance() -> None:
+def test_what_an_owner_gives_lowers_the_owner_s_balance() -> None:
     assert {type_: type_.sign for type_ in TransactionType} == {
         TransactionType.TOP_UP: 1,
         TransactionType.BONUS: 1,
         TransactionType.SPEND: -1,
+        TransactionType.TRANSFER_OUT: -1,
+        TransactionType.TRANSFER_IN: 1,
     }
 
 
 def test_numbers_that_are_stored_never_change() -> None:
-    assert {kind.name: int(kind) for kind in WalletKind} == {"USER": 1, "TREASURY": 2}
-    assert {type_.name: int(type_) for type_ in TransactionType} == {"TOP_UP": 1, "BONUS": 2, "SPEND": 3}
+    assert {kind.name: int(kind) for kind in WalletKind} == {"USER": 1, "TREASURY": 2, "CLEARING": 3}
+    assert {type_.name: int(type_) for type_ in TransactionType} == {
+        "TOP_UP": 1,
+        "BONUS": 2,
+        "SPEND": 3,
+        "TRANSFER_OUT": 4,
+        "TRANSFER_IN": 5,
+    }
+    assert {kind.name: int(kind) for kind in RequestKind} == {"TOP_UP": 1, "BONUS": 2, "SPEND": 3, "TRANSFER": 101}
     assert {code.name: int(code) for code in OutcomeCode} == {
         "POSTED": 1,
         "BALANCE_LIMIT_EXCEEDED": 2,
         "INSUFFICIENT_BALANCE": 3,
+        "TRANSFER_FORBIDDEN": 4,
+        "RECEIVER_REFUSED": 5,
     }

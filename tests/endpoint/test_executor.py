@@ -12,6 +12,7 @@ from graphql import ExecutionResult, GraphQLObjectType, OperationDefinitionNode,
 from graphql.execution import get_variable_values
 from graphql.execution.values import VariableValues
 
+from wallet_gql.domain import assets as domain
 from wallet_gql.endpoint.executor import LEAVES, StraightExecutor, is_coroutine, is_stream
 from wallet_gql.endpoint.schema import executable_schema
 from wallet_gql.graphql.assets import Asset
@@ -181,7 +182,7 @@ def test_every_attribute_that_is_a_leaf_is_read_at_once() -> None:
 
 async def test_a_leaf_that_fails_is_told_as_ever() -> None:
     """A value that its type cannot be: the field's error, with its path, and null as far as it must go."""
-    asset = Asset(id="x", code="GOLD", name="Gold", scale=2)  # type: ignore[arg-type] # an id is a str at heart
+    asset = Asset.of(domain.Asset(1, "GOLD", "Gold", 2))
     schema = executable_schema()
     parent = schema.type_map["Asset"]
     assert isinstance(parent, GraphQLObjectType)

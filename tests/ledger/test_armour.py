@@ -162,7 +162,13 @@ DAMAGE: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
             "ALTER TABLE asset DISABLE TRIGGER ALL",
             "ALTER TABLE asset ENABLE ALWAYS TRIGGER refuse_change",
         ),
-        [("constraint account.account_asset_id_fkey", "is FOREIGN KEY (asset_id) REFERENCES asset(id) DISABLED, but")],
+        [
+            (
+                f"constraint {table}.{table}_asset_id_fkey",
+                "is FOREIGN KEY (asset_id) REFERENCES asset(id) DISABLED, but",
+            )
+            for table in ("account", "asset_setting")
+        ],
     ),
     "a unique index that is dropped": (
         ("DROP INDEX entry_shard_transaction_id_account_id_key",),

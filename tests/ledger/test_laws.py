@@ -401,12 +401,22 @@ async def test_a_spend_between_two_owners_is_refused(owner: Owner) -> None:
         await insert(owner.connection, moved.altered(executed_at=at).of_transaction(executed_at=at))
 
 
+# What stands on the other side of an owner's leg.
+SIDES = {
+    TransactionType.TOP_UP: WalletKind.TREASURY,
+    TransactionType.BONUS: WalletKind.TREASURY,
+    TransactionType.SPEND: WalletKind.TREASURY,
+    TransactionType.TRANSFER_OUT: WalletKind.CLEARING,
+    TransactionType.TRANSFER_IN: WalletKind.CLEARING,
+}
+
+
 async def test_the_shapes_in_the_database_are_those_of_the_code(owner: Owner) -> None:
     rows = await owner.connection.fetch("SELECT type, wallet_kind, sign FROM transaction_shape")
     assert {tuple(row) for row in rows} == {
         (type_, kind, sign)
-        for type_ in TransactionType
-        for kind, sign in ((WalletKind.USER, type_.sign), (WalletKind.TREASURY, -type_.sign))
+        for type_, against in SIDES.items()
+        for kind, sign in ((WalletKind.USER, type_.sign), (against, -type_.sign))
     }
 
 
@@ -489,7 +499,7 @@ async def test_an_owner_s_account_is_refused(owner: Owner, values: str, sqlstate
         ("INSERT INTO asset (code, name, scale) VALUES ('X', '', 2)", CHECK_VIOLATION, "asset_name_check"),
         ("INSERT INTO asset (code, name, scale) VALUES ('X', 'X', 10)", CHECK_VIOLATION, "asset_scale_check"),
         ("INSERT INTO wallet (shard, kind, owner_id) VALUES (-1, 1, 'x')", CHECK_VIOLATION, "wallet_shard_check"),
-        ("INSERT INTO wallet (shard, kind, owner_id) VALUES (0, 3, 'x')", CHECK_VIOLATION, "wallet_kind_check"),
+        ("INSERT INTO wallet (shard, kind, owner_id) VALUES (0, 9, 'x')", CHECK_VIOLATION, "wallet_kind_check"),
         ("INSERT INTO wallet (shard, kind, owner_id) VALUES (0, 1, '')", CHECK_VIOLATION, "wallet_owner_id_check"),
         *(
             (

@@ -17,6 +17,7 @@ from wallet_gql.domain.shards import shard_of
 from wallet_gql.domain.wallets import WalletKind, WalletName
 from wallet_gql.ledger.locks import lock_free_wallets, lock_wallets
 from wallet_gql.ledger.posting import Decided, WalletBusy, post_batch
+from wallet_gql.ledger.treasury import clearing, open_stripes
 from wallet_gql.operations.opening import Ledger
 from wallet_gql.operations.unit_of_work import unit_of_work
 
@@ -32,6 +33,10 @@ async def new_name(ledger: Ledger, shard: int | None = None) -> WalletName:
 
 def stripe(ledger: Ledger, shard: int) -> WalletName:
     return WalletName(shard, WalletKind.TREASURY, str(ledger.slot))
+
+
+def clearing_stripe(ledger: Ledger, shard: int) -> WalletName:
+    return clearing(shard, ledger.slot, 0)
 
 
 async def is_free(ledger: Ledger, name: WalletName) -> bool:
@@ -79,21 +84,24 @@ async def waiting_behind(
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_wallets_are_locked_by_shard_then_owners_first_then_id(ledger: Ledger, seed: int) -> None:
+async def test_owners_are_locked_first_then_by_shard_then_by_id(ledger: Ledger, seed: int) -> None:
     names = [await new_name(ledger) for _ in range(12)]
-    names += [stripe(ledger, shard) for shard in range(ledger.shard_count)]
+    stripes = [each(ledger, shard) for each in (stripe, clearing_stripe) for shard in range(ledger.shard_count)]
+    async with unit_of_work(ledger.engine) as connection:
+        await open_stripes(connection, stripes)
+    names += stripes
     random.Random(seed).shuffle(names)  # noqa: S311 - an order, no secret
     async with unit_of_work(ledger.engine) as connection:
         wallets = await lock_wallets(connection, names)
     assert set(wallets) == set(names)
-    order = [(wallet.shard, name.kind, wallet.id) for name, wallet in wallets.items()]
+    order = [(name.kind is not WalletKind.USER, wallet.shard, wallet.id) for name, wallet in wallets.items()]
     assert order == sorted(order)
 
 
 async def test_the_locks_themselves_are_taken_in_that_order(ledger: Ledger) -> None:
-    before = [await new_name(ledger, 0), stripe(ledger, 0), await new_name(ledger, 1)]
+    before = [await new_name(ledger, 0), await new_name(ledger, 0), await new_name(ledger, 1)]
     held = await new_name(ledger, 1)
-    after = [await new_name(ledger, 1), stripe(ledger, 1), await new_name(ledger, 2), stripe(ledger, 2)]
+    after = [await new_name(ledger, 1), await new_name(ledger, 2), stripe(ledger, 0), stripe(ledger, 1)]
     async with waiting_behind(ledger, held, [*after, held, *before]):
         assert [await is_free(ledger, name) for name in before] == [False] * len(before)
         assert [await is_free(ledger, name) for name in after] == [True] * len(after)

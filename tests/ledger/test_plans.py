@@ -18,8 +18,8 @@ from wallet_gql.domain.wallets import OwnerName
 from wallet_gql.embedded.launcher import EmbeddedPostgres
 from wallet_gql.ledger.posting import post_batch
 from wallet_gql.ledger.reads import (
+    EntryName,
     PageRequest,
-    TransactionName,
     WalletAsset,
     read_assets,
     read_balances,
@@ -31,7 +31,7 @@ from wallet_gql.ledger.reads import (
     read_wallets,
     read_wallets_by_id,
 )
-from wallet_gql.ledger.treasury import open_stripes
+from wallet_gql.ledger.treasury import open_stripes, treasuries
 from wallet_gql.settings import Settings
 
 SHARD: Final = 0
@@ -152,7 +152,7 @@ class Books:
         assert await read_owners_balances(self.session, [(name, self.gold)]) == [posted.balance]
         assert await read_wallets(self.session, [name]) == [wallet]
         assert await read_wallets_by_id(self.session, [(SHARD, wallet.id)]) == [wallet]
-        assert await read_transactions(self.session, [TransactionName(SHARD, view.account_id, view.seq)]) == [view]
+        assert await read_transactions(self.session, [EntryName(SHARD, view.account_id, view.seq)]) == [view]
         assert await read_transactions_by_key(self.session, [(name, view.idempotency_key)]) == [view]
         [entries] = await read_entries(self.session, [view])
         [page] = await read_pages(self.session, [PageRequest(account, first=10)])
@@ -236,7 +236,7 @@ async def test_nothing_reads_more_when_a_shard_has_grown_to_100_000_entries(
         await superuser.execute("ANALYZE")
     async with AsyncExitStack() as stack:
         sessions = [await stack.enter_async_context(session_of(grown_settings, "at none"))]
-        await open_stripes(sessions[0].session, SLOT, range(SHARD_COUNT))
+        await open_stripes(sessions[0].session, treasuries(SLOT, SHARD_COUNT))
         await sessions[0].session.execute(
             "INSERT INTO wallet (shard, kind, owner_id) SELECT shard, 1, 'hot' FROM generate_series(0, 3) AS shard"
         )

@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import pytest
 from asyncpg import Connection
+from batches import on_balance
 from direct import count_rows, insert, movement
 from factories import balance, new_owner, new_owner_id
 from structlog.testing import capture_logs
@@ -15,22 +16,23 @@ from uuid_utils.compat import uuid7
 from wallet_gql.domain.errors import Unavailable
 from wallet_gql.domain.money import BALANCE_MINOR_MAX, MINOR_MAX, POSTING_MINOR_MAX, TREASURY_MINOR_MAX
 from wallet_gql.domain.postings import (
+    POSTING_TYPES,
     KeyReused,
-    OutcomeCode,
     Posted,
     PostingRequest,
     Refused,
     TransactionType,
     WalletMissing,
 )
+from wallet_gql.domain.refusals import OutcomeCode
 from wallet_gql.domain.shards import shard_of
 from wallet_gql.ledger.posting import Decided, post_batch
-from wallet_gql.ledger.treasury import open_stripes
+from wallet_gql.ledger.treasury import open_stripes, treasuries
 from wallet_gql.operations.opening import Ledger
 from wallet_gql.operations.unit_of_work import unit_of_work
 from wallet_gql.operations.wallets import open_wallet
 
-TOP_UP, BONUS, SPEND = TransactionType
+TOP_UP, BONUS, SPEND = POSTING_TYPES
 
 
 def request(
@@ -113,7 +115,8 @@ async def test_arrival_order_decides_within_a_batch(ledger: Ledger) -> None:
     )
     assert [posted(outcomes[n]).balance.amount_minor for n in (0, 2, 3)] == [10, 0, 10]
     late = refused(outcomes[1])
-    assert (late.code, late.balance_before_minor, late.amount_minor) == (OutcomeCode.INSUFFICIENT_BALANCE, 0, 10)
+    facts = on_balance(late)
+    assert (facts.code, facts.balance_before_minor, facts.amount_minor) == (OutcomeCode.INSUFFICIENT_BALANCE, 0, 10)
     assert (await balance(ledger, owner), await balance(ledger, other)) == (0, 10)
 
 
@@ -205,7 +208,7 @@ async def test_a_kept_key_is_replayed_beside_others_that_reuse_it_in_one_batch(
         if is_refused:
             again = refused(outcomes[0])
             assert again.already_processed
-            assert (again.code, again.amount_minor, again.balance_before_minor) == (
+            assert (again.facts.code, on_balance(again).amount_minor, on_balance(again).balance_before_minor) == (
                 OutcomeCode.INSUFFICIENT_BALANCE, 50, 10,
             )  # fmt: skip
         else:
@@ -273,13 +276,17 @@ async def test_a_refusal_is_kept_with_the_balance_it_was_made_on(ledger: Ledger,
     owner, key = await new_owner(ledger, gold=10), uuid4()
     before = await count_rows(server_connection)
     first = refused(await post_one(ledger, request(ledger, owner, SPEND, 11, key=key)))
-    assert (first.code, first.balance_before_minor, first.already_processed) == (
+    assert (first.facts.code, on_balance(first).balance_before_minor, first.already_processed) == (
         OutcomeCode.INSUFFICIENT_BALANCE, 10, False,
     )  # fmt: skip
     assert await count_rows(server_connection) == {**before, "idempotency_key": before["idempotency_key"] + 1}
     await post_one(ledger, request(ledger, owner, TOP_UP, 90))
     again = refused(await post_one(ledger, request(ledger, owner, SPEND, 11, key=key)))
-    assert (again.code, again.balance_before_minor, again.amount_minor) == (first.code, 10, 11)
+    assert (again.facts.code, on_balance(again).balance_before_minor, on_balance(again).amount_minor) == (
+        first.facts.code,
+        10,
+        11,
+    )
     assert (again.balance.amount_minor, again.already_processed) == (100, True)
     assert await balance(ledger, owner) == 100
     assert await post_one(ledger, request(ledger, owner, SPEND, 12, key=key)) == KeyReused(key)
@@ -291,7 +298,11 @@ async def test_a_spend_from_an_account_that_was_never_used_is_refused_without_op
     owner = await new_owner(ledger)
     before = await count_rows(server_connection)
     outcome = refused(await post_one(ledger, request(ledger, owner, SPEND, 1, "DIAMOND")))
-    assert (outcome.code, outcome.balance.amount_minor, outcome.balance.seq) == (OutcomeCode.INSUFFICIENT_BALANCE, 0, 0)
+    assert (outcome.facts.code, outcome.balance.amount_minor, outcome.balance.seq) == (
+        OutcomeCode.INSUFFICIENT_BALANCE,
+        0,
+        0,
+    )
     assert await count_rows(server_connection) == {**before, "idempotency_key": before["idempotency_key"] + 1}
 
 
@@ -309,7 +320,7 @@ async def test_a_clock_that_jumped_ahead_does_not_reach_others_by_the_stripe(
     ledger: Ledger, server_connection: Connection
 ) -> None:
     slot = 61
-    await open_stripes(server_connection, slot, range(ledger.shard_count))
+    await open_stripes(server_connection, treasuries(slot, ledger.shard_count))
     [ahead, behind] = await owners_of_shard(ledger, 0, 2)
     planted = await movement(
         server_connection, 0, ahead, 50, slot=slot, executed_at=datetime.now(UTC) + timedelta(seconds=30)
@@ -377,7 +388,7 @@ async def stripes(connection: Connection) -> dict[tuple[int, str], int]:
 
 async def test_only_the_treasury_stripe_of_the_slot_moves(ledger: Ledger, server_connection: Connection) -> None:
     slot = 59
-    await open_stripes(server_connection, slot, range(ledger.shard_count))
+    await open_stripes(server_connection, treasuries(slot, ledger.shard_count))
     owner = (await owners_of_shard(ledger, 2, 1))[0]
     before = await stripes(server_connection)
     await post_one(ledger, request(ledger, owner, TOP_UP, 100), slot)
@@ -387,7 +398,7 @@ async def test_only_the_treasury_stripe_of_the_slot_moves(ledger: Ledger, server
 
 async def test_what_one_slot_credited_another_can_debit(ledger: Ledger, server_connection: Connection) -> None:
     slot = 58
-    await open_stripes(server_connection, slot, range(ledger.shard_count))
+    await open_stripes(server_connection, treasuries(slot, ledger.shard_count))
     owner = await new_owner(ledger, gold=100)
     # The stripe of this slot was never used in GOLD.
     outcome = posted(await post_one(ledger, request(ledger, owner, SPEND, 30), slot))
@@ -410,16 +421,16 @@ async def test_a_balance_reaches_its_limit_and_no_further(ledger: Ledger) -> Non
         ],
     )
     assert all(isinstance(outcome, Posted) for outcome in outcomes[:full])
-    assert refused(outcomes[full]).code is OutcomeCode.BALANCE_LIMIT_EXCEEDED
-    assert refused(outcomes[full]).balance_before_minor == BALANCE_MINOR_MAX
+    assert refused(outcomes[full]).facts.code is OutcomeCode.BALANCE_LIMIT_EXCEEDED
+    assert on_balance(refused(outcomes[full])).balance_before_minor == BALANCE_MINOR_MAX
     assert posted(outcomes[full + 1]).balance.amount_minor == BALANCE_MINOR_MAX - 1
-    assert refused(outcomes[full + 2]).code is OutcomeCode.BALANCE_LIMIT_EXCEEDED
+    assert refused(outcomes[full + 2]).facts.code is OutcomeCode.BALANCE_LIMIT_EXCEEDED
     assert posted(outcomes[full + 3]).balance.amount_minor == BALANCE_MINOR_MAX
     assert await balance(ledger, owner) == BALANCE_MINOR_MAX
     # The refusal is kept: room that came later does not let its retry through.
     await post_one(ledger, request(ledger, owner, SPEND, 1000))
     again = refused(await post_one(ledger, request(ledger, owner, BONUS, 1, key=over.idempotency_key)))
-    assert (again.code, again.already_processed) == (OutcomeCode.BALANCE_LIMIT_EXCEEDED, True)
+    assert (again.facts.code, again.already_processed) == (OutcomeCode.BALANCE_LIMIT_EXCEEDED, True)
     assert await balance(ledger, owner) == BALANCE_MINOR_MAX - 1000
 
 
@@ -448,7 +459,7 @@ async def test_a_stripe_at_its_lower_bound_refuses_nobody_and_keeps_nothing(
     ledger: Ledger, server_connection: Connection
 ) -> None:
     slot = 57
-    await open_stripes(server_connection, slot, range(ledger.shard_count))
+    await open_stripes(server_connection, treasuries(slot, ledger.shard_count))
     [other, *whales] = await owners_of_shard(ledger, 3, 10)
     await bring_to(server_connection, 3, slot, whales, TREASURY_MINOR_MAX - 10)
     asked = [
@@ -472,7 +483,7 @@ async def test_a_stripe_at_its_upper_bound_refuses_nobody_and_keeps_nothing(
     ledger: Ledger, server_connection: Connection
 ) -> None:
     slot = 56
-    await open_stripes(server_connection, slot, range(ledger.shard_count))
+    await open_stripes(server_connection, treasuries(slot, ledger.shard_count))
     whales = await owners_of_shard(ledger, 3, 9)
     await bring_to(server_connection, 3, "45", whales, TREASURY_MINOR_MAX)
     await bring_to(server_connection, 3, slot, whales, 10 - TREASURY_MINOR_MAX)
@@ -488,12 +499,12 @@ async def test_a_spend_that_the_owner_cannot_pay_is_refused_whatever_the_stripe_
     ledger: Ledger, server_connection: Connection
 ) -> None:
     slot = 55
-    await open_stripes(server_connection, slot, range(ledger.shard_count))
+    await open_stripes(server_connection, treasuries(slot, ledger.shard_count))
     [poor, *whales] = await owners_of_shard(ledger, 3, 10)
     await bring_to(server_connection, 3, "48", whales, TREASURY_MINOR_MAX)
     await bring_to(server_connection, 3, slot, whales, -TREASURY_MINOR_MAX)
     [outcome] = await post_all(ledger, [request(ledger, poor, SPEND, 1)], slot)
-    assert refused(outcome).code is OutcomeCode.INSUFFICIENT_BALANCE
+    assert refused(outcome).facts.code is OutcomeCode.INSUFFICIENT_BALANCE
 
 
 async def test_a_posting_at_the_scale_s_last_digit_is_exact(ledger: Ledger) -> None:

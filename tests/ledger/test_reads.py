@@ -18,9 +18,9 @@ from wallet_gql.domain.wallets import Balance, OwnerName, Wallet, WalletKind
 from wallet_gql.ledger import heads, locks, outcomes, reads
 from wallet_gql.ledger.posting import Decided, post_batch
 from wallet_gql.ledger.reads import (
+    EntryName,
     Page,
     PageRequest,
-    TransactionName,
     WalletAsset,
     read_balances,
     read_entries,
@@ -216,10 +216,10 @@ async def test_a_transaction_is_found_by_its_account_and_number(history: History
         posted.account_id,
     )
     names = [
-        TransactionName(posted.shard, posted.account_id, 13),
-        TransactionName(posted.shard, posted.account_id, posted.seq),
-        TransactionName(posted.shard, *treasury),
-        TransactionName(posted.shard, posted.account_id, 0),
+        EntryName(posted.shard, posted.account_id, 13),
+        EntryName(posted.shard, posted.account_id, posted.seq),
+        EntryName(posted.shard, *treasury),
+        EntryName(posted.shard, posted.account_id, 0),
     ]
     assert await read_transactions(connection, names) == [None, posted, None, None]
 

@@ -111,10 +111,10 @@ async def test_an_owner_without_a_name_is_found(books: Books) -> None:
 async def test_a_kind_of_wallet_that_there_is_not_is_found(books: Books) -> None:
     await books.execute(
         "ALTER TABLE wallet DROP CONSTRAINT wallet_kind_check",
-        f"UPDATE wallet SET kind = 3 WHERE id = {books.bob_wallet}",
+        f"UPDATE wallet SET kind = 9 WHERE id = {books.bob_wallet}",
     )
     row = f"wallet {books.bob_wallet} ({BOB_ID})"
-    assert ("owner", row, "has kind 3, which does not exist") in await books.findings()
+    assert ("owner", row, "has kind 9, which does not exist") in await books.findings()
 
 
 async def test_a_transaction_of_the_treasury_is_found(books: Books) -> None:

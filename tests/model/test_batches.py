@@ -5,12 +5,21 @@ from collections.abc import Iterator
 from uuid import uuid4
 
 import pytest
+from batches import on_balance
 from factories import balance, new_owner
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from wallet_gql.domain.postings import KeyReused, Posted, PostingRequest, Refused, TransactionType, WalletMissing
+from wallet_gql.domain.postings import (
+    POSTING_TYPES,
+    KeyReused,
+    Posted,
+    PostingRequest,
+    Refused,
+    TransactionType,
+    WalletMissing,
+)
 from wallet_gql.domain.shards import shard_of
 from wallet_gql.ledger.posting import post_batch
 from wallet_gql.operations.opening import Ledger, open_ledger
@@ -20,7 +29,7 @@ from wallet_gql.settings import Settings
 
 OWNER_COUNT = 3
 ASKS = st.tuples(
-    st.sampled_from(TransactionType),
+    st.sampled_from(POSTING_TYPES),
     st.integers(0, OWNER_COUNT),  # the last one has no wallet
     st.integers(1, 30),
     st.integers(0, 7),
@@ -73,7 +82,8 @@ def summary(outcome: object) -> object:
             view = outcome.transaction
             return view.seq, view.balance_after_minor, outcome.balance.amount_minor, outcome.already_processed
         case Refused():
-            return outcome.code, outcome.balance_before_minor, outcome.balance.amount_minor, outcome.already_processed
+            facts = on_balance(outcome)
+            return facts.code, facts.balance_before_minor, outcome.balance.amount_minor, outcome.already_processed
         case _:
             assert isinstance(outcome, KeyReused | WalletMissing)
             return type(outcome)

@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
+from batches import on_balance
 from conftest import Served
 from factories import gql, post
 from hypothesis import HealthCheck, note
@@ -16,7 +17,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from model.model import Answer, Ask, Books
 
-from wallet_gql.domain.postings import KeyReused, OutcomeCode, Posted, Refused, WalletMissing
+from wallet_gql.domain.postings import KeyReused, Posted, Refused, WalletMissing
+from wallet_gql.domain.refusals import OutcomeCode
 from wallet_gql.domain.shards import shard_of
 from wallet_gql.domain.wallets import OwnerName
 from wallet_gql.ledger.reads import PageRequest, WalletAsset
@@ -69,9 +71,9 @@ class ByOperations:
                 after = outcome.transaction.balance_after_minor
                 return Answer("posted", after, outcome.balance.amount_minor, outcome.already_processed)
             case Refused():
-                name = "limit" if outcome.code is OutcomeCode.BALANCE_LIMIT_EXCEEDED else "insufficient"
+                name = "limit" if outcome.facts.code is OutcomeCode.BALANCE_LIMIT_EXCEEDED else "insufficient"
                 now = outcome.balance.amount_minor
-                return Answer(name, outcome.balance_before_minor, now, outcome.already_processed)
+                return Answer(name, on_balance(outcome).balance_before_minor, now, outcome.already_processed)
             case WalletMissing():
                 return Answer("wallet missing")
             case KeyReused():

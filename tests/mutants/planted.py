@@ -63,7 +63,7 @@ MUTANTS: Final = (
         tuple(
             Change(
                 f"wallet_gql.ledger.locks:{statement}",
-                'wrong = right.replace("ORDER BY w.shard, w.kind, w.id", "ORDER BY w.kind DESC, w.id DESC")',
+                'wrong = right.replace("ORDER BY w.kind <> 1, w.shard, w.id", "ORDER BY w.kind DESC, w.id DESC")',
             )
             for statement in ("_LOCK", "_LOCK_FREE")
         ),
@@ -97,8 +97,8 @@ async def wrong(connection, accounts):
 async def wrong(connection, *arguments, **more):
     items = await right(connection, *arguments, **more)
     found = [item for item in items if isinstance(item, Item)]
-    EARLY[id(connection)] = await read_keys_now(connection, {item.wanted_key for item in found})
-    await lock_late(connection, [account for item in found for account in (item.user, item.treasury)])
+    EARLY[id(connection)] = await read_keys_now(connection, {wanted_key(item) for item in found})
+    await lock_late(connection, [account for item in found for account in item.accounts])
     return items
 
 global EARLY, read_keys_now
@@ -186,7 +186,7 @@ def wrong(batch, *arguments):
                 "wallet_gql.ledger.posting:_INSERT",
                 r"""
 import re
-wrong = re.sub(r"UNION ALL\s+SELECT shard, treasury_account_id.*?FROM posted\s", "", right, flags=re.DOTALL)
+wrong = right.replace("ORDER BY shard, account_id", "WHERE NOT may_go_negative ORDER BY shard, account_id")
 """,
             ),
         ),
@@ -206,7 +206,10 @@ wrong = re.sub(r"UNION ALL\s+SELECT shard, treasury_account_id.*?FROM posted\s",
         (
             Change(
                 "wallet_gql.ledger.decide:judge_balance",
-                "wrong = lambda balance_minor: right(0 if balance_minor == -1 else balance_minor)",
+                """
+def wrong(account, amount_minor):
+    return None if account.balance_minor + amount_minor == -1 else right(account, amount_minor)
+""",
             ),
         ),
         POSTING_TESTS,
@@ -216,7 +219,10 @@ wrong = re.sub(r"UNION ALL\s+SELECT shard, treasury_account_id.*?FROM posted\s",
         (
             Change(
                 "wallet_gql.ledger.decide:judge_balance",
-                "wrong = lambda balance_minor: right(balance_minor or -1)",
+                """
+def wrong(account, amount_minor):
+    return right(account, amount_minor - (account.balance_minor + amount_minor == 0))
+""",
             ),
         ),
         POSTING_TESTS,
@@ -261,9 +267,9 @@ async def wrong(self, batch, *, wait):
                 "wallet_gql.ledger.decide:decide",
                 """
 def wrong(batch, item):
-    first = batch.answered.get(item.key_name)
+    first = batch.answered.get(key_name(item))
     if first is not None and first.outcome is not None:
-        del batch.answered[item.key_name]
+        del batch.answered[key_name(item)]
     return right(batch, item)
 """,
             ),
@@ -290,7 +296,7 @@ def wrong(batch, item):
     ),
     Mutant(
         "the clock runs backwards",
-        (Change("wallet_gql.ledger.decide:time_of", "wrong = lambda now, user: now"),),
+        (Change("wallet_gql.ledger.decide:time_of", "wrong = lambda now, *owners: now"),),
         LEDGER_TESTS,
     ),
     Mutant(
@@ -329,10 +335,10 @@ def wrong(work, *, deadline_seconds, on_doubt):
         "free wallets wait behind locked ones",
         (
             Change(
-                "wallet_gql.operations.group_commit:find_free",
+                "wallet_gql.operations.group_commit:find_busy",
                 """
-async def wrong(*_, **__):
-    return set()
+async def wrong(_, owners, **__):
+    return set(owners)
 """,
             ),
         ),
@@ -439,10 +445,10 @@ wrong = right | {"refusal": re.sub(late, "", right["refusal"])}
             Change(
                 "wallet_gql.ledger.decide:_post",
                 """
-def wrong(batch, item, *arguments):
-    times = [each.executed_at for each in (item.user, item.treasury) if each.executed_at is not None]
-    item.user.executed_at = max(times, default=None)
-    return right(batch, item, *arguments)
+def wrong(batch, item, *movements):
+    times = [each.executed_at for each in item.accounts if each.executed_at is not None]
+    item.owner.executed_at = max(times, default=None)
+    return right(batch, item, *movements)
 """,
             ),
         ),
@@ -457,13 +463,11 @@ def wrong(batch, item, *arguments):
         "the end of a stripe is kept as its owner's refusal",
         (
             Change(
-                "wallet_gql.ledger.decide:judge",
+                "wallet_gql.ledger.decide:judge_stripe",
                 """
-def wrong(batch, item):
-    code = right(batch, item)
-    if is_exhausted(item.treasury.balance_minor - item.amount_minor):
-        return OutcomeCode.BALANCE_LIMIT_EXCEEDED
-    return code
+def wrong(batch, leg):
+    if right(batch, leg) is not None:
+        return BalanceLimitExceeded(leg.account.asset, 0, abs(leg.amount_minor))
 """,
             ),
         ),

@@ -27,7 +27,8 @@ from proxy import COMMIT, Fate, open_through_proxy
 
 from wallet_gql.domain.errors import Unavailable
 from wallet_gql.domain.money import BALANCE_MINOR_MAX, POSTING_MINOR_MAX
-from wallet_gql.domain.postings import KeyOutcome, OutcomeCode, Posted, Refused
+from wallet_gql.domain.postings import KeyOutcome, Posted, Refused
+from wallet_gql.domain.refusals import OutcomeCode
 from wallet_gql.domain.shards import shard_of
 from wallet_gql.domain.wallets import OwnerName
 from wallet_gql.ledger.posting import post_batch

@@ -6,6 +6,7 @@ from typing import Any, Final
 from uuid import UUID, uuid4
 
 import pytest
+from batches import refused_on
 from factories import POSTINGS, balance, new_owner, new_owner_id, post, request
 from tables import Rows, count_rows
 
@@ -15,13 +16,12 @@ from wallet_gql.domain.postings import (
     AmountInvalid,
     AssetMissing,
     KeyReused,
-    OutcomeCode,
     Posted,
     PostingRequest,
-    Refused,
     TransactionType,
     WalletMissing,
 )
+from wallet_gql.domain.refusals import OutcomeCode
 from wallet_gql.domain.shards import shard_of
 from wallet_gql.domain.wallets import Balance, OwnerName
 from wallet_gql.ledger.posting import post_batch
@@ -138,7 +138,7 @@ def key_reused(scene: Scene) -> PostingOutcome:
 
 
 def refused(code: OutcomeCode, amount: int) -> Callable[[Scene], PostingOutcome | str]:
-    return lambda scene: Refused(code, scene.now.amount_minor, amount, scene.now, already_processed=False)
+    return lambda scene: refused_on(code, scene.now.amount_minor, amount, scene.now, already_processed=False)
 
 
 # In the order in which they win; a request with several faults shows which one does.
@@ -298,7 +298,7 @@ async def test_spend_of_an_asset_never_used_opens_no_account(ledger: Ledger) -> 
 
     outcome = await post(ledger, "spend", owner, 1, asset_code="DIAMOND")
 
-    assert outcome == Refused(
+    assert outcome == refused_on(
         OutcomeCode.INSUFFICIENT_BALANCE, 0, 1, await position(ledger, owner, "DIAMOND"), already_processed=False
     )
     assert await count_rows(ledger.settings) == before._replace(keys=before.keys + 1)
@@ -393,7 +393,7 @@ async def test_refused_spend_stays_refused_after_a_top_up(ledger: Ledger) -> Non
 
     late = await POSTINGS["spend"](ledger, asked)
 
-    assert late == Refused(
+    assert late == refused_on(
         OutcomeCode.INSUFFICIENT_BALANCE, 10, 25, await position(ledger, owner), already_processed=True
     )
     assert await balance(ledger, owner) == 110
@@ -410,7 +410,7 @@ async def test_top_up_past_the_limit_stays_refused_after_a_spend(ledger: Ledger)
 
     late = await POSTINGS["top_up"](ledger, asked)
 
-    assert late == Refused(
+    assert late == refused_on(
         OutcomeCode.BALANCE_LIMIT_EXCEEDED,
         BALANCE_MINOR_MAX,
         25,

@@ -12,10 +12,10 @@ from pydantic import SecretStr
 
 from wallet_gql.db.engine import create_engine
 from wallet_gql.domain.errors import Unavailable
-from wallet_gql.domain.postings import Posted
+from wallet_gql.domain.postings import Posted, TransactionName
 from wallet_gql.domain.shards import shard_of
 from wallet_gql.domain.wallets import OwnerName
-from wallet_gql.ledger.reads import PageRequest, TransactionName, WalletAsset
+from wallet_gql.ledger.reads import EntryName, PageRequest, WalletAsset
 from wallet_gql.operations.opening import Ledger, Reads
 from wallet_gql.operations.read_batches import BATCH_SIZE_MAX, STATEMENTS_UNDER_WAY_MAX, ReadBatch
 from wallet_gql.operations.wallets import open_wallet
@@ -173,8 +173,9 @@ UNREADABLE: dict[str, Callable[[Any], Any]] = {
     "owners_balances": lambda key: (OwnerName(key[0].shard, "\0"), key[1]),
     "pages": lambda key: replace(key, offset=2**63 - 1, older_than=0),
     "entries": lambda key: replace(key, asset=replace(key.asset, id=2**15)),
-    "transactions": lambda key: TransactionName(key.shard, 2**63, 1),
+    "transactions": lambda key: EntryName(key.shard, 2**63, 1),
     "transactions_by_key": lambda key: (OwnerName(key[0].shard, "\0"), key[1]),
+    "owners_of_transactions": lambda key: key._replace(shard=2**15),
 }
 
 
@@ -191,10 +192,11 @@ async def test_every_kind_of_read_tells_a_data_error_to_its_caller_only(ledger: 
         "owners_balances": (owner, view.asset),
         "pages": PageRequest(account, first=1),
         "entries": view,
-        "transactions": TransactionName(view.shard, view.account_id, view.seq),
+        "transactions": EntryName(view.shard, view.account_id, view.seq),
         "transactions_by_key": (owner, view.idempotency_key or uuid4()),
+        "owners_of_transactions": TransactionName(view.shard, view.id),
     }
-    assert {*good, "assets"} == set(Reads.__dataclass_fields__), "a new kind of read: add it here"
+    assert {*good, "assets", "asset_settings"} == set(Reads.__dataclass_fields__), "a new kind of read: add it here"
     reads: ReadBatch[Any, Any] = getattr(ledger.reads, kind)
     alone = await reads.load(good[kind])
     assert alone

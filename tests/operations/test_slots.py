@@ -11,7 +11,7 @@ from proxy import open_through_proxy
 
 from wallet_gql.domain.postings import Posted
 from wallet_gql.embedded.launcher import EmbeddedPostgres
-from wallet_gql.ledger.treasury import SLOT_COUNT, claim_slot, open_stripes
+from wallet_gql.ledger.treasury import SLOT_COUNT, claim_slot, open_stripes, treasuries
 from wallet_gql.operations import opening
 from wallet_gql.operations.opening import Ledger, open_ledger
 from wallet_gql.operations.proof import prove
@@ -122,7 +122,7 @@ async def test_opening_stripes_that_are_there_costs_no_id(
     before = await owner_connection.fetchval(last)
     async with connected(settings) as connection:
         for _ in range(10):
-            await open_stripes(connection, ledger.slot, range(settings.shard_count))
+            await open_stripes(connection, treasuries(ledger.slot, settings.shard_count))
     assert await owner_connection.fetchval(last) == before
 
 

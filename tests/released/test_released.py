@@ -224,7 +224,7 @@ async def test_a_request_replays_over_the_operations(release: str, ledger: Ledge
         if isinstance(outcome, Posted):
             assert str(outcome.transaction.id) == answer["transaction"]["transactionId"]
         else:
-            assert outcome.code.name == answer["code"]
+            assert outcome.facts.code.name == answer["code"]
     assert await count_rows(settings) == before
 
 

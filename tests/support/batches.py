@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from uuid import uuid4
 
 import asyncpg
@@ -13,13 +13,24 @@ from factories import TEST_SHARD_COUNT, new_owner, new_owner_id
 from tables import Rows
 from uuid_utils.compat import uuid7
 
-from wallet_gql.domain.postings import Outcome, Posted, PostingRequest, TransactionType
+from wallet_gql.domain.postings import (
+    Outcome,
+    Posted,
+    PostingRequest,
+    Refused,
+    Request,
+    TransactionType,
+    TransferRequest,
+)
+from wallet_gql.domain.refusals import BalanceLimitExceeded, InsufficientBalance, OutcomeCode, facts_of
 from wallet_gql.domain.shards import shard_of
-from wallet_gql.domain.wallets import WalletKind, WalletName
+from wallet_gql.domain.wallets import Balance, OwnerName, WalletKind, WalletName
 from wallet_gql.ledger.locks import lock_wallets
 from wallet_gql.operations.group_commit import GroupCommit
 from wallet_gql.operations.opening import Ledger
 from wallet_gql.settings import Settings
+
+RequestType = TypeVar("RequestType", bound=Request)
 
 # Much more than any of this takes: the machine may be busy.
 PATIENCE_SECONDS: Final = 60
@@ -52,7 +63,18 @@ def ask(ledger: Ledger, owner: str, amount: int = 1, type_: str = "TOP_UP", **mo
     )
 
 
-def again(request: PostingRequest) -> PostingRequest:
+def transfer_request(ledger: Ledger, sender: str, receiver: str, amount: int = 1, **more: Any) -> TransferRequest:
+    return TransferRequest(
+        OwnerName(shard_of(sender, ledger.shard_count), sender),
+        OwnerName(shard_of(receiver, ledger.shard_count), receiver),
+        more.pop("asset", ledger.assets["GOLD"]),
+        amount,
+        more.pop("idempotency_key", uuid4()),
+        **more,
+    )
+
+
+def again(request: RequestType) -> RequestType:
     """Return what arrives when a caller asks again with the same key."""
     return replace(request, transaction_id=uuid7())
 
@@ -63,7 +85,7 @@ async def turns() -> None:
         await asyncio.sleep(0)
 
 
-async def send(commits: GroupCommit, *requests: PostingRequest) -> list[asyncio.Task[Outcome]]:
+async def send(commits: GroupCommit, *requests: Request) -> list[asyncio.Task[Outcome]]:
     """Queue requests in one turn of the event loop: what an idle lane takes of them is one batch."""
     tasks = [asyncio.create_task(commits.post(request)) for request in requests]
     await turns()
@@ -190,6 +212,21 @@ def added(before: Rows, *, transactions: int, keys: int | None = None, accounts:
         entries=before.entries + 2 * transactions,
         keys=before.keys + (transactions if keys is None else keys),
     )
+
+
+def refused_on(
+    code: OutcomeCode, balance_before_minor: int, amount_minor: int, balance: Balance, *, already_processed: bool
+) -> Refused:
+    """Return the refusal of an amount, on a balance that may be another now."""
+    details = {"balance_before_minor": balance_before_minor, "amount_minor": amount_minor}
+    return Refused(facts_of(code, details, balance.asset), balance, already_processed)
+
+
+def on_balance(outcome: object) -> BalanceLimitExceeded | InsufficientBalance:
+    """Return the facts of a refusal, which must be about a balance."""
+    assert isinstance(outcome, Refused)
+    assert isinstance(outcome.facts, BalanceLimitExceeded | InsufficientBalance)
+    return outcome.facts
 
 
 def seqs(outcomes: Iterable[Posted]) -> list[int]:

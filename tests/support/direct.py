@@ -12,12 +12,13 @@ import pytest
 from asyncpg import Connection
 from uuid_utils.compat import uuid7
 
+from wallet_gql.db.grants import RIGHTS, WRITTEN_BY_MIGRATIONS
 from wallet_gql.domain.postings import TransactionType, fingerprint
 from wallet_gql.domain.wallets import WalletKind
 
 # What the serving role appends to, and what it only reads.
-APPENDED = ("ledger", "asset", "wallet", "account", "transaction", "entry", "idempotency_key")
-TABLES = (*APPENDED, "transaction_shape")
+TABLES = tuple(table for table in RIGHTS if table != "alembic_version")
+APPENDED = tuple(table for table in TABLES if table not in WRITTEN_BY_MIGRATIONS)
 
 _INSERT = """
 WITH new_transaction AS (

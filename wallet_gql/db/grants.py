@@ -8,6 +8,7 @@ from sqlalchemy import Connection, inspect, text
 RIGHTS: Final = {
     "ledger": "SELECT, INSERT",
     "asset": "SELECT, INSERT",
+    "asset_setting": "SELECT, INSERT",
     # A row lock needs the UPDATE right on a column; the guard trigger refuses the update itself.
     "wallet": "SELECT, INSERT, UPDATE (opened_at)",
     "account": "SELECT, INSERT",

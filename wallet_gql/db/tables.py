@@ -13,6 +13,7 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Identity,
     Index,
+    Integer,
     LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
@@ -68,7 +69,23 @@ asset = Table(
     CheckConstraint("isfinite(created_at)", name="created_at"),
 )
 
-# kind: 1 an owner's, 2 a treasury stripe, whose owner_id is the number of its worker slot.
+# What operators set of an asset, one row a change: the last one holds.
+asset_setting = Table(
+    "asset_setting",
+    metadata,
+    Column("asset_id", SmallInteger, nullable=False, autoincrement=False),
+    Column("step", Integer, nullable=False, autoincrement=False),
+    Column("transfers", SmallInteger, nullable=False),
+    Column("set_at", Timestamp, nullable=False, server_default=func.clock_timestamp()),
+    PrimaryKeyConstraint("asset_id", "step"),
+    ForeignKeyConstraint(["asset_id"], ["asset.id"]),
+    CheckConstraint("step >= 1", name="step"),
+    CheckConstraint("transfers IN (1, 3)", name="transfers"),
+    CheckConstraint("isfinite(set_at)", name="set_at"),
+)
+
+# kind: 1 an owner's; 2 a treasury stripe, whose owner_id is the number of its worker slot; 3 a clearing stripe, whose
+# owner_id is the number of the line of work that uses it.
 wallet = Table(
     "wallet",
     metadata,
@@ -80,7 +97,7 @@ wallet = Table(
     PrimaryKeyConstraint("shard", "id"),
     UniqueConstraint("shard", "kind", "owner_id"),
     CheckConstraint("shard >= 0", name="shard"),
-    CheckConstraint("kind IN (1, 2)", name="kind"),
+    CheckConstraint("kind IN (1, 2, 3)", name="kind"),
     CheckConstraint("length(owner_id) BETWEEN 1 AND 128", name="owner_id"),
     CheckConstraint("isfinite(opened_at)", name="opened_at"),
 )
@@ -112,7 +129,7 @@ transaction_shape = Table(
     Column("wallet_kind", SmallInteger, nullable=False),
     Column("sign", SmallInteger, nullable=False),
     PrimaryKeyConstraint("type", "wallet_kind", "sign"),
-    CheckConstraint("wallet_kind IN (1, 2)", name="wallet_kind"),
+    CheckConstraint("wallet_kind IN (1, 2, 3)", name="wallet_kind"),
     CheckConstraint("sign IN (-1, 1)", name="sign"),
 )
 
@@ -129,8 +146,15 @@ transaction = Table(
     Column("idempotency_key", Uuid),
     Column("description", Text),
     Column("reference", Code),
+    # Of a transfer's half: the other one.
+    Column("counterpart_shard", SmallInteger),
+    Column("counterpart_id", Uuid),
     PrimaryKeyConstraint("shard", "id"),
-    CheckConstraint("type IN (1, 2, 3)", name="type"),
+    CheckConstraint("type BETWEEN 1 AND 5", name="type"),
+    CheckConstraint(
+        "(type IN (4, 5)) = (counterpart_id IS NOT NULL) AND (counterpart_id IS NULL) = (counterpart_shard IS NULL)",
+        name="counterpart",
+    ),
     CheckConstraint("length(description) <= 500", name="description"),
     CheckConstraint("length(reference) <= 500", name="reference"),
     CheckConstraint("isfinite(executed_at)", name="executed_at"),
@@ -164,7 +188,7 @@ entry = Table(
     CheckConstraint("isfinite(executed_at)", name="executed_at"),
 )
 
-# What was answered to a key, for ever: a posting (1) or a refusal that depended on the wallet's state (2, 3), with
+# What was answered to a key, for ever: a posting (1) or a refusal that depended on the wallet's state (2 and up), with
 # what it was refused on.
 idempotency_key = Table(
     "idempotency_key",
@@ -180,7 +204,7 @@ idempotency_key = Table(
     Column("created_at", Timestamp, nullable=False, server_default=func.clock_timestamp()),
     PrimaryKeyConstraint("shard", "wallet_id", "key"),
     CheckConstraint("octet_length(fingerprint) = 16", name="fingerprint"),
-    CheckConstraint("outcome IN (1, 2, 3)", name="outcome"),
+    CheckConstraint("outcome BETWEEN 1 AND 5", name="outcome"),
     CheckConstraint("(outcome = 1) = (details IS NULL)", name="details"),
     CheckConstraint("isfinite(created_at)", name="created_at"),
 )

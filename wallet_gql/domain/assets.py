@@ -1,6 +1,15 @@
 """Assets: kinds of credit."""
 
 from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+
+class TransferPolicy(IntEnum):
+    """Whether owners may transfer an asset to each other. The numbers are stored."""
+
+    ALL = 1
+    NONE = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,3 +20,14 @@ class Asset:
     code: str
     name: str
     scale: int
+
+
+@dataclass(frozen=True, slots=True)
+class AssetSetting:
+    """What operators set of an asset; it can change at any time."""
+
+    transfers: TransferPolicy
+
+
+DEFAULT_SETTING: Final = AssetSetting(TransferPolicy.ALL)
+"""What holds for an asset of which nothing was set."""

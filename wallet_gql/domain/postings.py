@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum
 from hashlib import sha256
-from typing import TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
 from wallet_gql.domain.assets import Asset
 from wallet_gql.domain.money import AmountFault
-from wallet_gql.domain.wallets import Balance, WalletKind
+from wallet_gql.domain.refusals import Facts, OutcomeCode
+from wallet_gql.domain.wallets import Balance, OwnerName, WalletKind
 
 
 class TransactionType(IntEnum):
@@ -23,19 +24,33 @@ class TransactionType(IntEnum):
     TOP_UP = 1
     BONUS = 2
     SPEND = 3
+    TRANSFER_OUT = 4
+    TRANSFER_IN = 5
 
     @property
     def sign(self) -> int:
         """+1 where the owner's balance rises, -1 where it falls."""
-        return -1 if self is TransactionType.SPEND else 1
+        return -1 if self in {TransactionType.SPEND, TransactionType.TRANSFER_OUT} else 1
 
 
-class OutcomeCode(IntEnum):
-    """How a request that reached its wallet ended. The numbers are stored under the idempotency key."""
+POSTING_TYPES: Final = (TransactionType.TOP_UP, TransactionType.BONUS, TransactionType.SPEND)
+"""What moves credits between an owner and the treasury."""
 
-    POSTED = 1
-    BALANCE_LIMIT_EXCEEDED = 2
-    INSUFFICIENT_BALANCE = 3
+
+class RequestKind(IntEnum):
+    """What was asked for: the first part of a fingerprint. Kinds of their own begin past the transaction types."""
+
+    TOP_UP = TransactionType.TOP_UP
+    BONUS = TransactionType.BONUS
+    SPEND = TransactionType.SPEND
+    TRANSFER = 101
+
+
+class TransactionName(NamedTuple):
+    """What names a transaction."""
+
+    shard: int
+    id: UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +70,15 @@ class TransactionView:
     description: str | None
     reference: str | None
     idempotency_key: UUID | None
+    counterpart: TransactionName | None = None
+    """Of a transfer's half: the other one."""
+
+    @property
+    def transfer_id(self) -> UUID | None:
+        """What both halves of a transfer have in common: the id of the sender's."""
+        if self.counterpart is None:
+            return None
+        return self.id if self.type is TransactionType.TRANSFER_OUT else self.counterpart.id
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,20 +90,27 @@ class Entry:
 
 
 def fingerprint(
-    type_: TransactionType, asset_code: str, amount_minor: int, description: str | None, reference: str | None
+    kind: int,
+    asset_code: str,
+    amount_minor: int,
+    description: str | None,
+    reference: str | None,
+    *more: tuple[str, str],
 ) -> bytes:
     """Condense what a client asked for: 16 bytes that differ where two requests under one key differ.
 
     SHA-256 over an unambiguous text (lengths before contents), which SQL can compute too. Nothing in it is derived
-    from the wallet's state: the same request gives the same bytes for ever.
+    from the wallet's state: the same request gives the same bytes for ever. `more` are fields that came after 0.1.0, in
+    the order of their names and only where they differ from their defaults, so what came before keeps its bytes.
     """
     texts = "".join("-" if text is None else f"{len(text)}:{text}" for text in (description, reference))
-    return sha256(f"{type_:d} {asset_code} {amount_minor} {texts}".encode()).digest()[:16]
+    added = "".join(f" {name} {len(text)}:{text}" for name, text in more)
+    return sha256(f"{kind:d} {asset_code} {amount_minor} {texts}{added}".encode()).digest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
 class PostingRequest:
-    """A posting that is well-formed: its asset exists and its amount fits.
+    """A posting that is well-formed: its type is one of `POSTING_TYPES`, its asset exists and its amount fits.
 
     `transaction_id` is made when the request is queued, not when it is posted: a batch that is replayed after an
     unknown COMMIT recognises its own work by it.
@@ -96,9 +127,60 @@ class PostingRequest:
     transaction_id: UUID = field(default_factory=uuid7)
 
     @property
+    def owners(self) -> tuple[OwnerName, ...]:
+        """Whose wallets it concerns, the one whose key it is first."""
+        return (OwnerName(self.shard, self.owner_id),)
+
+    @property
     def fingerprint(self) -> bytes:
         """The bytes that tell another request under the same key."""
         return fingerprint(self.type, self.asset.code, self.amount_minor, self.description, self.reference)
+
+
+@dataclass(frozen=True, slots=True)
+class TransferRequest:
+    """A transfer between two owners that is well-formed; `transaction_id` is of the sender's half."""
+
+    sender: OwnerName
+    receiver: OwnerName
+    asset: Asset
+    amount_minor: int
+    idempotency_key: UUID
+    description: str | None = None
+    reference: str | None = None
+    transaction_id: UUID = field(default_factory=uuid7)
+    receiving_id: UUID = field(default_factory=uuid7)
+
+    @property
+    def shard(self) -> int:
+        """Where its key is."""
+        return self.sender.shard
+
+    @property
+    def owner_id(self) -> str:
+        """Whose key it is."""
+        return self.sender.owner_id
+
+    @property
+    def owners(self) -> tuple[OwnerName, ...]:
+        """Whose wallets it concerns, the one whose key it is first."""
+        return (self.sender, self.receiver)
+
+    @property
+    def fingerprint(self) -> bytes:
+        """The bytes that tell another request under the same key."""
+        return fingerprint(
+            RequestKind.TRANSFER,
+            self.asset.code,
+            self.amount_minor,
+            self.description,
+            self.reference,
+            ("to", self.receiver.owner_id),
+        )
+
+
+Request: TypeAlias = PostingRequest | TransferRequest
+"""What is decided under locks, once for its key. All kinds have a key, the owners concerned, and a fingerprint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +194,9 @@ class Posted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The wallet's state did not allow the posting; kept under the key. `balance_before_minor`: when it was refused."""
+    """State did not allow the request; kept under the key. `balance` is what it is now."""
 
-    code: OutcomeCode
-    balance_before_minor: int
-    amount_minor: int
+    facts: Facts
     balance: Balance
     already_processed: bool
 
@@ -162,5 +242,12 @@ class AmountInvalid:
     asset: Asset
 
 
+@dataclass(frozen=True, slots=True)
+class ReceiverIsSender:
+    """A transfer from an owner to the same owner; not kept."""
+
+    owner_id: str
+
+
 Outcome: TypeAlias = Posted | Refused | WalletMissing | KeyReused
-"""What the ledger answers to a posting request."""
+"""What the ledger answers to a request."""

@@ -9,14 +9,15 @@ from wallet_gql.domain.assets import Asset
 
 
 class WalletKind(IntEnum):
-    """Whose wallet it is. The numbers are stored, and are the lock order: owners before the system's."""
+    """Whose wallet it is: an owner's, or one of the system's. The numbers are stored."""
 
     USER = 1
     TREASURY = 2
+    CLEARING = 3
 
 
 class WalletName(NamedTuple):
-    """What names a wallet: a treasury's owner id is the number of its worker slot."""
+    """What names a wallet: a treasury's or clearing's owner id is the number of its stripe."""
 
     shard: int
     kind: WalletKind

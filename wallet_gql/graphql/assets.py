@@ -1,5 +1,6 @@
 """Assets: kinds of credit."""
 
+from enum import Enum
 from functools import cache
 from typing import Annotated, Final, Self, TypeAlias
 
@@ -18,19 +19,35 @@ AssetArgument: TypeAlias = Annotated[
 ]
 
 
-@strawberry.type(description="A kind of credit. Assets are added, never changed.")
+@strawberry.enum(description="Whether owners may transfer an asset. Policies are added: keep a default branch.")
+class TransferPolicy(Enum):
+    """Whether owners may transfer an asset."""
+
+    ALL = strawberry.enum_value("ALL", description="Any of it.")
+    NONE = strawberry.enum_value("NONE", description="None of it.")
+
+
+@strawberry.type(description="A kind of credit. Its code, name and scale never change.")
 class Asset(Node):
     """A kind of credit."""
 
+    asset: strawberry.Private[domain.Asset]
     code: str = strawberry.field(description='What callers name it by, such as "GOLD".')
     name: str = strawberry.field(description='What people call it, such as "Gold Coins".')
     scale: int = strawberry.field(description="The number of its fraction digits.")
+
+    @strawberry.field(description="Whether owners may transfer it to each other now.")
+    async def transfers(self, info: Info) -> TransferPolicy:
+        """Read what operators set."""
+        settings = await info.context.ledger.reads.asset_settings.load(None)
+        return TransferPolicy[settings.get(self.asset.id, domain.DEFAULT_SETTING).transfers.name]
 
     @classmethod
     @cache
     def of(cls, asset: domain.Asset) -> Self:
         """Make it from the ledger's asset, once: there are few, none ever changes, and every answer has some."""
-        return cls(id=strawberry.ID(ids.asset_id(asset.code)), code=asset.code, name=asset.name, scale=asset.scale)
+        id_ = strawberry.ID(ids.asset_id(asset.code))
+        return cls(id=id_, asset=asset, code=asset.code, name=asset.name, scale=asset.scale)
 
 
 @strawberry.type

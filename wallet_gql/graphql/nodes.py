@@ -13,7 +13,7 @@ from wallet_gql.graphql.node import Node, NodeId
 from wallet_gql.graphql.paging import PAGE_SIZE_MAX
 from wallet_gql.graphql.transactions import Transaction
 from wallet_gql.graphql.wallets import Wallet
-from wallet_gql.ledger.reads import TransactionName, WalletAsset
+from wallet_gql.ledger.reads import EntryName, WalletAsset
 from wallet_gql.operations.assets import find_asset, list_assets
 
 
@@ -35,7 +35,7 @@ async def read_node(info: Info, id_: str, field: str = "id") -> Node | None:
                 return None
             return Balance.of(await ledger.reads.balances.load(WalletAsset(wallet, asset)))
         case "Transaction":
-            view = await ledger.reads.transactions.load(TransactionName(*parts))
+            view = await ledger.reads.transactions.load(EntryName(*parts))
             return None if view is None else Transaction.of(view)
         case _:
             raise BadUserInput(field, "is a cursor, not an id", "send the id of a node")

@@ -6,6 +6,7 @@ from typing import Self
 import strawberry
 
 from wallet_gql.domain import postings as domain
+from wallet_gql.domain.refusals import OutcomeCode
 from wallet_gql.graphql import refusals
 from wallet_gql.graphql.context import Info
 from wallet_gql.graphql.owners import OwnerId, owner_name
@@ -48,20 +49,14 @@ class KeyOutcome:
         match outcome.code:
             case None:
                 return cls(state=KeyOutcomeState.UNKNOWN, transaction=None, refusal=None)
-            case domain.OutcomeCode.POSTED:
+            case OutcomeCode.POSTED:
                 assert outcome.transaction is not None
                 transaction = Transaction.of(outcome.transaction)
                 return cls(state=KeyOutcomeState.POSTED, transaction=transaction, refusal=None)
             case code:
-                return cls(state=KeyOutcomeState.REFUSED, transaction=None, refusal=_refusal(code, outcome.refused))
-
-
-def _refusal(code: domain.OutcomeCode, refused: domain.Refused | None) -> refusals.Error:
-    if refused is None:
-        return refusals.KeptRefusal.of(code)
-    if code is domain.OutcomeCode.INSUFFICIENT_BALANCE:
-        return refusals.InsufficientBalance.of(refused)
-    return refusals.BalanceLimitExceeded.of(refused)
+                refused = outcome.refused
+                refusal = refusals.KeptRefusal.of(code) if refused is None else refusals.of_refused(refused)
+                return cls(state=KeyOutcomeState.REFUSED, transaction=None, refusal=refusal)
 
 
 @strawberry.type

@@ -5,20 +5,17 @@ not erase the committed answer of another.
 """
 
 from decimal import Decimal
-from typing import Annotated, Self, TypeAlias, TypeVar, cast
+from typing import Annotated, cast
 from uuid import UUID
 
 import strawberry
 
-from wallet_gql.domain import postings as domain
 from wallet_gql.domain.text import TEXT_LENGTH_MAX
 from wallet_gql.graphql import refusals
 from wallet_gql.graphql.assets import DEFAULT_ASSET
-from wallet_gql.graphql.balances import Balance
 from wallet_gql.graphql.context import Info
+from wallet_gql.graphql.payloads import Payload, result
 from wallet_gql.graphql.scalars import Amount
-from wallet_gql.graphql.transactions import Transaction
-from wallet_gql.graphql.wallets import Wallet
 from wallet_gql.operations import postings
 
 
@@ -54,43 +51,18 @@ class SpendInput(_PostingInput):
     """Credits that a player pays."""
 
 
-@strawberry.type(description="The posting is in the books.")
-class _Payload(refusals.Replayable):
-    posted: strawberry.Private[domain.Posted]
-
-    @strawberry.field(description="What was posted; on replay, what was posted first.")
-    def transaction(self) -> Transaction:
-        """Make it when it is asked for."""
-        return Transaction.of(self.posted.transaction)
-
-    @strawberry.field(description="The wallet as it is now.")
-    def wallet(self) -> Wallet:
-        """Make it when it is asked for."""
-        return Wallet.of(self.posted.balance.wallet)
-
-    @strawberry.field(description="The balance as it is now.")
-    def balance(self) -> Balance:
-        """Make it when it is asked for."""
-        return Balance.of(self.posted.balance)
-
-    @classmethod
-    def of(cls, posted: domain.Posted) -> Self:
-        """Make it from the ledger's outcome."""
-        return cls(posted=posted, already_processed=posted.already_processed)
-
-
 @strawberry.type(description="The top-up is in the books.")
-class TopUpPayload(_Payload):
+class TopUpPayload(Payload):
     """The top-up is in the books."""
 
 
 @strawberry.type(description="The bonus is in the books.")
-class BonusPayload(_Payload):
+class BonusPayload(Payload):
     """The bonus is in the books."""
 
 
 @strawberry.type(description="The spend is in the books.")
-class SpendPayload(_Payload):
+class SpendPayload(Payload):
     """The spend is in the books."""
 
 
@@ -123,16 +95,6 @@ SpendResult = Annotated[
     strawberry.union("SpendResult", description="Unions grow: keep a `... on Error` branch."),
 ]
 
-PayloadType = TypeVar("PayloadType", bound=_Payload)
-
-Refusal: TypeAlias = (
-    refusals.WalletNotFound
-    | refusals.IdempotencyKeyReused
-    | refusals.AssetNotFound
-    | refusals.InvalidAmount
-    | refusals.BalanceLimitExceeded
-)
-
 
 def _posting_input(info: Info, posting: _PostingInput) -> postings.PostingInput:
     return postings.PostingInput(
@@ -147,22 +109,6 @@ def _posting_input(info: Info, posting: _PostingInput) -> postings.PostingInput:
     )
 
 
-def _result(payload: type[PayloadType], outcome: postings.PostingOutcome) -> PayloadType | Refusal:
-    match outcome:
-        case domain.Posted():
-            return payload.of(outcome)
-        case domain.Refused():
-            return refusals.BalanceLimitExceeded.of(outcome)
-        case domain.WalletMissing():
-            return refusals.WalletNotFound.of(outcome)
-        case domain.KeyReused():
-            return refusals.IdempotencyKeyReused.of(outcome)
-        case domain.AssetMissing():
-            return refusals.AssetNotFound.of(outcome)
-        case domain.AmountInvalid():
-            return refusals.InvalidAmount.of(outcome)
-
-
 @strawberry.type
 class PostingMutations:
     """What moves credits between an owner and the platform."""
@@ -172,21 +118,24 @@ class PostingMutations:
         self, info: Info, input: Annotated[TopUpInput, strawberry.argument(description="What was bought.")]
     ) -> TopUpResult | None:
         """Credit what a player bought."""
-        return _result(TopUpPayload, await postings.top_up(info.context.ledger, _posting_input(info, input)))
+        return cast(
+            "TopUpResult", result(TopUpPayload, await postings.top_up(info.context.ledger, _posting_input(info, input)))
+        )
 
     @strawberry.mutation(description="Credit what the platform gives. Safe to retry with the same key.")
     async def bonus(
         self, info: Info, input: Annotated[BonusInput, strawberry.argument(description="What is given.")]
     ) -> BonusResult | None:
         """Credit what the platform gives."""
-        return _result(BonusPayload, await postings.bonus(info.context.ledger, _posting_input(info, input)))
+        return cast(
+            "BonusResult", result(BonusPayload, await postings.bonus(info.context.ledger, _posting_input(info, input)))
+        )
 
     @strawberry.mutation(description="Debit what a player pays; never below zero. Safe to retry with the same key.")
     async def spend(
         self, info: Info, input: Annotated[SpendInput, strawberry.argument(description="What is paid for.")]
     ) -> SpendResult | None:
         """Debit what a player pays."""
-        outcome = await postings.spend(info.context.ledger, _posting_input(info, input))
-        if isinstance(outcome, domain.Refused) and outcome.code is domain.OutcomeCode.INSUFFICIENT_BALANCE:
-            return refusals.InsufficientBalance.of(outcome)
-        return _result(SpendPayload, outcome)
+        return cast(
+            "SpendResult", result(SpendPayload, await postings.spend(info.context.ledger, _posting_input(info, input)))
+        )

@@ -1,18 +1,30 @@
 """The refusals of the business: members of the results' unions, made from the ledger's outcomes."""
 
 from enum import Enum
-from typing import Final, Self
+from typing import Final, Self, TypeAlias, TypedDict, assert_never
 from uuid import UUID
 
 import strawberry
 
 from wallet_gql.domain import postings as domain
+from wallet_gql.domain import refusals as kept
 from wallet_gql.domain.errors import BadUserInput
 from wallet_gql.domain.money import BALANCE_MINOR_MAX, AmountFault
+from wallet_gql.domain.refusals import OutcomeCode
+from wallet_gql.graphql.assets import Asset, TransferPolicy
 from wallet_gql.graphql.balances import Balance
 from wallet_gql.graphql.scalars import Amount, amount
 
 ECHO_LENGTH_MAX: Final = 64
+
+OutcomeOfRefusal: TypeAlias = (
+    domain.Refused
+    | domain.WalletMissing
+    | domain.KeyReused
+    | domain.AssetMissing
+    | domain.AmountInvalid
+    | domain.ReceiverIsSender
+)
 
 
 @strawberry.enum(description="Why a request was refused. Codes are added as the service grows: keep a default branch.")
@@ -31,6 +43,11 @@ class ErrorCode(Enum):
     INSUFFICIENT_BALANCE = strawberry.enum_value(
         "INSUFFICIENT_BALANCE", description="The wallet holds less than the spend needs."
     )
+    SELF_TRANSFER = strawberry.enum_value("SELF_TRANSFER", description="Sender and receiver are the same owner.")
+    TRANSFER_FORBIDDEN = strawberry.enum_value(
+        "TRANSFER_FORBIDDEN", description="The asset's policy lets no owner transfer it."
+    )
+    RECEIVER_REFUSED = strawberry.enum_value("RECEIVER_REFUSED", description="The receiver takes nothing.")
     INVALID_OWNER_ID = strawberry.enum_value(
         "INVALID_OWNER_ID", description="No wallet can be opened for this owner id."
     )
@@ -116,9 +133,17 @@ class AssetNotFound(Error):
         )
 
 
+class _Kept(TypedDict):
+    code: ErrorCode
+    message: str
+    retryable: bool
+
+
 _KEPT_MESSAGES: Final = {
-    domain.OutcomeCode.BALANCE_LIMIT_EXCEEDED: "Balance limit exceeded",
-    domain.OutcomeCode.INSUFFICIENT_BALANCE: "Insufficient balance",
+    OutcomeCode.BALANCE_LIMIT_EXCEEDED: "Balance limit exceeded",
+    OutcomeCode.INSUFFICIENT_BALANCE: "Insufficient balance",
+    OutcomeCode.TRANSFER_FORBIDDEN: "Transfers of this asset are not allowed",
+    OutcomeCode.RECEIVER_REFUSED: "The receiver cannot take it",
 }
 
 _AMOUNT_MESSAGES: Final = {
@@ -175,9 +200,7 @@ class BalanceLimitExceeded(Error, Replayable):
     def of(cls, refusal: domain.Refused) -> Self:
         """Make it from the ledger's refusal."""
         return cls(
-            code=ErrorCode.BALANCE_LIMIT_EXCEEDED,
-            message=_KEPT_MESSAGES[refusal.code],
-            retryable=False,
+            **_kept(refusal.facts.code),
             limit=amount(BALANCE_MINOR_MAX, refusal.balance.asset),
             balance=Balance.of(refusal.balance),
             already_processed=refusal.already_processed,
@@ -195,17 +218,77 @@ class InsufficientBalance(Error, Replayable):
     balance: Balance = strawberry.field(description="What the wallet holds now.")
 
     @classmethod
-    def of(cls, refusal: domain.Refused) -> Self:
+    def of(cls, refusal: domain.Refused, facts: kept.InsufficientBalance) -> Self:
         """Make it from the ledger's refusal."""
-        asset = refusal.balance.asset
         return cls(
-            code=ErrorCode.INSUFFICIENT_BALANCE,
-            message=_KEPT_MESSAGES[refusal.code],
-            retryable=False,
-            available=amount(refusal.balance_before_minor, asset),
-            required=amount(refusal.amount_minor, asset),
+            **_kept(facts.code),
+            available=amount(facts.balance_before_minor, facts.asset),
+            required=amount(facts.amount_minor, facts.asset),
             balance=Balance.of(refusal.balance),
             already_processed=refusal.already_processed,
+        )
+
+
+@strawberry.type(description="Owners may not transfer this asset. Kept under the key.")
+class TransferForbidden(Error, Replayable):
+    """Owners may not transfer this asset."""
+
+    asset: Asset = strawberry.field(description="The asset.")
+    policy: TransferPolicy = strawberry.field(description="Its policy when the transfer was refused.")
+
+    @classmethod
+    def of(cls, refusal: domain.Refused, facts: kept.TransferForbidden) -> Self:
+        """Make it from the ledger's refusal."""
+        return cls(
+            **_kept(facts.code),
+            asset=Asset.of(facts.asset),
+            policy=TransferPolicy[facts.policy.name],
+            already_processed=refusal.already_processed,
+        )
+
+
+@strawberry.enum(description="Why a receiver takes nothing. Causes are added as the service grows.")
+class ReceiverCause(Enum):
+    """Why a receiver takes nothing."""
+
+    FULL = strawberry.enum_value("FULL", description="The receiver would hold more than a wallet may.")
+
+
+@strawberry.type(
+    description="The receiver takes nothing; what it holds is not told. Told only after the sender's own refusals. Kept"
+    " under the key."
+)
+class ReceiverRefused(Error, Replayable):
+    """The receiver takes nothing."""
+
+    owner_id: str = strawberry.field(description="The receiver.")
+    cause: ReceiverCause = strawberry.field(description="Why.")
+
+    @classmethod
+    def of(cls, refusal: domain.Refused, facts: kept.ReceiverRefused) -> Self:
+        """Make it from the ledger's refusal."""
+        return cls(
+            **_kept(facts.code),
+            owner_id=facts.owner_id,
+            cause=ReceiverCause[facts.cause.name],
+            already_processed=refusal.already_processed,
+        )
+
+
+@strawberry.type(description="Sender and receiver are the same owner.")
+class SelfTransfer(Error):
+    """Sender and receiver are the same owner."""
+
+    owner_id: str = strawberry.field(description="The owner.")
+
+    @classmethod
+    def of(cls, refusal: domain.ReceiverIsSender) -> Self:
+        """Make it from the ledger's refusal."""
+        return cls(
+            code=ErrorCode.SELF_TRANSFER,
+            message="Sender and receiver are the same owner: name another receiver",
+            retryable=False,
+            owner_id=refusal.owner_id,
         )
 
 
@@ -217,6 +300,52 @@ class KeptRefusal(Error, Replayable):
     """A kept refusal whose figures were not kept with it."""
 
     @classmethod
-    def of(cls, code: domain.OutcomeCode) -> Self:
+    def of(cls, code: OutcomeCode) -> Self:
         """Make it from the code alone."""
-        return cls(code=ErrorCode[code.name], message=_KEPT_MESSAGES[code], retryable=False, already_processed=True)
+        return cls(**_kept(code), already_processed=True)
+
+
+def _kept(code: OutcomeCode) -> _Kept:
+    return {"code": ErrorCode[code.name], "message": _KEPT_MESSAGES[code], "retryable": False}
+
+
+Kept: TypeAlias = BalanceLimitExceeded | InsufficientBalance | TransferForbidden | ReceiverRefused
+"""What is kept under a key."""
+
+
+def of_refused(refusal: domain.Refused) -> Kept:
+    """Make the member of the union that tells a kept refusal's facts."""
+    match facts := refusal.facts:
+        case kept.BalanceLimitExceeded():
+            return BalanceLimitExceeded.of(refusal)
+        case kept.InsufficientBalance():
+            return InsufficientBalance.of(refusal, facts)
+        case kept.TransferForbidden():
+            return TransferForbidden.of(refusal, facts)
+        case kept.ReceiverRefused():
+            return ReceiverRefused.of(refusal, facts)
+        case _:
+            assert_never(facts)
+
+
+NotKept: TypeAlias = WalletNotFound | IdempotencyKeyReused | AssetNotFound | InvalidAmount | SelfTransfer
+"""What is not kept under a key: the same request may be answered otherwise later."""
+
+
+def of_outcome(outcome: OutcomeOfRefusal) -> Kept | NotKept:
+    """Make the member of the union that tells why nothing was posted."""
+    match outcome:
+        case domain.Refused():
+            return of_refused(outcome)
+        case domain.WalletMissing():
+            return WalletNotFound.of(outcome)
+        case domain.KeyReused():
+            return IdempotencyKeyReused.of(outcome)
+        case domain.AssetMissing():
+            return AssetNotFound.of(outcome)
+        case domain.AmountInvalid():
+            return InvalidAmount.of(outcome)
+        case domain.ReceiverIsSender():
+            return SelfTransfer.of(outcome)
+        case _:
+            assert_never(outcome)

@@ -16,7 +16,7 @@ from wallet_gql.graphql.node import Node, NodeId
 from wallet_gql.graphql.owners import OwnerId, owner_name
 from wallet_gql.graphql.paging import PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX
 from wallet_gql.graphql.scalars import Amount, amount
-from wallet_gql.ledger.reads import TransactionName, WalletAsset
+from wallet_gql.ledger.reads import EntryName, WalletAsset
 from wallet_gql.operations.assets import find_asset
 
 First: TypeAlias = Annotated[
@@ -48,6 +48,8 @@ class TransactionType(Enum):
     TOP_UP = strawberry.enum_value("TOP_UP", description="A player bought credits.")
     BONUS = strawberry.enum_value("BONUS", description="The platform gave credits.")
     SPEND = strawberry.enum_value("SPEND", description="A player spent credits.")
+    TRANSFER_OUT = strawberry.enum_value("TRANSFER_OUT", description="The owner gave credits to another owner.")
+    TRANSFER_IN = strawberry.enum_value("TRANSFER_IN", description="The owner got credits from another owner.")
 
 
 @strawberry.enum(description="Which way credits moved, as the account sees it.")
@@ -63,7 +65,12 @@ class AccountKind(Enum):
     """Whose account an entry is in."""
 
     USER = strawberry.enum_value("USER", description="The owner's.")
-    TREASURY = strawberry.enum_value("TREASURY", description="The platform's, the other side of every posting.")
+    TREASURY = strawberry.enum_value(
+        "TREASURY", description="The platform's, the other side of what it gives or takes."
+    )
+    CLEARING = strawberry.enum_value(
+        "CLEARING", description="What is on its way between two owners: over both halves of a transfer it is zero."
+    )
 
 
 @strawberry.type(description="One leg of a transaction. Another owner's balance is never shown.")
@@ -90,6 +97,17 @@ class Transaction(Node):
     reference: str | None = strawberry.field(description="The caller's own reference, such as an order number.")
     executed_at: datetime = strawberry.field(description="When it was posted; never runs backwards within an account.")
     idempotency_key: UUID | None = strawberry.field(description="The idempotency key of the request that posted it.")
+
+    transfer_id: UUID | None = strawberry.field(
+        description="What both halves of a transfer have in common; null for anything else."
+    )
+
+    @strawberry.field(description="The other owner of a transfer; null for anything else.")
+    async def counterparty_id(self, info: Info) -> str | None:
+        """Read whose the other half is."""
+        if self.view.counterpart is None:
+            return None
+        return await info.context.ledger.reads.owners_of_transactions.load(self.view.counterpart)
 
     @strawberry.field(description="Its legs in this asset: the double entry.")
     async def entries(self, info: Info) -> list[Entry] | None:
@@ -119,6 +137,7 @@ class Transaction(Node):
             reference=view.reference,
             executed_at=view.executed_at,
             idempotency_key=view.idempotency_key,
+            transfer_id=view.transfer_id,
         )
 
 
@@ -213,7 +232,7 @@ class TransactionQueries:
         kind, parts, _ = ids.decode(id)
         if kind != "Transaction":
             raise BadUserInput("id", "is not the id of a transaction", "send a transaction's id")
-        view = await info.context.ledger.reads.transactions.load(TransactionName(*parts))
+        view = await info.context.ledger.reads.transactions.load(EntryName(*parts))
         return None if view is None else Transaction.of(view)
 
     @strawberry.field(

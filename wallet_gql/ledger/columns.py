@@ -11,6 +11,7 @@ from uuid import UUID
 Smallint: TypeAlias = Annotated[int, "smallint"]
 Integer: TypeAlias = Annotated[int, "int"]
 Bigint: TypeAlias = Annotated[int, "bigint"]
+Boolean: TypeAlias = Annotated[bool, "boolean"]
 Text: TypeAlias = Annotated[str, "text"]
 Bytes: TypeAlias = Annotated[bytes, "bytea"]
 Uuid: TypeAlias = Annotated[UUID, "uuid"]

@@ -13,7 +13,7 @@ from asyncpg import Connection
 
 from wallet_gql.domain.assets import Asset
 from wallet_gql.domain.wallets import Balance, Wallet, WalletKind
-from wallet_gql.ledger.columns import Bigint, Bytes, Smallint, Time, Uuid, arrays, select, unnest
+from wallet_gql.ledger.columns import Bigint, Bytes, Smallint, Text, Time, Uuid, arrays, select, unnest
 from wallet_gql.ledger.lookups import ACCOUNT, HEAD, one_row
 
 
@@ -69,7 +69,9 @@ class KeptAnswer(NamedTuple):
     fingerprint: Bytes
     outcome: Smallint
     transaction_id: Uuid
-    balance_before_minor: Bigint | None
+    details: Text | None
+    counterpart_shard: Smallint | None
+    counterpart_id: Uuid | None
     account_id: Bigint | None
     seq: Bigint | None
     amount_minor: Bigint | None
@@ -118,7 +120,9 @@ SELECT {
         fingerprint="k.fingerprint",
         outcome="k.outcome",
         transaction_id="k.transaction_id",
-        balance_before_minor="(k.details ->> 'balance_before_minor')::bigint",
+        details="k.details::text",
+        counterpart_shard="t.counterpart_shard",
+        counterpart_id="t.counterpart_id",
         account_id="e.account_id",
         seq="e.seq",
         amount_minor="e.amount",
@@ -130,6 +134,7 @@ SELECT {
  CROSS JOIN {
     one_row("idempotency_key", "k", by="key", shard="wanted.shard", wallet_id="wanted.wallet_id", key="wanted.key")
 }
+  LEFT JOIN {one_row("transaction", "t", by="id", shard="k.shard", id="k.transaction_id")} ON true
   LEFT JOIN {ACCOUNT} ON true
   LEFT JOIN {
     one_row("entry", "e", by="transaction_id", shard="k.shard", transaction_id="k.transaction_id", account_id="a.id")

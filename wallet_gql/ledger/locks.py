@@ -1,4 +1,4 @@
-"""The only row locks there are, in the only order: shard, owners before the system's, id.
+"""The only row locks there are, in the only order: all owners by shard and id, then all of the system's likewise.
 
 Wallet rows are locked FOR NO KEY UPDATE, sorted by SQL's own ORDER BY: two orders mixed are deadlocks, and Python's
 order of strings is not the database's. What the locks protect is read by later statements: under Read Committed a
@@ -11,7 +11,9 @@ from typing import Final
 from asyncpg import Connection
 
 from wallet_gql.domain.wallets import Wallet, WalletKind, WalletName
+from wallet_gql.ledger.columns import arrays, unnest
 from wallet_gql.ledger.lookups import one_row
+from wallet_gql.ledger.rows import WalletRow
 
 _WALLET: Final = one_row(
     "wallet", "w", by="owner_id", shard="wanted.shard", kind="wanted.kind", owner_id="wanted.owner_id"
@@ -22,9 +24,9 @@ _WALLET: Final = one_row(
 _FOUND: Final = f"""
 WITH found AS MATERIALIZED (
      SELECT w.shard, w.kind, w.id, w.owner_id, w.opened_at
-       FROM unnest($1::smallint[], $2::smallint[], $3::text[]) AS wanted(shard, kind, owner_id)
+       FROM {unnest(WalletRow, "wanted")}
       CROSS JOIN {_WALLET}
-      ORDER BY w.shard, w.kind, w.id
+      ORDER BY w.kind <> {WalletKind.USER:d}, w.shard, w.id
 )"""
 
 _ROW: Final = "FROM wallet w WHERE w.shard = found.shard AND w.id BETWEEN found.id AND found.id"
@@ -45,14 +47,9 @@ SELECT found.*, locked.id IS NULL
 """
 
 
-def _arrays(names: Iterable[WalletName]) -> tuple[list[int], list[int], list[str]]:
-    wanted = set(names)
-    return [name.shard for name in wanted], [name.kind for name in wanted], [name.owner_id for name in wanted]
-
-
 async def lock_wallets(connection: Connection, names: Iterable[WalletName]) -> dict[WalletName, Wallet]:
     """Lock the wallets that exist among `names` until the unit of work ends; waits for all of them. One statement."""
-    rows = await connection.fetch(_LOCK, *_arrays(names))
+    rows = await connection.fetch(_LOCK, *arrays(WalletRow, set(names)))
     return {
         WalletName(shard, WalletKind(kind), owner_id): Wallet(shard, id_, owner_id, opened_at)
         for shard, kind, id_, owner_id, opened_at in rows
@@ -64,7 +61,9 @@ async def lock_free_wallets(
 ) -> tuple[dict[WalletName, Wallet], set[WalletName]]:
     """Lock the free ones of the wallets that exist, waiting for none; returns them and the busy ones."""
     wallets, busy = {}, set()
-    for shard, kind, id_, owner_id, opened_at, is_busy in await connection.fetch(_LOCK_FREE, *_arrays(names)):
+    for shard, kind, id_, owner_id, opened_at, is_busy in await connection.fetch(
+        _LOCK_FREE, *arrays(WalletRow, set(names))
+    ):
         name = WalletName(shard, WalletKind(kind), owner_id)
         if is_busy:
             busy.add(name)

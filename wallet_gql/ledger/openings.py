@@ -1,9 +1,13 @@
-"""What no posting makes: wallets and assets, each looked for or met before it takes a number of its identity."""
+"""What no posting makes: wallets, assets and what is set of them.
+
+Wallets and assets are looked for, or met, before they take a number of their identities.
+"""
 
 from typing import Final
 
 from asyncpg import Connection
 
+from wallet_gql.domain.assets import TransferPolicy
 from wallet_gql.domain.wallets import OwnerName, Wallet
 
 _OPEN: Final = """
@@ -22,6 +26,12 @@ SELECT $1, $2, $3 WHERE NOT EXISTS (SELECT FROM asset WHERE code = $1)
     ON CONFLICT (code) DO NOTHING
 """
 
+# Two at once: the second conflicts, and finds another last step when it tries again.
+_SET_ASSET: Final = """
+INSERT INTO asset_setting (asset_id, step, transfers)
+SELECT $1::smallint, coalesce(max(s.step), 0) + 1, $2::smallint FROM asset_setting s WHERE s.asset_id = $1::smallint
+"""
+
 
 async def open_wallet(connection: Connection, owner: OwnerName) -> tuple[Wallet, bool]:
     """Open an owner's wallet, or find the one there is; returns it, and whether it was open before.
@@ -38,3 +48,8 @@ async def open_wallet(connection: Connection, owner: OwnerName) -> tuple[Wallet,
 async def add_asset(connection: Connection, code: str, name: str, scale: int) -> None:
     """Add an asset, unless its code is taken. One statement."""
     await connection.execute(_ADD_ASSET, code, name, scale)
+
+
+async def set_asset(connection: Connection, asset_id: int, transfers: TransferPolicy) -> None:
+    """Append a setting of an asset. One statement; a conflict with another one raises UniqueViolationError."""
+    await connection.execute(_SET_ASSET, asset_id, transfers)

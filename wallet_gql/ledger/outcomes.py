@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple, TypeAlias
 from uuid import UUID
 
+import orjson
 from asyncpg import Connection
 
 from wallet_gql.domain.assets import Asset
-from wallet_gql.domain.postings import KeyOutcome, OutcomeCode, Refused
+from wallet_gql.domain.postings import KeyOutcome, Refused
+from wallet_gql.domain.refusals import OutcomeCode, facts_of
 from wallet_gql.domain.wallets import Balance, OwnerName
-from wallet_gql.ledger.columns import Bigint, Smallint, Text, arrays, select, unnest
+from wallet_gql.ledger.columns import Smallint, Text, arrays, select, unnest
 from wallet_gql.ledger.heads import KeyName
 from wallet_gql.ledger.locks import lock_free_wallets, lock_wallets
 from wallet_gql.ledger.lookups import one_row
@@ -25,8 +27,7 @@ class _Kept(NamedTuple):
 
     n: int
     outcome: Smallint
-    balance_before_minor: Bigint | None
-    amount_minor: Bigint | None
+    details: Text | None
     asset_id: Smallint | None
     asset_code: Text | None
     asset_name: Text | None
@@ -48,8 +49,7 @@ SELECT {
         _Kept,
         n="wanted.n",
         outcome="k.outcome",
-        balance_before_minor="(k.details ->> 'balance_before_minor')::bigint",
-        amount_minor="(k.details ->> 'amount_minor')::bigint",
+        details="k.details::text",
         asset_id="s.id",
         asset_code="s.code",
         asset_name="s.name",
@@ -103,8 +103,7 @@ async def read_outcomes(
 
 
 def _refused(kept: _Kept, balance: Balance) -> KeyOutcome:
-    assert kept.balance_before_minor is not None
-    assert kept.amount_minor is not None
+    assert kept.details is not None
     code = OutcomeCode(kept.outcome)
-    refused = Refused(code, kept.balance_before_minor, kept.amount_minor, balance, already_processed=True)
-    return KeyOutcome(code, refused=refused)
+    facts = facts_of(code, orjson.loads(kept.details), balance.asset)
+    return KeyOutcome(code, refused=Refused(facts, balance, already_processed=True))

@@ -7,6 +7,7 @@ What a batch of postings costs between BEGIN and COMMIT, whatever its size:
 | 1 lock | the wallets of all requests and their treasury stripes, in the fixed order |
 | 2 heads | the clock, and the last entry of every account concerned, read after the lock |
 | 3 keys | every key that was answered before, with its transaction |
+| (settings) | whether owners may transfer the assets, only where the batch has a transfer |
 | (4 open) | accounts for the first posting in an asset |
 | 5 insert | transactions, entries and keys, by one statement over arrays |
 
@@ -22,35 +23,49 @@ from asyncpg import Connection
 
 from wallet_gql.domain.assets import Asset
 from wallet_gql.domain.errors import Unavailable
-from wallet_gql.domain.postings import Outcome, OutcomeCode, PostingRequest, WalletMissing
-from wallet_gql.domain.wallets import OwnerName, WalletKind, WalletName
+from wallet_gql.domain.postings import Outcome, PostingRequest, Request, WalletMissing
+from wallet_gql.domain.refusals import OutcomeCode
+from wallet_gql.domain.wallets import WalletName
 from wallet_gql.ledger.columns import arrays, names, unnest
-from wallet_gql.ledger.decide import Batch, Item, decide, needs_accounts, recall
+from wallet_gql.ledger.decide import (
+    Batch,
+    Item,
+    PostingItem,
+    TransferItem,
+    decide,
+    needs_accounts,
+    recall,
+    wanted_key,
+)
 from wallet_gql.ledger.heads import Account, open_accounts, read_heads, read_keys
 from wallet_gql.ledger.locks import lock_free_wallets, lock_wallets
-from wallet_gql.ledger.rows import PostedRow, RefusedRow
-from wallet_gql.ledger.treasury import open_stripes
+from wallet_gql.ledger.reads import read_asset_settings
+from wallet_gql.ledger.rows import EntryRow, RefusedRow, TransactionRow
+from wallet_gql.ledger.treasury import clearing, open_stripes, treasury
+
+_FIRST_ENTRY: Final = len(TransactionRow._fields) + 1
+_FIRST_REFUSED: Final = _FIRST_ENTRY + len(EntryRow._fields)
 
 # Sorted by their keys, rows keep the indexes' pages dense. What is refused has no transaction, but a key.
 _INSERT: Final = f"""
 WITH posted AS MATERIALIZED (
-  SELECT * FROM {unnest(PostedRow, "posted")}
+  SELECT * FROM {unnest(TransactionRow, "posted")}
 ), new_transaction AS (
-  INSERT INTO transaction (shard, id, type, wallet_id, executed_at, idempotency_key, description, reference)
-  SELECT shard, id, type, wallet_id, executed_at, key, description, reference FROM posted ORDER BY shard, id
+  INSERT INTO transaction (shard, id, type, wallet_id, executed_at, idempotency_key, description, reference,
+                           counterpart_shard, counterpart_id)
+  SELECT shard, id, type, wallet_id, executed_at, idempotency_key, description, reference,
+         counterpart_shard, counterpart_id
+    FROM posted ORDER BY shard, id
 ), new_entry AS (
-  INSERT INTO entry (shard, account_id, seq, transaction_id, type, amount, balance_after, may_go_negative, executed_at)
-  SELECT shard, account_id, seq, id, type, amount, balance_after, false, executed_at FROM posted
-   UNION ALL
-  SELECT shard, treasury_account_id, treasury_seq, id, type, -amount, treasury_balance_after, true, executed_at
-    FROM posted
-   ORDER BY shard, account_id, seq
+  INSERT INTO entry ({names(EntryRow)})
+  SELECT * FROM {unnest(EntryRow, "leg", first=_FIRST_ENTRY)} ORDER BY shard, account_id, seq
 )
 INSERT INTO idempotency_key ({names(RefusedRow)})
-SELECT shard, wallet_id, key, fingerprint, {OutcomeCode.POSTED:d}, id, NULL::jsonb FROM posted
+SELECT shard, wallet_id, idempotency_key, fingerprint, {OutcomeCode.POSTED:d}, id, NULL::jsonb
+  FROM posted WHERE fingerprint IS NOT NULL
  UNION ALL
-SELECT {names(RefusedRow)} FROM {unnest(RefusedRow, "refused", first=len(PostedRow._fields) + 1)}
- ORDER BY shard, wallet_id, key
+SELECT {names(RefusedRow)} FROM {unnest(RefusedRow, "refused", first=_FIRST_REFUSED)}
+ ORDER BY shard, wallet_id, idempotency_key
 """
 
 _log = structlog.get_logger()
@@ -66,61 +81,83 @@ Decided: TypeAlias = Outcome | WalletBusy | Unavailable
 
 
 async def post_batch(
-    connection: Connection, requests: Sequence[PostingRequest], slot: int, *, wait: bool = True
+    connection: Connection, requests: Sequence[Request], slot: int, *, line: int = 0, wait: bool = True
 ) -> list[Decided]:
-    """Post a batch under its wallets' locks against the treasury stripes of `slot`; one outcome per request, in order.
+    """Post a batch under its wallets' locks against the stripes of `slot`; one outcome per request, in order.
 
-    Four statements, five when accounts are opened, whatever the batch's size. Without `wait`, requests whose wallet
-    or stripe somebody else has locked are answered `WalletBusy`. Raises nothing for a refusal: it is an outcome.
-    Refusals win in this order: no wallet; replay or key reused; balance limit, insufficient balance. The last two are
-    kept under their key. A request that the owner may make and the ledger cannot post gets an `Unavailable`, which is
-    not kept: its owner's last entry is in the future (before balances are looked at), or the treasury stripe is at its
-    end.
+    Four statements, five when accounts are opened, one more for transfers, whatever the batch's size. `line` is the
+    slot's line of work: what posts at the same time needs another one. Without `wait`, requests that concern a wallet
+    or stripe that somebody else has locked are answered `WalletBusy`. Raises nothing for a refusal: it is an outcome.
+    The order in which refusals win is the table in docs/api.md. A request that the owner may make and the ledger cannot
+    post gets an `Unavailable`, which is not kept: an owner's last entry is in the future (before balances are looked
+    at), or a stripe is at its end.
     """
-    items = await _lock(connection, requests, slot, wait=wait)
+    items = await _lock(connection, requests, slot, line, wait=wait)
     found = [item for item in items if isinstance(item, Item)]
     if not found:
         return [item for item in items if not isinstance(item, Item)]
-    now = await read_heads(connection, {each.name: each for item in found for each in (item.user, item.treasury)})
-    batch = Batch(now, recall(found, await read_keys(connection, {item.wanted_key for item in found})))
-    needed = [each for item in found if needs_accounts(batch, item) for each in (item.user, item.treasury)]
+    now = await read_heads(connection, {each.name: each for item in found for each in item.accounts})
+    batch = Batch(now, recall(found, await read_keys(connection, {wanted_key(item) for item in found})))
+    if any(isinstance(item, TransferItem) for item in found):
+        batch.settings = await read_asset_settings(connection)
+    needed = [each for item in found if needs_accounts(batch, item) for each in item.accounts]
     if unopened := [account for account in needed if not account.id]:
         await open_accounts(connection, unopened)
     outcomes: list[Decided] = [decide(batch, item) if isinstance(item, Item) else item for item in items]
     for alarm, where in batch.alarms.items():
         _log.error(alarm, **where)
-    if batch.posted or batch.refused:
-        await connection.execute(_INSERT, *arrays(PostedRow, batch.posted), *arrays(RefusedRow, batch.refused))
+    if batch.transactions or batch.refused:
+        await connection.execute(
+            _INSERT,
+            *arrays(TransactionRow, batch.transactions),
+            *arrays(EntryRow, batch.entries),
+            *arrays(RefusedRow, batch.refused),
+        )
     return outcomes
 
 
+def _stripes(request: Request, slot: int, line: int) -> tuple[WalletName, ...]:
+    """Name the system's wallets on the other side of a request: of each owner concerned, in order."""
+    if isinstance(request, PostingRequest):
+        return (treasury(request.shard, slot),)
+    return tuple(clearing(owner.shard, slot, line) for owner in request.owners)
+
+
 async def _lock(
-    connection: Connection, requests: Sequence[PostingRequest], slot: int, *, wait: bool
+    connection: Connection, requests: Sequence[Request], slot: int, line: int, *, wait: bool
 ) -> list[Item | WalletMissing | WalletBusy]:
     """Lock every wallet concerned, and join each request with the accounts it moves credits between."""
-    stripes = {request.shard: WalletName(request.shard, WalletKind.TREASURY, str(slot)) for request in requests}
-    owners = [OwnerName(request.shard, request.owner_id).wallet_name for request in requests]
-    names = {*owners, *stripes.values()}
+    concerned = [
+        ([owner.wallet_name for owner in request.owners], _stripes(request, slot, line)) for request in requests
+    ]
+    stripes = {name for _, names in concerned for name in names}
+    names = stripes.union(*(owners for owners, _ in concerned))
     wallets, busy = (
         (await lock_wallets(connection, names), set[WalletName]())
         if wait
         else await lock_free_wallets(connection, names)
     )
-    if not wallets.keys() | busy >= set(stripes.values()):
-        # A fail-over may have lost the treasury's wallets: a standby that lagged became the primary.
-        await open_stripes(connection, slot, sorted(stripes))
-        wallets |= await lock_wallets(connection, stripes.values())
+    if missing := stripes - wallets.keys() - busy:
+        # Clearing's first use; or a fail-over lost the treasury's wallets: a standby that lagged became the primary.
+        await open_stripes(connection, missing)
+        wallets |= await lock_wallets(connection, missing)
     accounts: dict[tuple[WalletName, int], Account] = {}
 
     def account(name: WalletName, asset: Asset) -> Account:
         return accounts.setdefault((name, asset.id), Account(wallets[name], name.kind, asset))
 
-    def item(request: PostingRequest, owner: WalletName) -> Item | WalletMissing | WalletBusy:
-        stripe = stripes[request.shard]
-        if owner in busy or (owner in wallets and stripe in busy):
-            return WalletBusy()
-        if owner not in wallets:
+    def item(
+        request: Request, owners: Sequence[WalletName], stripes: Sequence[WalletName]
+    ) -> Item | WalletMissing | WalletBusy:
+        # One that is busy parks the whole request; but who has no wallet is told so at once.
+        if owners[0] not in wallets and owners[0] not in busy:
             return WalletMissing(request.owner_id)
-        return Item(request, account(owner, request.asset), account(stripe, request.asset))
+        if not busy.isdisjoint((*owners, *stripes)):
+            return WalletBusy()
+        owner, stripe = account(owners[0], request.asset), account(stripes[0], request.asset)
+        if isinstance(request, PostingRequest):
+            return PostingItem(request, owner, stripe)
+        receiver = account(owners[1], request.asset) if owners[1] in wallets else None
+        return TransferItem(request, owner, stripe, receiver, account(stripes[1], request.asset))
 
-    return [item(request, owner) for request, owner in zip(requests, owners, strict=True)]
+    return [item(request, *names) for request, names in zip(requests, concerned, strict=True)]

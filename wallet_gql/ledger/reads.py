@@ -11,8 +11,9 @@ from uuid import UUID
 
 from asyncpg import Connection, Record
 
-from wallet_gql.domain.assets import Asset
-from wallet_gql.domain.postings import Entry, OutcomeCode, TransactionType, TransactionView
+from wallet_gql.domain.assets import Asset, AssetSetting, TransferPolicy
+from wallet_gql.domain.postings import Entry, TransactionName, TransactionType, TransactionView
+from wallet_gql.domain.refusals import OutcomeCode
 from wallet_gql.domain.wallets import Balance, OwnerName, Wallet, WalletKind
 from wallet_gql.ledger.columns import Bigint, Integer, Smallint, Text, Uuid, arrays, unnest
 from wallet_gql.ledger.lookups import ACCOUNT, HEAD, all_rows, one_row
@@ -25,7 +26,7 @@ class WalletAsset(NamedTuple):
     asset: Asset
 
 
-class TransactionName(NamedTuple):
+class EntryName(NamedTuple):
     """What names a transaction as one account sees it."""
 
     shard: Smallint
@@ -106,6 +107,11 @@ class _WantedKey(NamedTuple):
     key: Uuid
 
 
+class _WantedTransaction(NamedTuple):
+    shard: Smallint
+    id: Uuid
+
+
 class _WantedLegs(NamedTuple):
     shard: Smallint
     transaction_id: Uuid
@@ -123,6 +129,17 @@ _WALLET: Final = one_row(
 _ACCOUNT_OF_ENTRY: Final = one_row("account", "a", by="id", shard="e.shard", id="e.account_id")
 _ASSET_OF_ACCOUNT: Final = one_row("asset", "s", by="id", id="a.asset_id")
 _TRANSACTION_OF_ENTRY: Final = one_row("transaction", "t", by="id", shard="e.shard", id="e.transaction_id")
+
+_ASSET_SETTINGS: Final = """
+SELECT DISTINCT ON (asset_id) asset_id, transfers FROM asset_setting ORDER BY asset_id DESC, step DESC
+"""
+
+_OWNERS: Final = f"""
+SELECT wanted.n, w.owner_id
+  FROM {unnest(_WantedTransaction, "wanted", numbered=True)}
+ CROSS JOIN {one_row("transaction", "t", by="id", shard="wanted.shard", id="wanted.id")}
+ CROSS JOIN {one_row("wallet", "w", by="id", shard="t.shard", id="t.wallet_id")}
+"""
 
 _BALANCES: Final = f"""
 SELECT wanted.n, coalesce(head.seq, 0) AS seq, coalesce(head.balance_after, 0) AS amount_minor
@@ -156,7 +173,7 @@ _ASSET: Final = "s.id AS asset_id, s.code, s.name, s.scale"
 
 _VIEW: Final = """
        e.shard, e.account_id, e.seq, a.wallet_id, e.transaction_id, e.type, e.amount, e.balance_after, e.executed_at,
-       t.description, t.reference, t.idempotency_key"""
+       t.description, t.reference, t.idempotency_key, t.counterpart_shard, t.counterpart_id"""
 
 _PAGES: Final = f"""
 SELECT wanted.n, coalesce(head.seq, 0) AS head_seq, {_VIEW}
@@ -178,7 +195,7 @@ SELECT wanted.n, coalesce(head.seq, 0) AS head_seq, {_VIEW}
 
 _TRANSACTIONS: Final = f"""
 SELECT wanted.n, {_ASSET}, {_VIEW}
-  FROM {unnest(TransactionName, "wanted", numbered=True)}
+  FROM {unnest(EntryName, "wanted", numbered=True)}
  CROSS JOIN {one_row("entry", "e", by="seq", shard="wanted.shard", account_id="wanted.account_id", seq="wanted.seq")}
  CROSS JOIN {_ACCOUNT_OF_ENTRY}
  CROSS JOIN {_ASSET_OF_ACCOUNT}
@@ -275,9 +292,9 @@ def _page(request: PageRequest, head_seq: int, transactions: list[TransactionVie
     return Page(transactions, head_seq, has_next_page=oldest > 1 and head_seq > 0, has_previous_page=newest < head_seq)
 
 
-async def read_transactions(connection: Connection, names: Sequence[TransactionName]) -> list[TransactionView | None]:
+async def read_transactions(connection: Connection, names: Sequence[EntryName]) -> list[TransactionView | None]:
     """Return each transaction as its owner's account sees it, in order; None where there is none."""
-    return _views(await connection.fetch(_TRANSACTIONS, *arrays(TransactionName, names)), len(names))
+    return _views(await connection.fetch(_TRANSACTIONS, *arrays(EntryName, names)), len(names))
 
 
 async def read_transactions_by_key(
@@ -302,6 +319,20 @@ async def read_assets(connection: Connection) -> list[Asset]:
     return [Asset(*row) for row in await connection.fetch("SELECT id, code, name, scale FROM asset ORDER BY id")]
 
 
+async def read_asset_settings(connection: Connection) -> dict[int, AssetSetting]:
+    """Return what operators set of assets, by the assets' ids, as it is now: a handful."""
+    rows = await connection.fetch(_ASSET_SETTINGS)
+    return {asset_id: AssetSetting(TransferPolicy(transfers)) for asset_id, transfers in rows}
+
+
+async def read_owners(connection: Connection, transactions: Sequence[TransactionName]) -> list[str | None]:
+    """Return whose transactions these are, in order; None where there is none."""
+    owners: list[str | None] = [None] * len(transactions)
+    for n, owner_id in await connection.fetch(_OWNERS, *arrays(_WantedTransaction, transactions)):
+        owners[n - 1] = owner_id
+    return owners
+
+
 async def read_shard_count(connection: Connection) -> int:
     """Return the number of shards that the database was made with."""
     count: int = await connection.fetchval("SELECT shard_count FROM ledger")
@@ -317,6 +348,7 @@ def _views(rows: Iterable[Record], count: int) -> list[TransactionView | None]:
 
 
 def _view(row: Record, asset: Asset) -> TransactionView:
+    counterpart_id = row["counterpart_id"]
     return TransactionView(
         shard=row["shard"],
         account_id=row["account_id"],
@@ -331,4 +363,5 @@ def _view(row: Record, asset: Asset) -> TransactionView:
         description=row["description"],
         reference=row["reference"],
         idempotency_key=row["idempotency_key"],
+        counterpart=None if counterpart_id is None else TransactionName(row["counterpart_shard"], counterpart_id),
     )

@@ -1,29 +1,46 @@
-"""The rows that a batch inserts: what was posted, and what was refused for good."""
+"""Rows that SQL takes: names of wallets, and what a batch inserts."""
 
 from typing import NamedTuple
 
-from wallet_gql.ledger.columns import Bigint, Bytes, Json, Smallint, Text, Time, Uuid
+from wallet_gql.ledger.columns import Bigint, Boolean, Bytes, Json, Smallint, Text, Time, Uuid
 
 
-class PostedRow(NamedTuple):
-    """A transaction with its two legs and its key; `amount` is the owner's, the treasury's is its opposite."""
+class WalletRow(NamedTuple):
+    """What names a wallet."""
+
+    shard: Smallint
+    kind: Smallint
+    owner_id: Text
+
+
+class TransactionRow(NamedTuple):
+    """A transaction, and its key where it is the one that was asked for; without a `fingerprint` it follows another."""
 
     shard: Smallint
     id: Uuid
     type: Smallint
     wallet_id: Bigint
-    key: Uuid
-    fingerprint: Bytes
+    executed_at: Time
+    idempotency_key: Uuid | None
     description: Text | None
     reference: Text | None
-    amount: Bigint
-    executed_at: Time
+    counterpart_shard: Smallint | None
+    counterpart_id: Uuid | None
+    fingerprint: Bytes | None
+
+
+class EntryRow(NamedTuple):
+    """A leg of a transaction: the next link of its account's chain."""
+
+    shard: Smallint
     account_id: Bigint
     seq: Bigint
+    transaction_id: Uuid
+    type: Smallint
+    amount: Bigint
     balance_after: Bigint
-    treasury_account_id: Bigint
-    treasury_seq: Bigint
-    treasury_balance_after: Bigint
+    may_go_negative: Boolean
+    executed_at: Time
 
 
 class RefusedRow(NamedTuple):

@@ -1,6 +1,8 @@
-"""Treasury stripes: each shard has one treasury wallet a worker slot, so that workers do not wait for each other.
+"""Stripes: each shard has one treasury wallet a worker slot, so that workers do not wait for each other.
 
-Slots are about speed: the locks make any slot correct. The treasury's balance is the sum of its stripes.
+A transfer reaches into other lanes' shards, so each line of work of a worker has clearing wallets of its own.
+Slots are about speed: the locks make any slot correct. The treasury's balance is the sum of its stripes, and clearing's
+is zero.
 """
 
 import random
@@ -9,11 +11,16 @@ from typing import Final
 
 from asyncpg import Connection
 
-from wallet_gql.domain.wallets import WalletKind
+from wallet_gql.domain.wallets import WalletKind, WalletName
+from wallet_gql.ledger.columns import arrays, unnest
 from wallet_gql.ledger.lookups import one_row
+from wallet_gql.ledger.rows import WalletRow
 
 SLOT_COUNT: Final = 64
 """Slots that workers may hold at once; a worker past them shares one."""
+
+LINES_PER_SLOT: Final = 4
+"""Lines of work of a worker that post transfers at the same time: its lanes, and the one that waits for locks."""
 
 # The first of the two keys of the advisory locks that hold the slots ("slot" in ASCII).
 _SLOT_LOCK_CLASS: Final = 0x736C6F74
@@ -21,10 +28,11 @@ _SLOT_LOCK_CLASS: Final = 0x736C6F74
 # It looks first: a row that stood in the way would have taken a number of the identity all the same.
 _OPEN_STRIPES: Final = f"""
 INSERT INTO wallet (shard, kind, owner_id)
-SELECT stripe.shard, $1, $2
-  FROM unnest($3::smallint[]) AS stripe(shard)
-  LEFT JOIN {one_row("wallet", "w", by="owner_id", shard="stripe.shard", kind="$1::smallint", owner_id="$2::text")}
-    ON true
+SELECT stripe.shard, stripe.kind, stripe.owner_id
+  FROM {unnest(WalletRow, "stripe")}
+  LEFT JOIN {
+    one_row("wallet", "w", by="owner_id", shard="stripe.shard", kind="stripe.kind", owner_id="stripe.owner_id")
+} ON true
  WHERE w.id IS NULL
     ON CONFLICT (shard, kind, owner_id) DO NOTHING
 """
@@ -43,6 +51,21 @@ def any_slot() -> int:
     return random.randrange(SLOT_COUNT)  # noqa: S311 - no secret
 
 
-async def open_stripes(connection: Connection, slot: int, shards: Iterable[int]) -> None:
-    """Open the slot's treasury wallets, one a shard, where they are missing; what is there costs no id."""
-    await connection.execute(_OPEN_STRIPES, WalletKind.TREASURY, str(slot), list(shards))
+def treasury(shard: int, slot: int) -> WalletName:
+    """Name the treasury wallet of a slot."""
+    return WalletName(shard, WalletKind.TREASURY, str(slot))
+
+
+def treasuries(slot: int, shard_count: int) -> list[WalletName]:
+    """Name all treasury wallets of a slot."""
+    return [treasury(shard, slot) for shard in range(shard_count)]
+
+
+def clearing(shard: int, slot: int, line: int) -> WalletName:
+    """Name the clearing wallet of a slot's line of work."""
+    return WalletName(shard, WalletKind.CLEARING, str(slot * LINES_PER_SLOT + line % LINES_PER_SLOT))
+
+
+async def open_stripes(connection: Connection, names: Iterable[WalletName]) -> None:
+    """Open the system's wallets where they are missing, in a fixed order; what is there costs no id."""
+    await connection.execute(_OPEN_STRIPES, *arrays(WalletRow, sorted(names)))

@@ -20,12 +20,13 @@ from typing import Final
 from asyncpg import Connection
 
 from wallet_gql.domain.money import BALANCE_MINOR_MAX, POSTING_MINOR_MAX, TREASURY_MINOR_MAX
-from wallet_gql.domain.postings import OutcomeCode, TransactionType
+from wallet_gql.domain.postings import RequestKind, TransactionType
+from wallet_gql.domain.refusals import OutcomeCode
 from wallet_gql.domain.shards import shard_of
 from wallet_gql.domain.text import OWNER_ID_LENGTH_MAX
 from wallet_gql.domain.wallets import WalletKind
 from wallet_gql.ledger.decide import HEAD_AHEAD_MAX
-from wallet_gql.ledger.treasury import SLOT_COUNT
+from wallet_gql.ledger.treasury import LINES_PER_SLOT, SLOT_COUNT
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +45,19 @@ FINDINGS_PER_CHECK_MAX: Final = 10
 # The numbers of kinds, types and outcomes, as SQL writes them.
 _USER: Final = f"{WalletKind.USER:d}"
 _TREASURY: Final = f"{WalletKind.TREASURY:d}"
+_CLEARING: Final = f"{WalletKind.CLEARING:d}"
 _KINDS: Final = ", ".join(f"{kind:d}" for kind in WalletKind)
 _POSTED: Final = f"{OutcomeCode.POSTED:d}"
 _OUTCOMES: Final = ", ".join(f"{code:d}" for code in OutcomeCode)
-_LOWERING: Final = ", ".join(f"{type_:d}" for type_ in TransactionType if type_.sign < 0)
+_ON_BALANCE: Final = f"{OutcomeCode.BALANCE_LIMIT_EXCEEDED:d}, {OutcomeCode.INSUFFICIENT_BALANCE:d}"
+_SENT: Final = f"{TransactionType.TRANSFER_OUT:d}"
+_RECEIVED: Final = f"{TransactionType.TRANSFER_IN:d}"
+
+_MOVED: Final = """
+        SELECT max(e.amount) AS amount, min(a.asset_id) AS asset_id
+          FROM entry e JOIN account a ON a.shard = e.shard AND a.id = e.account_id
+         WHERE e.shard = {0}.shard AND e.transaction_id = {0}.id"""
+"""What the legs of a transaction move, and in which asset."""
 
 _AHEAD_SECONDS: Final = round(HEAD_AHEAD_MAX.total_seconds())
 """How far in the future a row may be dated: clocks differ."""
@@ -99,17 +109,18 @@ _CHECKS: Final = {
                     WHEN legs.unbalanced THEN 'its legs do not sum to zero'
                     WHEN legs.other_type THEN format('is of type %s, but a leg is not', t.type)
                     WHEN legs.other_time THEN 'its time is not that of its legs'
-                    WHEN (legs.leg_count, legs.owner_leg_count) <> (2, 1)
+                    WHEN legs.leg_count IS DISTINCT FROM shape.leg_count OR legs.owner_leg_count <> 1
                     THEN format('has %s legs, %s of them an owner''s', legs.leg_count, legs.owner_leg_count)
                     WHEN legs.wallet_id <> t.wallet_id
                     THEN format('is wallet %s''s, but a leg is wallet %s''s', t.wallet_id, legs.wallet_id)
                     ELSE format('type %s does not move %s', t.type, legs.user_amount) END
           FROM (SELECT l.transaction_id, bool_or(l.excess <> 0) AS unbalanced, bool_or(l.other_type) AS other_type,
                        bool_or(l.other_time) AS other_time, max(l.wallet_id) AS wallet_id,
-                       sum(l.leg_count) AS leg_count, sum(l.owner_leg_count) AS owner_leg_count,
+                       sum(l.leg_count) AS leg_count, sum(l.owner_leg_count) AS owner_leg_count, bit_or(l.bits) AS bits,
                        sum(l.user_amount) AS user_amount, min(l.first_leg) AS first_leg
                   FROM (SELECT e.transaction_id, sum(e.amount) AS excess, count(*) AS leg_count,
                                count(*) FILTER (WHERE a.wallet_kind = {_USER}) AS owner_leg_count,
+                               bit_or(1 << (2 * a.wallet_kind + (e.amount > 0)::int)) AS bits,
                                bool_or(e.type <> t.type) AS other_type,
                                bool_or(e.executed_at <> t.executed_at) AS other_time,
                                max(a.wallet_id) FILTER (WHERE a.wallet_kind = {_USER}) AS wallet_id,
@@ -123,13 +134,38 @@ _CHECKS: Final = {
                          GROUP BY e.transaction_id, a.asset_id) AS l
                  GROUP BY l.transaction_id) AS legs
           FULL JOIN (SELECT * FROM transaction WHERE shard = $1) AS t ON t.id = legs.transaction_id
+          -- As the law of entries does: a bit for each kind of wallet and sign, as many bits as legs.
+          LEFT JOIN (SELECT type, count(*) AS leg_count, bit_or(1 << (2 * wallet_kind + (sign > 0)::int)) AS bits
+                       FROM transaction_shape GROUP BY type) AS shape ON shape.type = t.type
          WHERE t.id IS NULL OR legs.transaction_id IS NULL OR legs.unbalanced OR legs.other_type OR legs.other_time
-            OR (legs.leg_count, legs.owner_leg_count) <> (2, 1) OR legs.wallet_id IS DISTINCT FROM t.wallet_id
-            OR sign(legs.user_amount) <> CASE WHEN t.type IN ({_LOWERING}) THEN -1 ELSE 1 END
+            OR legs.owner_leg_count <> 1 OR legs.wallet_id IS DISTINCT FROM t.wallet_id
+            OR (legs.leg_count, legs.bits) IS DISTINCT FROM (shape.leg_count, shape.bits)
          ORDER BY 1""",
+    "transfer": f"""
+        SELECT format('transaction %s', t.id),
+               CASE WHEN o.id IS NULL
+                    THEN format('its other half, transaction %s of shard %s, does not exist',
+                                t.counterpart_id, t.counterpart_shard)
+                    WHEN o.type = t.type THEN format('its other half, transaction %s, is of type %s too', o.id, o.type)
+                    WHEN (o.counterpart_shard, o.counterpart_id) IS DISTINCT FROM (t.shard, t.id)
+                    THEN format('its other half, transaction %s, names transaction %s', o.id, o.counterpart_id)
+                    WHEN o.wallet_id = t.wallet_id AND o.shard = t.shard THEN 'is between a wallet and itself'
+                    ELSE format('moves %s of asset %s, but its other half, transaction %s, moves %s of asset %s',
+                                own.amount, own.asset_id, o.id, other.amount, other.asset_id) END
+          FROM transaction t
+          LEFT JOIN transaction o ON o.shard = t.counterpart_shard AND o.id = t.counterpart_id
+         CROSS JOIN LATERAL ({_MOVED.format("t")}) AS own
+         CROSS JOIN LATERAL ({_MOVED.format("o")}) AS other
+         WHERE t.shard = $1 AND t.type IN ({_SENT}, {_RECEIVED})
+           AND (o.id IS NULL OR o.type = t.type
+                OR (o.counterpart_shard, o.counterpart_id) IS DISTINCT FROM (t.shard, t.id)
+                OR (o.wallet_id = t.wallet_id AND o.shard = t.shard)
+                OR (own.amount, own.asset_id) IS DISTINCT FROM (other.amount, other.asset_id))
+         ORDER BY t.id""",
     "key": f"""
         SELECT format('key %s of wallet %s', coalesce(k.key, t.idempotency_key), coalesce(k.wallet_id, t.wallet_id)),
-               CASE WHEN k.key IS NULL AND t.idempotency_key IS NULL THEN format('transaction %s has no key', t.id)
+               CASE WHEN t.type = {_RECEIVED} THEN format('transaction %s has a key, but it is its other half''s', t.id)
+                    WHEN k.key IS NULL AND t.idempotency_key IS NULL THEN format('transaction %s has no key', t.id)
                     WHEN k.key IS NULL THEN format('is missing: transaction %s was posted under it', t.id)
                     WHEN w.id IS NULL THEN 'its wallet does not exist'
                     WHEN k.outcome NOT IN ({_OUTCOMES}) THEN format('has outcome %s, which does not exist', k.outcome)
@@ -141,7 +177,8 @@ _CHECKS: Final = {
                     THEN format('says posted, but there is no transaction %s', k.transaction_id)
                     WHEN k.outcome = {_POSTED} AND k.details IS NOT NULL
                     THEN 'says posted, but has the details of a refusal'
-                    WHEN t.id IS NULL THEN 'says refused, but not on which balance'
+                    WHEN t.id IS NULL AND k.outcome IN ({_ON_BALANCE}) THEN 'says refused, but not on which balance'
+                    WHEN t.id IS NULL THEN 'says refused, but not in which asset'
                     WHEN k.outcome <> {_POSTED} THEN format('says refused, but transaction %s was posted', t.id)
                     WHEN (k.key, k.wallet_id) IS DISTINCT FROM (t.idempotency_key, t.wallet_id)
                     THEN format('is not the key of its transaction %s', t.id)
@@ -149,23 +186,32 @@ _CHECKS: Final = {
           FROM (SELECT * FROM idempotency_key WHERE shard = $1) AS k
           FULL JOIN (SELECT * FROM transaction WHERE shard = $1) AS t ON t.id = k.transaction_id
           LEFT JOIN wallet w ON w.shard = $1 AND w.id = k.wallet_id AND w.kind = {_USER}
+          LEFT JOIN transaction other ON other.shard = t.counterpart_shard AND other.id = t.counterpart_id
+          LEFT JOIN wallet receiver ON receiver.shard = other.shard AND receiver.id = other.wallet_id
           LEFT JOIN (SELECT e.transaction_id, a.wallet_id, s.code, e.amount
                        FROM entry e
                        JOIN account a ON a.shard = $1 AND a.id = e.account_id AND a.wallet_kind = {_USER}
                        JOIN asset s ON s.id = a.asset_id
                       WHERE e.shard = $1) AS leg ON leg.transaction_id = t.id AND leg.wallet_id = t.wallet_id
-         WHERE k.key IS NULL OR w.id IS NULL OR (k.outcome = {_POSTED}) <> (t.id IS NOT NULL)
+         WHERE (t.type IS DISTINCT FROM {_RECEIVED} OR k.key IS NOT NULL OR t.idempotency_key IS NOT NULL)
+           AND (t.type = {_RECEIVED} OR k.key IS NULL OR w.id IS NULL OR (k.outcome = {_POSTED}) <> (t.id IS NOT NULL)
             OR k.outcome NOT IN ({_OUTCOMES}) OR octet_length(k.fingerprint) <> 16
             OR k.created_at > now() + interval '{_AHEAD_SECONDS} s' OR (k.outcome = {_POSTED} AND k.details IS NOT NULL)
-            OR (k.outcome <> {_POSTED}
+            OR (k.outcome IN ({_ON_BALANCE})
                 AND (jsonb_typeof(k.details -> 'balance_before_minor') = 'number'
                      AND k.details ->> 'balance_before_minor' ~ '^[0-9]{{1,19}}$') IS NOT TRUE)
+            OR (k.outcome <> {_POSTED} AND k.outcome NOT IN ({_ON_BALANCE})
+                AND jsonb_typeof(k.details -> 'asset_id') IS DISTINCT FROM 'number')
             OR (t.id IS NOT NULL
                 AND ((k.key, k.wallet_id) IS DISTINCT FROM (t.idempotency_key, t.wallet_id)
                      OR k.fingerprint IS DISTINCT FROM substr(sha256(convert_to(
-                          t.type || ' ' || leg.code || ' ' || abs(leg.amount::numeric) || ' '
+                          CASE t.type WHEN {_SENT} THEN {RequestKind.TRANSFER:d} ELSE t.type END || ' ' || leg.code
+                          || ' ' || abs(leg.amount::numeric) || ' '
                           || coalesce(length(t.description) || ':' || t.description, '-')
-                          || coalesce(length(t.reference) || ':' || t.reference, '-'), 'UTF8')), 1, 16)))
+                          || coalesce(length(t.reference) || ':' || t.reference, '-')
+                          || CASE WHEN t.type = {_SENT}
+                                  THEN ' to ' || length(receiver.owner_id) || ':' || receiver.owner_id
+                                  ELSE '' END, 'UTF8')), 1, 16))))
          ORDER BY 1""",
     "doubled key": """
         SELECT format('key %s of wallet %s', k.key, k.wallet_id), format('is there %s times', count(*))
@@ -182,7 +228,7 @@ _CHECKS: Final = {
                  (k.details ->> 'balance_before_minor')::numeric AS balance,
                  count(*) OVER (PARTITION BY k.transaction_id) AS same_id
             FROM idempotency_key k
-           WHERE k.shard = $1 AND k.outcome <> {_POSTED}
+           WHERE k.shard = $1 AND k.outcome IN ({_ON_BALANCE})
              AND jsonb_typeof(k.details -> 'balance_before_minor') = 'number'
         ), wanted AS MATERIALIZED (
           SELECT DISTINCT wallet_id, balance FROM refusal
@@ -252,15 +298,19 @@ _CHECKS: Final = {
                     WHEN w.same_owner > 1 THEN format('its owner has %s wallets', w.same_owner)
                     WHEN w.kind = {_TREASURY} AND NOT w.is_slot
                     THEN 'is the treasury''s, but its owner id is not a slot, 0 to {SLOT_COUNT - 1}'
+                    WHEN w.kind = {_CLEARING} AND NOT w.is_line
+                    THEN 'is a clearing wallet, but its owner id is not a line of work,'
+                         ' 0 to {SLOT_COUNT * LINES_PER_SLOT - 1}'
                     WHEN length(w.owner_id) NOT BETWEEN 1 AND {OWNER_ID_LENGTH_MAX}
                     THEN format('its owner id has %s characters', length(w.owner_id))
                     ELSE format('is dated in the future: %s', w.opened_at) END
           FROM (SELECT w.*, count(*) OVER (PARTITION BY w.kind, w.owner_id) AS same_owner,
                        count(*) OVER (PARTITION BY w.id) AS same_id,
-                       w.owner_id IN (SELECT generate_series(0, {SLOT_COUNT - 1})::text) AS is_slot
+                       w.owner_id IN (SELECT generate_series(0, {SLOT_COUNT - 1})::text) AS is_slot,
+                       w.owner_id IN (SELECT generate_series(0, {SLOT_COUNT * LINES_PER_SLOT - 1})::text) AS is_line
                   FROM wallet w WHERE w.shard = $1) AS w
          WHERE w.same_id > 1 OR w.same_owner > 1 OR w.kind NOT IN ({_KINDS}) OR (w.kind = {_TREASURY} AND NOT w.is_slot)
-            OR length(w.owner_id) NOT BETWEEN 1 AND {OWNER_ID_LENGTH_MAX}
+            OR (w.kind = {_CLEARING} AND NOT w.is_line) OR length(w.owner_id) NOT BETWEEN 1 AND {OWNER_ID_LENGTH_MAX}
             OR w.opened_at > now() + interval '{_AHEAD_SECONDS} s'
          ORDER BY w.id""",
 }
@@ -273,6 +323,18 @@ SELECT format('asset %s (%s)', s.id, s.code), 'is there more than once'
   FROM (SELECT s.*, count(*) OVER (PARTITION BY s.id) AS same_id, count(*) OVER (PARTITION BY s.code) AS same_code
           FROM asset s) AS s
  WHERE s.same_id > 1 OR s.same_code > 1
+ ORDER BY s.id
+"""
+
+_CLEARED: Final = f"""
+SELECT format('asset %s (%s)', s.id, s.code), format('clearing holds %s, but should hold nothing', sum(h.balance_after))
+  FROM account a
+ CROSS JOIN LATERAL (SELECT e.balance_after FROM entry e WHERE e.shard = a.shard AND e.account_id = a.id
+                      ORDER BY e.seq DESC LIMIT 1) AS h
+  JOIN asset s ON s.id = a.asset_id
+ WHERE a.wallet_kind = {_CLEARING}
+ GROUP BY s.id, s.code
+HAVING sum(h.balance_after) <> 0
  ORDER BY s.id
 """
 
@@ -309,9 +371,11 @@ async def verify_shard(
 
 
 async def verify_outside(connection: Connection, shard_count: int) -> AsyncIterator[Finding]:
-    """Yield what is wrong in no shard: doubled assets, and tables that have rows in shards which do not exist."""
+    """Yield what is wrong in no shard: doubled assets, a clearing that is not empty, rows in shards past the last."""
     for row, fault in await connection.fetch(f"{_ASSETS} LIMIT {FINDINGS_PER_CHECK_MAX}"):
         yield Finding("asset", None, row, fault)
+    for row, fault in await connection.fetch(f"{_CLEARED} LIMIT {FINDINGS_PER_CHECK_MAX}"):
+        yield Finding("clearing", None, row, fault)
     for shard, table in await connection.fetch(_OUTSIDE, shard_count):
         yield Finding("shard", shard, f"table {table}", f"has rows in a shard past the last, {shard_count - 1}")
 

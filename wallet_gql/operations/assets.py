@@ -1,11 +1,15 @@
-"""Assets: finding them, listing them, adding one. An asset is never changed: its scale is part of every amount."""
+"""Assets: finding them, listing them, adding one, setting what may change of one.
+
+Code, name and scale never change: the scale is part of every amount.
+"""
 
 from wallet_gql.db.engine import connect
-from wallet_gql.domain.assets import Asset
+from wallet_gql.domain.assets import Asset, TransferPolicy
 from wallet_gql.domain.errors import BadUserInput
 from wallet_gql.domain.text import is_asset_code
 from wallet_gql.ledger import openings
 from wallet_gql.operations.opening import Ledger
+from wallet_gql.operations.unit_of_work import retrying, unit_of_work
 
 
 async def find_asset(ledger: Ledger, code: str) -> Asset | None:
@@ -48,3 +52,17 @@ async def add_asset(ledger: Ledger, code: str, name: str, scale: int) -> Asset:
             "choose another code; an asset never changes",
         )
     return asset
+
+
+async def set_asset(ledger: Ledger, code: str, transfers: TransferPolicy) -> None:
+    """Set whether owners may transfer an asset, from the next batch on. Raises `BadUserInput` for an unknown asset."""
+    asset = await find_asset(ledger, code)
+    if asset is None:
+        raise BadUserInput("code", f"{code!r} names no asset", "add it with add-asset, or name one that there is")
+    asset_id = asset.id
+
+    async def work() -> None:
+        async with unit_of_work(ledger.engine) as connection:
+            await openings.set_asset(connection, asset_id, transfers)
+
+    await retrying(work, deadline_seconds=ledger.settings.request_deadline_seconds)

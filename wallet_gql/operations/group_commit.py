@@ -3,13 +3,17 @@
 A worker has a few lanes, each for a group of shards and each with one batch under way, so there is no timer and no
 added wait when idle; order is kept per wallet. Each caller gets its own outcome.
 
+A request may concern several wallets, of several lanes' shards: it is in the lane of the one whose key it has, and
+waits there while another lane's batch concerns one of them. Lanes only try locks, so they are never part of a deadlock;
+who waits for locks waits in the one order that there is.
+
 | what goes wrong | what is done |
 | --- | --- |
 | a conflict, a lost connection | the batch is replayed whole: the keys make that safe |
 | a COMMIT in doubt | as above; from then on each request gets its true outcome or `OutcomeUnknown`, nothing else |
 | an error in the data | the batch is halved until the culprit stands alone; only its caller is told |
 | any other error | the batch's callers are told; it is never split |
-| a wallet or its stripe is locked by others | its requests are parked (`parking`), their lane goes on |
+| a wallet or a stripe is locked by others | requests that concern it are parked (`parking`), their lane goes on |
 | a lock or statement timeout | the batch's callers are told `Unavailable`; it is never split |
 | the queue is full, or one wallet's share of it | `Overloaded` at once |
 | the queue is so long that a request would miss its deadline | `Overloaded` at once, with the time to come back |
@@ -29,11 +33,11 @@ import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from wallet_gql.domain.errors import Fault, OutcomeUnknown, Overloaded, Unavailable
-from wallet_gql.domain.postings import Outcome, PostingRequest
+from wallet_gql.domain.postings import Outcome, Request
 from wallet_gql.domain.wallets import OwnerName
 from wallet_gql.ledger.posting import Decided, WalletBusy, post_batch
 from wallet_gql.operations.pace import Pace
-from wallet_gql.operations.parking import PROBE_SECONDS, find_free, wait_in_slices
+from wallet_gql.operations.parking import PROBE_SECONDS, find_busy, wait_in_slices
 from wallet_gql.operations.unit_of_work import Verdict, retrying, unit_of_work, verdict
 
 LANE_COUNT: Final = 2
@@ -74,8 +78,8 @@ class _Item:
     `queue` is where it waits, None once it is in the database. `is_in_doubt`: a COMMIT of it was sent and not answered.
     """
 
-    request: PostingRequest
-    owner: OwnerName
+    request: Request
+    owners: tuple[OwnerName, ...]
     future: asyncio.Future[Outcome]
     queued_at: float
     deadline: float
@@ -96,10 +100,25 @@ class _Item:
 
 
 @dataclass(slots=True, eq=False)
-class _Lane:
-    """The queue of a group of shards, the batch of it that is in the database, and how long its batches take."""
+class _Group:
+    """Requests that are parked, with all wallets that they concern: none of these has requests elsewhere."""
 
+    owners: set[OwnerName] = field(default_factory=set)
     queue: deque[_Item] = field(default_factory=deque)
+
+
+@dataclass(slots=True, eq=False)
+class _Lane:
+    """The queue of a group of shards, the batch of it that is in the database, and how long its batches take.
+
+    `line` is the number of its clearing stripes. `owners` are those that its batch concerns; `held` has requests that
+    wait for another lane's batch, by their owners: what came later to that lane does not overtake them.
+    """
+
+    line: int
+    queue: deque[_Item] = field(default_factory=deque)
+    owners: set[OwnerName] = field(default_factory=set)
+    held: dict[OwnerName, _Item] = field(default_factory=dict)
     is_running: bool = False
     under_way_count: int = 0
     under_way_since: float = 0.0
@@ -138,9 +157,10 @@ class GroupCommit:
         self._batch_seconds_max = _usable(deadline_seconds) / BATCHES_PER_DEADLINE
         self._queue_size_max = queue_size_max
         self._wallet_queue_size_max = max(1, queue_size_max // 4)
-        self._lanes = [_Lane() for _ in range(lane_count)]
-        self._parked: dict[OwnerName, deque[_Item]] = {}
-        self._in_line: OwnerName | None = None
+        self._lanes = [_Lane(line) for line in range(lane_count)]
+        self._parked: dict[OwnerName, _Group] = {}
+        self._groups: dict[_Group, None] = {}
+        self._in_line: _Group | None = None
         self._is_looking = False
         self._is_standing = False
         self._waiting: Counter[OwnerName] = Counter()
@@ -148,15 +168,14 @@ class GroupCommit:
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_closing = False
 
-    async def post(self, request: PostingRequest, deadline: float | None = None) -> Outcome:
+    async def post(self, request: Request, deadline: float | None = None) -> Outcome:
         """Queue a request and return its outcome. Raises `Overloaded`, `Unavailable` or `OutcomeUnknown`.
 
         `deadline` is a time of the event loop's clock; by default a request has a whole one from now.
         """
         if self._is_closing:
             raise Unavailable("The service is shutting down.")
-        owner = OwnerName(request.shard, request.owner_id)
-        lane = self._lane_of(owner)
+        lane = self._lanes[request.shard % len(self._lanes)]
         loop = asyncio.get_running_loop()
         now = loop.time()
         deadline = now + self._deadline_seconds if deadline is None else deadline
@@ -165,9 +184,11 @@ class GroupCommit:
             raise Unavailable("The deadline was too near to queue the request.")
         if (refusal := self._refusal(lane, left_seconds)) is not None:
             raise refusal
-        if self._waiting[owner] >= self._wallet_queue_size_max:
-            raise Overloaded(f"{self._waiting[owner]} requests of this wallet are waiting already.")
-        item = _Item(request, owner, loop.create_future(), now, deadline)
+        owners = request.owners
+        for owner in owners:
+            if self._waiting[owner] >= self._wallet_queue_size_max:
+                raise Overloaded(f"{self._waiting[owner]} requests of this wallet are waiting already.")
+        item = _Item(request, owners, loop.create_future(), now, deadline)
         self._enqueue(item)
         margin = min(2 * MARGIN_SECONDS, left_seconds)
         timer = loop.call_at(deadline - margin, self._expire, item, deadline - min(MARGIN_SECONDS, margin) / 4)
@@ -207,7 +228,8 @@ class GroupCommit:
     async def close(self) -> None:
         """Refuse new requests and finish those that wait, but for those whose callers went away."""
         self._is_closing = True
-        for queue in (*(lane.queue for lane in self._lanes), *self._parked.values()):
+        queues = [*(lane.queue for lane in self._lanes), *(group.queue for group in self._groups)]
+        for queue in queues:
             for item in [item for item in queue if item.future.cancelled()]:
                 queue.remove(item)
                 self._leave_queue(item)
@@ -215,16 +237,15 @@ class GroupCommit:
             await asyncio.wait(self._tasks)
 
     def _enqueue(self, item: _Item) -> None:
-        parked = self._parked.get(item.owner)
-        if parked is not None:
-            self._queue(item, parked)
+        if any(owner in self._parked for owner in item.owners):
+            self._queue(item, self._group_of(item).queue)
             return
-        lane = self._lane_of(item.owner)
+        lane = self._lane_of(item)
         self._queue(item, lane.queue)
         self._run(lane)
 
-    def _lane_of(self, owner: OwnerName) -> _Lane:
-        return self._lanes[owner.shard % len(self._lanes)]
+    def _lane_of(self, item: _Item) -> _Lane:
+        return self._lanes[item.owners[0].shard % len(self._lanes)]
 
     def _run(self, lane: _Lane) -> None:
         if lane.queue and not lane.is_running:
@@ -235,25 +256,56 @@ class GroupCommit:
         item.queue = queue
         queue.appendleft(item) if in_front else queue.append(item)
         self._waiting_count += 1
-        self._waiting[item.owner] += 1
+        for owner in item.owners:
+            self._waiting[owner] += 1
 
-    def _take(self, queue: deque[_Item], size_max: int = BATCH_SIZE_MAX) -> list[_Item]:
-        """Take the next batch out of a queue."""
-        batch = [queue.popleft() for _ in range(min(len(queue), size_max))]
+    def _take(self, lane: _Lane) -> list[_Item]:
+        """Take a lane's next batch: what concerns another lane's batch stays, and so does what came after it."""
+        others = [other for other in self._lanes if other is not lane]
+        taken = set[OwnerName]().union(*(other.owners for other in others))
+        held: dict[OwnerName, _Item] = {}
+        batch: list[_Item] = []
+        left: list[_Item] = []
+        while lane.queue and len(batch) < lane.batch_size:
+            item = lane.queue.popleft()
+            if taken.isdisjoint(item.owners) and not self._is_held(item, others):
+                batch.append(item)
+                continue
+            left.append(item)
+            for owner in item.owners:
+                taken.add(owner)
+                held.setdefault(owner, item)
+        lane.queue.extendleft(reversed(left))
+        lane.held = held
+        return self._begin(batch)
+
+    @staticmethod
+    def _is_held(item: _Item, others: Sequence[_Lane]) -> bool:
+        """Say whether another lane's request has waited longer for one of the wallets."""
+        for other in others:
+            for owner in item.owners if other.held else ():
+                first = other.held.get(owner)
+                if first is not None and first.queue is other.queue and first.queued_at < item.queued_at:
+                    return True
+        return False
+
+    def _begin(self, batch: list[_Item]) -> list[_Item]:
+        """Count what left its queue for the database."""
         now = asyncio.get_running_loop().time()
         for item in batch:
             self._leave_queue(item)
             self.figures.queue_seconds += now - item.queued_at
-        self.figures.batch_count += 1
+        self.figures.batch_count += bool(batch)
         self.figures.posting_count += len(batch)
         return batch
 
     def _leave_queue(self, item: _Item) -> None:
         item.queue = None
         self._waiting_count -= 1
-        self._waiting[item.owner] -= 1
-        if not self._waiting[item.owner]:
-            del self._waiting[item.owner]
+        for owner in item.owners:
+            self._waiting[owner] -= 1
+            if not self._waiting[owner]:
+                del self._waiting[owner]
 
     def _expire(self, item: _Item, last: float | None = None) -> None:
         """End a caller's wait: at once while its request is queued, else at the last moment that is given."""
@@ -261,6 +313,8 @@ class GroupCommit:
             item.queue.remove(item)
             self._leave_queue(item)
             item.answer(Unavailable("The deadline was too near to ask the database."))
+            for lane in self._lanes:
+                self._run(lane)  # others may have waited behind it
         elif last is not None:
             asyncio.get_running_loop().call_at(last, self._expire, item)
         else:
@@ -275,17 +329,23 @@ class GroupCommit:
         loop = asyncio.get_running_loop()
         while lane.queue:
             started = lane.under_way_since = loop.time()
-            batch = self._take(lane.queue, lane.batch_size)
+            batch = self._take(lane)
+            if not batch:
+                break  # the lane that it waits for runs this one again
             lane.under_way_count = len(batch)
-            outcomes = await self._post(batch, wait=False)
+            lane.owners = {owner for item in batch for owner in item.owners}
+            outcomes = await self._post(batch, line=lane.line, wait=False)
             lane.under_way_count = 0
+            lane.owners = set()
             ended = loop.time()
             for item, outcome in zip(batch, outcomes, strict=True):
                 if isinstance(outcome, WalletBusy):
                     self._park(item)
                 else:
                     item.answer(outcome)
-            self._park_followers(lane)
+            self._park_followers()
+            for other in self._lanes:
+                self._run(other)
             for _ in range(TURNS_BETWEEN_BATCHES):
                 await asyncio.sleep(0)
                 if loop.time() - ended > TURNS_SECONDS_MAX:
@@ -296,13 +356,10 @@ class GroupCommit:
         lane.is_running = False
 
     def _park(self, item: _Item) -> None:
-        """Let a request wait apart for its wallet."""
+        """Let a request wait apart for its wallets."""
         if self._is_over(item):
             return
-        if item.owner not in self._parked:
-            self._parked[item.owner] = deque()
-            self.figures.parked_count += 1
-        self._queue(item, self._parked[item.owner])
+        self._queue(item, self._group_of(item).queue)
         # Each of them ends when nothing is parked, at a moment of its own.
         if not self._is_looking:
             self._is_looking = True
@@ -311,42 +368,80 @@ class GroupCommit:
             self._is_standing = True
             self._start(self._stand_in_line())
 
-    def _park_followers(self, lane: _Lane) -> None:
-        """Let what arrived for parked wallets while their batch was in the database wait behind it, in order."""
-        followers = [item for item in lane.queue if item.owner in self._parked] if self._parked else []
-        for item in followers:
-            lane.queue.remove(item)
-            self._leave_queue(item)
-            self._queue(item, self._parked[item.owner])
+    def _group_of(self, item: _Item) -> _Group:
+        """Return the group that all wallets of a request belong to from now on: groups that it joins become one."""
+        joined = {self._parked[owner]: None for owner in item.owners if owner in self._parked}
+        # What stands in line stays what it is.
+        group = self._in_line if self._in_line in joined else next(iter(joined), None)
+        if group is None:
+            group = _Group()
+            self._groups[group] = None
+        for other in joined.keys() - {group}:
+            self._merge(group, other)
+        for owner in item.owners:
+            if owner not in self._parked:
+                self.figures.parked_count += 1
+            group.owners.add(owner)
+            self._parked[owner] = group
+        return group
 
-    def _unpark(self, owner: OwnerName) -> None:
-        """Send what waits for a wallet back to its lane, in front, in order."""
-        lane = self._lane_of(owner)
-        for item in reversed(self._parked.pop(owner)):
-            item.queue = lane.queue
-            lane.queue.appendleft(item)
-        self._run(lane)
+    def _merge(self, group: _Group, other: _Group) -> None:
+        del self._groups[other]
+        group.owners |= other.owners
+        self._parked.update(dict.fromkeys(other.owners, group))
+        ordered = sorted((*group.queue, *other.queue), key=lambda item: item.queued_at)
+        group.queue.clear()
+        group.queue.extend(ordered)
+        for item in ordered:
+            item.queue = group.queue
+
+    def _park_followers(self) -> None:
+        """Let what arrived for parked wallets while their batch was in the database wait behind it, in order."""
+        if not self._parked:
+            return
+        for lane in self._lanes:
+            for item in list(lane.queue):
+                if any(owner in self._parked for owner in item.owners):
+                    lane.queue.remove(item)
+                    item.queue = self._group_of(item).queue
+                    item.queue.append(item)
+
+    def _unpark(self, group: _Group) -> None:
+        """Send what waits for a group's wallets back to its lanes, in front, in order."""
+        del self._groups[group]
+        for owner in group.owners:
+            del self._parked[owner]
+        for item in reversed(group.queue):
+            item.queue = self._lane_of(item).queue
+            item.queue.appendleft(item)
+        for lane in self._lanes:
+            self._run(lane)
 
     async def _look_for_free(self) -> None:
-        """Send parked wallets back to their lanes as soon as their locks are free."""
+        """Send parked requests back to their lanes as soon as the locks of all their wallets are free."""
         while self._parked:
             await asyncio.sleep(PROBE_SECONDS)
-            asked = [owner for owner in self._parked if owner != self._in_line]
-            for owner in await find_free(self._engine, asked, deadline_seconds=self._deadline_seconds):
-                if owner in self._parked and owner != self._in_line:
-                    self._unpark(owner)
+            asked = {group: set(group.owners) for group in self._groups if group is not self._in_line}
+            owners = set[OwnerName]().union(*asked.values())
+            busy = await find_busy(self._engine, owners, deadline_seconds=self._deadline_seconds)
+            for group, found in asked.items():
+                # One that grew meanwhile is asked for again.
+                is_as_asked = group in self._groups and group is not self._in_line and group.owners == found
+                if is_as_asked and busy.isdisjoint(found):
+                    self._unpark(group)
         self._is_looking = False
 
     async def _stand_in_line(self) -> None:
-        """Let one parked wallet after the other wait in the database's own line for its lock, a short slice each.
+        """Let one parked group after the other wait in the database's own line for its locks, a short slice each.
 
         A wallet that others lock again and again is never seen free: without its turn in that line it would starve.
         """
         while self._parked:
-            owner = self._in_line = next(iter(self._parked))
-            queue = self._parked[owner] = self._parked.pop(owner)  # now it is the last one
-            batch = self._take(queue)
-            outcomes = await self._post(batch, wait=True) if batch else ()
+            group = self._in_line = next(iter(self._groups))
+            del self._groups[group]
+            self._groups[group] = None  # now it is the last one
+            batch = self._begin([group.queue.popleft() for _ in range(min(len(group.queue), BATCH_SIZE_MAX))])
+            outcomes = await self._post(batch, line=len(self._lanes), wait=True) if batch else ()
             self._in_line = None
             for item, outcome in zip(reversed(batch), reversed(outcomes), strict=True):
                 if not isinstance(outcome, WalletBusy):
@@ -354,9 +449,9 @@ class GroupCommit:
                 elif asyncio.get_running_loop().time() > item.deadline - 2 * MARGIN_SECONDS:
                     item.answer(Unavailable("The wallet stayed locked."))
                 elif not self._is_over(item):
-                    self._queue(item, queue, in_front=True)
+                    self._queue(item, group.queue, in_front=True)
             if not any(isinstance(outcome, WalletBusy) for outcome in outcomes):
-                self._unpark(owner)
+                self._unpark(group)
         self._is_standing = False
 
     def _is_over(self, item: _Item) -> bool:
@@ -368,7 +463,7 @@ class GroupCommit:
             return self._is_closing or asyncio.get_running_loop().time() >= item.deadline
         return item.future.done()
 
-    async def _post(self, batch: Sequence[_Item], *, wait: bool) -> Sequence[Decided | Exception]:
+    async def _post(self, batch: Sequence[_Item], *, line: int, wait: bool) -> Sequence[Decided | Exception]:
         """Post a batch in a unit of work; one result per item, in order."""
         loop = asyncio.get_running_loop()
         started = loop.time()
@@ -384,7 +479,7 @@ class GroupCommit:
                 ) as connection:
                     if wait:
                         await wait_in_slices(connection)
-                    return await post_batch(connection, requests, self.slot, wait=wait)
+                    return await post_batch(connection, requests, self.slot, line=line, wait=wait)
             except asyncpg.LockNotAvailableError:
                 if not wait:
                     raise
@@ -403,8 +498,8 @@ class GroupCommit:
             self.figures.database_seconds += loop.time() - started
         middle = len(batch) // 2
         return [
-            *await self._post(batch[:middle], wait=wait),
-            *await self._post(batch[middle:], wait=wait),
+            *await self._post(batch[:middle], line=line, wait=wait),
+            *await self._post(batch[middle:], line=line, wait=wait),
         ]
 
 

@@ -14,12 +14,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from wallet_gql.db.connecting import is_standby
 from wallet_gql.db.engine import close, connect, create_engine, lend
 from wallet_gql.db.migrations import UnfitDatabase, check_at_head
-from wallet_gql.domain.assets import Asset
-from wallet_gql.domain.postings import Entry, Outcome, PostingRequest, TransactionView
+from wallet_gql.domain.assets import Asset, AssetSetting
+from wallet_gql.domain.postings import Entry, Outcome, Request, TransactionName, TransactionView
 from wallet_gql.domain.wallets import Balance, OwnerName, Wallet
 from wallet_gql.ledger import reads
 from wallet_gql.ledger.armour import check_armour
-from wallet_gql.ledger.treasury import any_slot, claim_slot, open_stripes
+from wallet_gql.ledger.treasury import any_slot, claim_slot, open_stripes, treasuries
 from wallet_gql.operations.group_commit import GroupCommit
 from wallet_gql.operations.openings import Openings
 from wallet_gql.operations.outcomes import Outcomes
@@ -30,7 +30,7 @@ SLOT_CHECKED_EVERY_SECONDS: Final = 5
 
 _log = structlog.get_logger()
 
-Post: TypeAlias = Callable[[PostingRequest, float | None], Awaitable[Outcome]]
+Post: TypeAlias = Callable[[Request, float | None], Awaitable[Outcome]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +43,11 @@ class Reads:
     owners_balances: ReadBatch[tuple[OwnerName, Asset], Balance | None]
     pages: ReadBatch[reads.PageRequest, reads.Page]
     entries: ReadBatch[TransactionView, list[Entry]]
-    transactions: ReadBatch[reads.TransactionName, TransactionView | None]
+    transactions: ReadBatch[reads.EntryName, TransactionView | None]
     transactions_by_key: ReadBatch[tuple[OwnerName, UUID], TransactionView | None]
+    owners_of_transactions: ReadBatch[TransactionName, str | None]
     assets: ReadBatch[None, list[Asset]]
+    asset_settings: ReadBatch[None, dict[int, AssetSetting]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +129,13 @@ async def _slot(
         # No session is ours there, so no lock of a session: workers that share a slot wait for each other.
         slot = any_slot()
         async with connect(engine) as connection:
-            await open_stripes(connection, slot, range(shard_count))
+            await open_stripes(connection, treasuries(slot, shard_count))
         yield slot, None
         return
     async with lend(engine) as session:
         try:
             slot = await claim_slot(session)
-            await open_stripes(session, slot, range(shard_count))
+            await open_stripes(session, treasuries(slot, shard_count))
             yield slot, session
         finally:
             # The slot is free when the session ends: it must not go back to the pool with it.
@@ -187,10 +189,17 @@ def _batched_reads(engine: AsyncEngine, deadline_seconds: float) -> Reads:
         entries=ReadBatch(engine, reads.read_entries, deadline_seconds, rows=len),
         transactions=ReadBatch(engine, reads.read_transactions, deadline_seconds),
         transactions_by_key=ReadBatch(engine, reads.read_transactions_by_key, deadline_seconds),
+        owners_of_transactions=ReadBatch(engine, reads.read_owners, deadline_seconds),
         assets=ReadBatch(engine, _read_assets, deadline_seconds),
+        asset_settings=ReadBatch(engine, _read_asset_settings, deadline_seconds),
     )
 
 
 async def _read_assets(connection: Connection, keys: Sequence[None]) -> list[list[Asset]]:
     """Return all assets for whoever asks: there is nothing to ask but everything."""
     return [await reads.read_assets(connection)] * len(keys)
+
+
+async def _read_asset_settings(connection: Connection, keys: Sequence[None]) -> list[dict[int, AssetSetting]]:
+    """Return what holds for assets now, for whoever asks."""
+    return [await reads.read_asset_settings(connection)] * len(keys)

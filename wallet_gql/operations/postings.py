@@ -9,11 +9,10 @@ from decimal import Decimal
 from typing import TypeAlias
 from uuid import UUID
 
-from wallet_gql.domain.money import AmountFault, to_minor
 from wallet_gql.domain.postings import AmountInvalid, AssetMissing, Outcome, PostingRequest, TransactionType
 from wallet_gql.domain.shards import shard_of
 from wallet_gql.domain.text import check_owner_id, check_text
-from wallet_gql.operations.assets import find_asset
+from wallet_gql.operations.amounts import find_amount
 from wallet_gql.operations.opening import Ledger
 
 PostingOutcome: TypeAlias = Outcome | AssetMissing | AmountInvalid
@@ -52,19 +51,15 @@ async def _post(ledger: Ledger, type_: TransactionType, request: PostingInput) -
     owner_id = check_owner_id(request.owner_id)
     description = check_text(request.description, "description")
     reference = check_text(request.reference, "reference")
-    asset = await find_asset(ledger, request.asset_code)
-    if asset is None:
-        return AssetMissing(request.asset_code)
-    amount_minor = to_minor(request.amount, asset.scale)
-    if isinstance(amount_minor, AmountFault):
-        return AmountInvalid(amount_minor, asset)
+    found = await find_amount(ledger, request.asset_code, request.amount)
+    if not isinstance(found, tuple):
+        return found
     return await ledger.post(
         PostingRequest(
             shard_of(owner_id, ledger.shard_count),
             owner_id,
             type_,
-            asset,
-            amount_minor,
+            *found,
             request.idempotency_key,
             description,
             reference,

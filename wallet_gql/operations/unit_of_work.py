@@ -58,6 +58,7 @@ _LEDGER_KEYS: Final = {
     "transaction_pkey",
     "idempotency_key_pkey",
     "account_shard_wallet_id_asset_id_key",
+    "asset_setting_pkey",
 }
 """A second row under one of them was written by somebody else meanwhile: run again, the unit finds it."""
 

@@ -25,7 +25,8 @@ from factories import TEST_SHARD_COUNT, balance, new_owner, new_owner_id
 from tables import count_rows
 
 from wallet_gql.domain.assets import Asset
-from wallet_gql.domain.postings import KeyReused, Outcome, OutcomeCode, Posted, Refused, WalletMissing
+from wallet_gql.domain.postings import KeyReused, Outcome, Posted, Refused, WalletMissing
+from wallet_gql.domain.refusals import OutcomeCode
 from wallet_gql.domain.shards import shard_of
 from wallet_gql.operations.group_commit import BATCH_SIZE_MAX, LANE_COUNT
 from wallet_gql.operations.opening import Ledger
@@ -124,7 +125,7 @@ async def test_each_caller_gets_its_own_outcome(ledger: Ledger) -> None:
     assert isinstance(spent, Posted)
     assert (spent.transaction.balance_after_minor, spent.already_processed) == (8, False)
     assert isinstance(refused, Refused)
-    assert (refused.code, refused.already_processed) == (OutcomeCode.INSUFFICIENT_BALANCE, False)
+    assert (refused.facts.code, refused.already_processed) == (OutcomeCode.INSUFFICIENT_BALANCE, False)
     assert missing == WalletMissing(nobody)
     assert isinstance(replayed, Posted)
     assert (replayed.transaction, replayed.already_processed) == (before_first.transaction, True)

@@ -18,6 +18,7 @@ from batches import (
     keys_held,
     new_owner_in,
     new_owners_in,
+    on_balance,
     posted,
     results,
     send,
@@ -212,7 +213,7 @@ async def test_refusal_whose_commit_was_cut_is_kept(ledger: Ledger, settings: Se
         assert not first.already_processed
         assert isinstance(second, Refused)
         assert second.already_processed
-        assert (second.balance_before_minor, second.balance.amount_minor) == (5, 105)
+        assert (on_balance(second).balance_before_minor, second.balance.amount_minor) == (5, 105)
         assert await balance(ledger, owner) == 105
 
 

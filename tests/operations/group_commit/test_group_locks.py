@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -84,11 +85,11 @@ async def test_held_wallet_does_not_stop_its_lane(ledger: Ledger) -> None:
 async def test_wallet_that_is_parked_just_after_others_has_its_turn_in_line(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def none_is_free(*_: object, **__: object) -> set[OwnerName]:
-        return set()
+    async def all_are_busy(_: object, owners: Collection[OwnerName], **__: object) -> set[OwnerName]:
+        return set(owners)
 
     # Others lock it again and again, so it is never seen free; and who looks for that sleeps while nothing is parked.
-    monkeypatch.setattr(group_commit, "find_free", none_is_free)
+    monkeypatch.setattr(group_commit, "find_busy", all_are_busy)
     monkeypatch.setattr(group_commit, "PROBE_SECONDS", 0.5)
     for owner in await new_owners_in(ledger, 0, 3):
         async with held(ledger.settings, wallet(ledger, owner)):

@@ -1,0 +1,86 @@
+"""Refusals that depend on state: kept under the key with their facts, which replay and GraphQL tell as they are.
+
+One record a refusal. Its fields are what is kept, by their names; amounts are in minor units of its asset.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from enum import Enum, IntEnum
+from typing import Any, ClassVar, Final, TypeAlias, get_args
+
+from wallet_gql.domain.assets import Asset, TransferPolicy
+
+
+class OutcomeCode(IntEnum):
+    """How a request that reached its wallet ended. The numbers are stored under the idempotency key."""
+
+    POSTED = 1
+    BALANCE_LIMIT_EXCEEDED = 2
+    INSUFFICIENT_BALANCE = 3
+    TRANSFER_FORBIDDEN = 4
+    RECEIVER_REFUSED = 5
+
+
+class ReceiverCause(Enum):
+    """Why a receiver takes nothing. The values are stored."""
+
+    FULL = "FULL"
+
+
+@dataclass(frozen=True, slots=True)
+class BalanceLimitExceeded:
+    """The owner would hold more than a wallet may."""
+
+    code: ClassVar = OutcomeCode.BALANCE_LIMIT_EXCEEDED
+    asset: Asset
+    balance_before_minor: int
+    amount_minor: int
+
+
+@dataclass(frozen=True, slots=True)
+class InsufficientBalance:
+    """The owner has less than the request needs."""
+
+    code: ClassVar = OutcomeCode.INSUFFICIENT_BALANCE
+    asset: Asset
+    balance_before_minor: int
+    amount_minor: int
+
+
+@dataclass(frozen=True, slots=True)
+class TransferForbidden:
+    """The asset's policy lets no owner transfer it."""
+
+    code: ClassVar = OutcomeCode.TRANSFER_FORBIDDEN
+    asset: Asset
+    policy: TransferPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiverRefused:
+    """The receiver takes nothing; of its figures nothing is told."""
+
+    code: ClassVar = OutcomeCode.RECEIVER_REFUSED
+    asset: Asset
+    owner_id: str
+    cause: ReceiverCause
+
+
+Facts: TypeAlias = BalanceLimitExceeded | InsufficientBalance | TransferForbidden | ReceiverRefused
+
+_FACTS: Final[Mapping[OutcomeCode, type[Facts]]] = {kind.code: kind for kind in get_args(Facts)}
+
+
+def details_of(facts: Facts) -> dict[str, int | str]:
+    """Return what is kept under the key: plain values by name; of the asset its id."""
+    values = {each.name: getattr(facts, each.name) for each in fields(facts)}
+    asset = values.pop("asset")
+    plain = {name: value.value if isinstance(value, Enum) else value for name, value in values.items()}
+    return {**plain, "asset_id": asset.id}
+
+
+def facts_of(code: OutcomeCode, details: Mapping[str, Any], asset: Asset) -> Facts:
+    """Return the facts that were kept; `asset` is the one whose id was kept."""
+    kind: Callable[..., Facts] = _FACTS[code]
+    hints: dict[str, Any] = {each.name: each.type for each in fields(_FACTS[code])}
+    return kind(**{name: asset if name == "asset" else hint(details[name]) for name, hint in hints.items()})

@@ -1,0 +1,79 @@
+"""Transfers between owners."""
+
+from decimal import Decimal
+from typing import Annotated, cast
+from uuid import UUID
+
+import strawberry
+
+from wallet_gql.domain.text import TEXT_LENGTH_MAX
+from wallet_gql.graphql import refusals
+from wallet_gql.graphql.assets import DEFAULT_ASSET
+from wallet_gql.graphql.context import Info
+from wallet_gql.graphql.payloads import Payload, result
+from wallet_gql.graphql.scalars import Amount
+from wallet_gql.operations import transfers
+
+
+@strawberry.input(description="Credits that one owner gives to another.")
+class TransferInput:
+    """Credits that one owner gives to another."""
+
+    from_owner_id: str = strawberry.field(description="Who gives: the key is this owner's.")
+    to_owner_id: str = strawberry.field(description="Who gets.")
+    asset: str = strawberry.field(default=DEFAULT_ASSET, description="The code of the asset.")
+    amount: Amount = strawberry.field(description="How much: greater than zero, at most 10^15 smallest units.")
+    idempotency_key: UUID = strawberry.field(
+        description="A fresh UUID for each new request, the same one for each retry of it: it is posted once."
+    )
+    description: str | None = strawberry.field(
+        default=strawberry.UNSET,
+        description=f"For people to read, at most {TEXT_LENGTH_MAX} characters; both owners see it.",
+    )
+    reference: str | None = strawberry.field(
+        default=strawberry.UNSET,
+        description=f"The caller's own reference, at most {TEXT_LENGTH_MAX} characters; both owners see it.",
+    )
+
+
+@strawberry.type(description="The transfer is in the books. What is told is the sender's side.")
+class TransferPayload(Payload):
+    """The transfer is in the books."""
+
+
+TransferResult = Annotated[
+    TransferPayload
+    | refusals.AssetNotFound
+    | refusals.InvalidAmount
+    | refusals.SelfTransfer
+    | refusals.WalletNotFound
+    | refusals.IdempotencyKeyReused
+    | refusals.TransferForbidden
+    | refusals.InsufficientBalance
+    | refusals.ReceiverRefused,
+    strawberry.union("TransferResult", description="Unions grow: keep a `... on Error` branch."),
+]
+
+
+@strawberry.type
+class TransferMutations:
+    """What moves credits between owners."""
+
+    @strawberry.mutation(
+        description="Move credits from one owner to another, both sides in one commit. Safe to retry with the same key."
+    )
+    async def transfer(
+        self, info: Info, input: Annotated[TransferInput, strawberry.argument(description="What is given to whom.")]
+    ) -> TransferResult | None:
+        """Move credits from one owner to another."""
+        request = transfers.TransferInput(
+            input.from_owner_id,
+            input.to_owner_id,
+            input.asset,
+            cast("Decimal", input.amount),
+            input.idempotency_key,
+            None if input.description is strawberry.UNSET else input.description,
+            None if input.reference is strawberry.UNSET else input.reference,
+            info.context.deadline,
+        )
+        return cast("TransferResult", result(TransferPayload, await transfers.transfer(info.context.ledger, request)))

@@ -1,0 +1,60 @@
+"""Transfers between owners: one key, the sender's; two transactions, one commit."""
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TypeAlias
+from uuid import UUID
+
+from wallet_gql.domain.postings import (
+    AmountInvalid,
+    AssetMissing,
+    Outcome,
+    ReceiverIsSender,
+    TransferRequest,
+)
+from wallet_gql.domain.shards import shard_of
+from wallet_gql.domain.text import check_owner_id, check_text
+from wallet_gql.domain.wallets import OwnerName
+from wallet_gql.operations.amounts import find_amount
+from wallet_gql.operations.opening import Ledger
+
+TransferOutcome: TypeAlias = Outcome | AssetMissing | AmountInvalid | ReceiverIsSender
+
+
+@dataclass(frozen=True, slots=True)
+class TransferInput:
+    """What a caller asks for; `amount` is in the asset's own unit, as it was written."""
+
+    from_owner_id: str
+    to_owner_id: str
+    asset_code: str
+    amount: Decimal
+    idempotency_key: UUID
+    description: str | None = None
+    reference: str | None = None
+    deadline: float | None = None
+    """A time of the event loop's clock; None: as long as a request may take, from now."""
+
+
+async def transfer(ledger: Ledger, request: TransferInput) -> TransferOutcome:
+    """Move credits from one owner to another. Raises `BadUserInput` for malformed texts."""
+    sender = check_owner_id(request.from_owner_id, "fromOwnerId")
+    receiver = check_owner_id(request.to_owner_id, "toOwnerId")
+    description = check_text(request.description, "description")
+    reference = check_text(request.reference, "reference")
+    found = await find_amount(ledger, request.asset_code, request.amount)
+    if not isinstance(found, tuple):
+        return found
+    if sender == receiver:
+        return ReceiverIsSender(sender)
+    return await ledger.post(
+        TransferRequest(
+            OwnerName(shard_of(sender, ledger.shard_count), sender),
+            OwnerName(shard_of(receiver, ledger.shard_count), receiver),
+            *found,
+            request.idempotency_key,
+            description,
+            reference,
+        ),
+        request.deadline,
+    )
