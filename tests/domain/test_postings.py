@@ -149,4 +149,5 @@ def test_numbers_that_are_stored_never_change() -> None:
         "INSUFFICIENT_BALANCE": 3,
         "TRANSFER_FORBIDDEN": 4,
         "RECEIVER_REFUSED": 5,
+        "RECEIPT_USED": 6,
     }

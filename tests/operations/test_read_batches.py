@@ -15,7 +15,7 @@ from wallet_gql.domain.errors import Unavailable
 from wallet_gql.domain.postings import Posted, TransactionName
 from wallet_gql.domain.shards import shard_of
 from wallet_gql.domain.wallets import OwnerName
-from wallet_gql.ledger.reads import EntryName, PageRequest, WalletAsset
+from wallet_gql.ledger.reads import EntryName, OwnTransaction, PageRequest, WalletAsset
 from wallet_gql.operations.opening import Ledger, Reads
 from wallet_gql.operations.read_batches import BATCH_SIZE_MAX, STATEMENTS_UNDER_WAY_MAX, ReadBatch
 from wallet_gql.operations.wallets import open_wallet
@@ -175,13 +175,15 @@ UNREADABLE: dict[str, Callable[[Any], Any]] = {
     "entries": lambda key: replace(key, asset=replace(key.asset, id=2**15)),
     "transactions": lambda key: EntryName(key.shard, 2**63, 1),
     "transactions_by_key": lambda key: (OwnerName(key[0].shard, "\0"), key[1]),
+    "own_transactions": lambda key: key._replace(shard=2**15),
     "owners_of_transactions": lambda key: key._replace(shard=2**15),
+    "metadata": lambda key: key._replace(shard=2**15),
 }
 
 
 @pytest.mark.parametrize("kind", UNREADABLE)
 async def test_every_kind_of_read_tells_a_data_error_to_its_caller_only(ledger: Ledger, kind: str) -> None:
-    posted = await post(ledger, "top_up", await new_owner(ledger), 1)
+    posted = await post(ledger, "top_up", await new_owner(ledger), 1, metadata={"level": "7"})
     assert isinstance(posted, Posted)
     wallet, view = posted.balance.wallet, posted.transaction
     owner, account = OwnerName(wallet.shard, wallet.owner_id), WalletAsset(wallet, view.asset)
@@ -194,7 +196,9 @@ async def test_every_kind_of_read_tells_a_data_error_to_its_caller_only(ledger: 
         "entries": view,
         "transactions": EntryName(view.shard, view.account_id, view.seq),
         "transactions_by_key": (owner, view.idempotency_key or uuid4()),
+        "own_transactions": OwnTransaction(view.shard, view.id, wallet.id),
         "owners_of_transactions": TransactionName(view.shard, view.id),
+        "metadata": TransactionName(view.shard, view.id),
     }
     assert {*good, "assets", "asset_settings"} == set(Reads.__dataclass_fields__), "a new kind of read: add it here"
     reads: ReadBatch[Any, Any] = getattr(ledger.reads, kind)

@@ -14,6 +14,8 @@ RIGHTS: Final = {
     "account": "SELECT, INSERT",
     "transaction_shape": "SELECT",
     "transaction": "SELECT, INSERT",
+    "transaction_note": "SELECT, INSERT",
+    "receipt": "SELECT, INSERT",
     "entry": "SELECT, INSERT",
     "idempotency_key": "SELECT, INSERT",
     "alembic_version": "SELECT",

@@ -160,6 +160,35 @@ transaction = Table(
     CheckConstraint("isfinite(executed_at)", name="executed_at"),
 )
 
+# What only some transactions have; a table of its own, so that it can be erased one day.
+transaction_note = Table(
+    "transaction_note",
+    metadata,
+    Column("shard", SmallInteger, nullable=False, autoincrement=False),
+    Column("transaction_id", Uuid, nullable=False),
+    Column("metadata", JSONB),
+    Column("receipt", Code),
+    PrimaryKeyConstraint("shard", "transaction_id"),
+    CheckConstraint("metadata IS NOT NULL OR receipt IS NOT NULL", name="something"),
+    CheckConstraint(
+        "jsonb_typeof(metadata) = 'object' AND metadata <> '{}' AND octet_length(metadata::text) <= 32768",
+        name="metadata",
+    ),
+    CheckConstraint("length(receipt) BETWEEN 1 AND 200", name="receipt"),
+)
+
+# A store's receipt or a payment's id that was credited: once, whoever the owner is. Its shard is that of its own hash.
+receipt = Table(
+    "receipt",
+    metadata,
+    Column("shard", SmallInteger, nullable=False, autoincrement=False),
+    Column("receipt", Code, nullable=False),
+    Column("transaction_shard", SmallInteger, nullable=False),
+    Column("transaction_id", Uuid, nullable=False),
+    PrimaryKeyConstraint("shard", "receipt"),
+    CheckConstraint("length(receipt) BETWEEN 1 AND 200", name="receipt"),
+)
+
 # One leg of a transaction, and one link of its account's chain.
 entry = Table(
     "entry",
@@ -204,7 +233,7 @@ idempotency_key = Table(
     Column("created_at", Timestamp, nullable=False, server_default=func.clock_timestamp()),
     PrimaryKeyConstraint("shard", "wallet_id", "key"),
     CheckConstraint("octet_length(fingerprint) = 16", name="fingerprint"),
-    CheckConstraint("outcome BETWEEN 1 AND 5", name="outcome"),
+    CheckConstraint("outcome BETWEEN 1 AND 6", name="outcome"),
     CheckConstraint("(outcome = 1) = (details IS NULL)", name="details"),
     CheckConstraint("isfinite(created_at)", name="created_at"),
 )

@@ -15,6 +15,7 @@ from uuid_utils.compat import uuid7
 from wallet_gql.domain.assets import Asset
 from wallet_gql.domain.money import AmountFault
 from wallet_gql.domain.refusals import Facts, OutcomeCode
+from wallet_gql.domain.text import Metadata
 from wallet_gql.domain.wallets import Balance, OwnerName, WalletKind
 
 
@@ -44,6 +45,13 @@ class RequestKind(IntEnum):
     BONUS = TransactionType.BONUS
     SPEND = TransactionType.SPEND
     TRANSFER = 101
+
+
+class Receipt(NamedTuple):
+    """What a store or a payment provider gave for a payment, and the shard in which it is looked up."""
+
+    shard: int
+    text: str
 
 
 class TransactionName(NamedTuple):
@@ -108,6 +116,13 @@ def fingerprint(
     return sha256(f"{kind:d} {asset_code} {amount_minor} {texts}{added}".encode()).digest()[:16]
 
 
+def metadata_text(metadata: Metadata) -> tuple[tuple[str, str], ...]:
+    """Return metadata as a field of a fingerprint; none where there is none."""
+    if not metadata:
+        return ()
+    return (("metadata", "".join(f"{len(key)}:{key}{len(value)}:{value}" for key, value in metadata)),)
+
+
 @dataclass(frozen=True, slots=True)
 class PostingRequest:
     """A posting that is well-formed: its type is one of `POSTING_TYPES`, its asset exists and its amount fits.
@@ -124,6 +139,8 @@ class PostingRequest:
     idempotency_key: UUID
     description: str | None = None
     reference: str | None = None
+    metadata: Metadata = ()
+    receipt: Receipt | None = None
     transaction_id: UUID = field(default_factory=uuid7)
 
     @property
@@ -134,7 +151,15 @@ class PostingRequest:
     @property
     def fingerprint(self) -> bytes:
         """The bytes that tell another request under the same key."""
-        return fingerprint(self.type, self.asset.code, self.amount_minor, self.description, self.reference)
+        return fingerprint(
+            self.type,
+            self.asset.code,
+            self.amount_minor,
+            self.description,
+            self.reference,
+            *metadata_text(self.metadata),
+            *(() if self.receipt is None else (("receipt", self.receipt.text),)),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +173,7 @@ class TransferRequest:
     idempotency_key: UUID
     description: str | None = None
     reference: str | None = None
+    metadata: Metadata = ()
     transaction_id: UUID = field(default_factory=uuid7)
     receiving_id: UUID = field(default_factory=uuid7)
 
@@ -175,6 +201,7 @@ class TransferRequest:
             self.amount_minor,
             self.description,
             self.reference,
+            *metadata_text(self.metadata),
             ("to", self.receiver.owner_id),
         )
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from enum import Enum, IntEnum
 from typing import Any, ClassVar, Final, TypeAlias, get_args
+from uuid import UUID
 
 from wallet_gql.domain.assets import Asset, TransferPolicy
 
@@ -19,6 +20,7 @@ class OutcomeCode(IntEnum):
     INSUFFICIENT_BALANCE = 3
     TRANSFER_FORBIDDEN = 4
     RECEIVER_REFUSED = 5
+    RECEIPT_USED = 6
 
 
 class ReceiverCause(Enum):
@@ -66,7 +68,17 @@ class ReceiverRefused:
     cause: ReceiverCause
 
 
-Facts: TypeAlias = BalanceLimitExceeded | InsufficientBalance | TransferForbidden | ReceiverRefused
+@dataclass(frozen=True, slots=True)
+class ReceiptUsed:
+    """The receipt was credited by another request, to whomever."""
+
+    code: ClassVar = OutcomeCode.RECEIPT_USED
+    asset: Asset
+    shard: int
+    transaction_id: UUID
+
+
+Facts: TypeAlias = BalanceLimitExceeded | InsufficientBalance | TransferForbidden | ReceiverRefused | ReceiptUsed
 
 _FACTS: Final[Mapping[OutcomeCode, type[Facts]]] = {kind.code: kind for kind in get_args(Facts)}
 
@@ -75,8 +87,14 @@ def details_of(facts: Facts) -> dict[str, int | str]:
     """Return what is kept under the key: plain values by name; of the asset its id."""
     values = {each.name: getattr(facts, each.name) for each in fields(facts)}
     asset = values.pop("asset")
-    plain = {name: value.value if isinstance(value, Enum) else value for name, value in values.items()}
-    return {**plain, "asset_id": asset.id}
+    return {**{name: _plain(value) for name, value in values.items()}, "asset_id": asset.id}
+
+
+def _plain(value: int | str | UUID | Enum) -> int | str:
+    if isinstance(value, Enum):
+        plain: int | str = value.value
+        return plain
+    return str(value) if isinstance(value, UUID) else value
 
 
 def facts_of(code: OutcomeCode, details: Mapping[str, Any], asset: Asset) -> Facts:

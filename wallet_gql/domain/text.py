@@ -1,4 +1,4 @@
-"""Texts that callers send: owner ids, asset codes, descriptions, references.
+"""Texts that callers send: owner ids, asset codes, descriptions, references, receipts, metadata.
 
 Each check raises `BadUserInput` with the field, the value's fault and the remedy, and returns the value unchanged:
 nothing is trimmed or normalised behind the caller's back, for two spellings would become one wallet.
@@ -6,13 +6,25 @@ nothing is trimmed or normalised behind the caller's back, for two spellings wou
 
 import re
 import unicodedata
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import Final
+from typing import Final, TypeAlias
 
 from wallet_gql.domain.errors import BadUserInput
 
 OWNER_ID_LENGTH_MAX: Final = 128
 TEXT_LENGTH_MAX: Final = 500
+RECEIPT_LENGTH_MAX: Final = 200
+
+METADATA_PAIRS_MAX: Final = 20
+METADATA_VALUE_LENGTH_MAX: Final = 500
+METADATA_BYTES_MAX: Final = 4096
+"""Of all keys and values together, in UTF-8."""
+
+Metadata: TypeAlias = tuple[tuple[str, str], ...]
+"""Pairs of texts, sorted by key; empty is the same as none."""
+
+_METADATA_KEY: Final = re.compile(r"[A-Za-z0-9_.-]{1,40}", re.ASCII)
 
 # Beside the category Cf: what Unicode lets a font leave out (Default_Ignorable_Code_Point), and the blank of Braille.
 _INVISIBLE: Final = re.compile(
@@ -55,6 +67,39 @@ def check_text(text: str | None, field: str) -> str | None:
     if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
         raise BadUserInput(field, "contains a lone surrogate", "send well-formed Unicode")
     return text
+
+
+def check_receipt(receipt: str | None) -> str | None:
+    """Accept nothing, or 1 to 200 characters without NUL."""
+    if receipt is None:
+        return None
+    if not 1 <= len(receipt) <= RECEIPT_LENGTH_MAX:
+        raise BadUserInput("receipt", f"has {len(receipt)} characters", f"send 1 to {RECEIPT_LENGTH_MAX}")
+    return check_text(receipt, "receipt")
+
+
+def check_metadata(pairs: Mapping[str, object]) -> Metadata:
+    """Accept a flat object of texts within its bounds; returns its pairs, sorted by key."""
+    if len(pairs) > METADATA_PAIRS_MAX:
+        raise BadUserInput("metadata", f"has {len(pairs)} pairs", f"send at most {METADATA_PAIRS_MAX}")
+    checked = []
+    for key, value in sorted(pairs.items()):
+        if _METADATA_KEY.fullmatch(key) is None:
+            raise BadUserInput(
+                "metadata", "has a key that is malformed", "use 1 to 40 letters, digits, full stops, hyphens and _"
+            )
+        if not isinstance(value, str):
+            raise BadUserInput(f"metadata.{key}", "is not a string", "send flat pairs of strings")
+        if not 1 <= len(value) <= METADATA_VALUE_LENGTH_MAX:
+            raise BadUserInput(
+                f"metadata.{key}", f"has {len(value)} characters", f"send 1 to {METADATA_VALUE_LENGTH_MAX}"
+            )
+        check_text(value, f"metadata.{key}")
+        checked.append((key, value))
+    size = sum(len(key.encode()) + len(value.encode()) for key, value in checked)
+    if size > METADATA_BYTES_MAX:
+        raise BadUserInput("metadata", f"has {size} bytes of keys and values", f"send at most {METADATA_BYTES_MAX}")
+    return tuple(checked)
 
 
 def is_asset_code(code: str) -> bool:

@@ -45,8 +45,8 @@ INTROSPECTIONS_MAX: Final = 2
 # there are no more than ten.
 _LISTS: Final = {"transactions": PAGE_SIZE_DEFAULT, "entries": 2, "assets": 10, "balances": 10}
 
-# A character takes six bytes where JSON escapes it: 500 of a text, 128 of an owner id.
-_LONG_TEXTS: Final = {"description": 8, "reference": 8, "ownerId": 2}
+# A character takes six bytes where JSON escapes it: 500 of a text, 128 of an owner id, 4,096 bytes of metadata.
+_LONG_TEXTS: Final = {"description": 8, "reference": 8, "ownerId": 2, "counterpartyId": 2, "metadata": 63}
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,12 @@ from uuid import UUID
 
 import strawberry
 
-from wallet_gql.domain.text import TEXT_LENGTH_MAX
+from wallet_gql.domain.text import RECEIPT_LENGTH_MAX, TEXT_LENGTH_MAX
 from wallet_gql.graphql import refusals
 from wallet_gql.graphql.assets import DEFAULT_ASSET
 from wallet_gql.graphql.context import Info
 from wallet_gql.graphql.payloads import Payload, result
-from wallet_gql.graphql.scalars import Amount
+from wallet_gql.graphql.scalars import Amount, Metadata
 from wallet_gql.operations import postings
 
 
@@ -34,11 +34,20 @@ class _PostingInput:
         default=strawberry.UNSET,
         description=f"The caller's own reference, at most {TEXT_LENGTH_MAX} characters; not unique.",
     )
+    metadata: Metadata | None = strawberry.field(
+        default=strawberry.UNSET, description="The caller's own pairs of texts, kept with the transaction."
+    )
 
 
 @strawberry.input(description="Credits that a player bought.")
 class TopUpInput(_PostingInput):
     """Credits that a player bought."""
+
+    receipt: str | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="What the store or the payment provider calls the payment, 1 to"
+        f" {RECEIPT_LENGTH_MAX} characters: it is credited once, whoever the owner is.",
+    )
 
 
 @strawberry.input(description="Credits that the platform gives.")
@@ -72,6 +81,7 @@ TopUpResult = Annotated[
     | refusals.IdempotencyKeyReused
     | refusals.AssetNotFound
     | refusals.InvalidAmount
+    | refusals.ReceiptUsed
     | refusals.BalanceLimitExceeded,
     strawberry.union("TopUpResult", description="Unions grow: keep a `... on Error` branch."),
 ]
@@ -105,6 +115,8 @@ def _posting_input(info: Info, posting: _PostingInput) -> postings.PostingInput:
         posting.idempotency_key,
         None if posting.description is strawberry.UNSET else posting.description,
         None if posting.reference is strawberry.UNSET else posting.reference,
+        posting.metadata or {},
+        posting.receipt if isinstance(posting, TopUpInput) and posting.receipt is not strawberry.UNSET else None,
         info.context.deadline,
     )
 

@@ -13,7 +13,10 @@ from wallet_gql.domain.money import BALANCE_MINOR_MAX, AmountFault
 from wallet_gql.domain.refusals import OutcomeCode
 from wallet_gql.graphql.assets import Asset, TransferPolicy
 from wallet_gql.graphql.balances import Balance
+from wallet_gql.graphql.context import Info
 from wallet_gql.graphql.scalars import Amount, amount
+from wallet_gql.graphql.transactions import Transaction
+from wallet_gql.ledger.reads import OwnTransaction
 
 ECHO_LENGTH_MAX: Final = 64
 
@@ -47,6 +50,7 @@ class ErrorCode(Enum):
     TRANSFER_FORBIDDEN = strawberry.enum_value(
         "TRANSFER_FORBIDDEN", description="The asset's policy lets no owner transfer it."
     )
+    RECEIPT_USED = strawberry.enum_value("RECEIPT_USED", description="The receipt was credited before.")
     RECEIVER_REFUSED = strawberry.enum_value("RECEIVER_REFUSED", description="The receiver takes nothing.")
     INVALID_OWNER_ID = strawberry.enum_value(
         "INVALID_OWNER_ID", description="No wallet can be opened for this owner id."
@@ -144,6 +148,7 @@ _KEPT_MESSAGES: Final = {
     OutcomeCode.INSUFFICIENT_BALANCE: "Insufficient balance",
     OutcomeCode.TRANSFER_FORBIDDEN: "Transfers of this asset are not allowed",
     OutcomeCode.RECEIVER_REFUSED: "The receiver cannot take it",
+    OutcomeCode.RECEIPT_USED: "The receipt was credited before",
 }
 
 _AMOUNT_MESSAGES: Final = {
@@ -247,6 +252,33 @@ class TransferForbidden(Error, Replayable):
         )
 
 
+@strawberry.type(
+    description="The receipt was credited by another request, to this owner or to another one. Kept under the key."
+)
+class ReceiptUsed(Error, Replayable):
+    """The receipt was credited by another request."""
+
+    own: strawberry.Private[OwnTransaction | None]
+
+    # Not named `transaction`: a payload's is never null, and one union's fields of one name have one type.
+    @strawberry.field(description="What credited it; null where that was another owner's.")
+    async def credited_by(self, info: Info) -> Transaction | None:
+        """Read it, if it is this owner's."""
+        view = None if self.own is None else await info.context.ledger.reads.own_transactions.load(self.own)
+        return None if view is None else Transaction.of(view)
+
+    @classmethod
+    def of(cls, refusal: domain.Refused, facts: kept.ReceiptUsed) -> Self:
+        """Make it from the ledger's refusal."""
+        wallet = refusal.balance.wallet
+        is_near = wallet.shard == facts.shard
+        return cls(
+            **_kept(facts.code),
+            own=OwnTransaction(facts.shard, facts.transaction_id, wallet.id) if is_near else None,
+            already_processed=refusal.already_processed,
+        )
+
+
 @strawberry.enum(description="Why a receiver takes nothing. Causes are added as the service grows.")
 class ReceiverCause(Enum):
     """Why a receiver takes nothing."""
@@ -309,7 +341,7 @@ def _kept(code: OutcomeCode) -> _Kept:
     return {"code": ErrorCode[code.name], "message": _KEPT_MESSAGES[code], "retryable": False}
 
 
-Kept: TypeAlias = BalanceLimitExceeded | InsufficientBalance | TransferForbidden | ReceiverRefused
+Kept: TypeAlias = BalanceLimitExceeded | InsufficientBalance | TransferForbidden | ReceiverRefused | ReceiptUsed
 """What is kept under a key."""
 
 
@@ -322,6 +354,8 @@ def of_refused(refusal: domain.Refused) -> Kept:
             return InsufficientBalance.of(refusal, facts)
         case kept.TransferForbidden():
             return TransferForbidden.of(refusal, facts)
+        case kept.ReceiptUsed():
+            return ReceiptUsed.of(refusal, facts)
         case kept.ReceiverRefused():
             return ReceiverRefused.of(refusal, facts)
         case _:

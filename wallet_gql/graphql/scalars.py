@@ -6,6 +6,7 @@ of a document; both are read alike.
 
 import json
 import re
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from decimal import Decimal
 from types import NoneType
@@ -13,14 +14,19 @@ from typing import Any, Final, NewType
 from uuid import UUID
 
 import strawberry
-from graphql import GraphQLError, IntValueNode, StringValueNode, ValueNode
+from graphql import GraphQLError, IntValueNode, ObjectValueNode, StringValueNode, ValueNode
 from strawberry.types.scalar import ScalarDefinition
 
 from wallet_gql.domain.assets import Asset
+from wallet_gql.domain.errors import BadUserInput
 from wallet_gql.domain.money import INT64_MAX, format_minor, parse_decimal
+from wallet_gql.domain.text import METADATA_BYTES_MAX, METADATA_PAIRS_MAX, METADATA_VALUE_LENGTH_MAX, check_metadata
 
 # Amounts leave as text that is formatted already, and arrive as Decimal.
 Amount = NewType("Amount", str)
+
+# Checked when it arrives; it leaves as it was kept.
+Metadata = NewType("Metadata", dict[str, str])
 
 _UUID: Final = re.compile(
     r"[0-9a-f]{8}-[0-9a-f]{4}-[47][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII
@@ -72,6 +78,46 @@ def _parse_uuid_literal(node: ValueNode, _variables: Any = None) -> UUID:
     if isinstance(node, StringValueNode):
         return parse_uuid(node.value, node)
     raise _bad(f"UUID cannot be read from {_literal(node)}: send a string.", node)
+
+
+REQUEST: Final[ContextVar[bytes]] = ContextVar("request", default=b"")
+"""The JSON that the variables of the request came in: a decoder keeps the last of two keys, and does not tell."""
+
+
+def parse_metadata(value: object, node: ValueNode | None = None) -> dict[str, str]:
+    """Read a flat object of strings within its bounds; a key twice is refused."""
+    if not isinstance(value, dict):
+        raise _bad(f"Metadata cannot be read from {kind(value)}: send a flat object of strings.", node)
+    try:
+        if node is None:
+            json.loads(REQUEST.get() or b"null", object_pairs_hook=_refuse_doubles)
+        return dict(check_metadata(value))
+    except BadUserInput as fault:
+        raise _bad(str(fault), node) from None
+
+
+def _refuse_doubles(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise BadUserInput("The body", "has a key twice in one object", "send each key once")
+    return found
+
+
+def _parse_metadata_literal(node: ValueNode, _variables: Any = None) -> dict[str, str]:
+    if not isinstance(node, ObjectValueNode):
+        raise _bad(f"Metadata cannot be read from {_literal(node)}: send a flat object of strings.", node)
+    values: dict[str, object] = {}
+    for each in node.fields:
+        if each.name.value in values:
+            raise _bad("metadata has a key twice: send each key once.", each.value)
+        if not isinstance(each.value, StringValueNode):
+            raise _bad(
+                f"metadata.{each.name.value} cannot be read from {_literal(each.value)}: send a string, or the whole"
+                " object as a variable.",
+                each.value,
+            )
+        values[each.name.value] = each.value.value
+    return parse_metadata(values, node)
 
 
 def format_datetime(value: datetime) -> str:
@@ -132,6 +178,17 @@ SCALARS: Final[dict[object, ScalarDefinition]] = {
         serialize=str,
         parse_value=parse_amount,
         parse_literal=_parse_amount_literal,
+    ),
+    Metadata: strawberry.scalar(
+        name="Metadata",
+        description=(
+            f"A flat JSON object of strings: at most {METADATA_PAIRS_MAX} pairs, keys of 1 to 40 letters, digits, full"
+            f" stops, hyphens and underscores, values of 1 to {METADATA_VALUE_LENGTH_MAX} characters,"
+            f" {METADATA_BYTES_MAX} bytes in all. An empty object is as none."
+        ),
+        serialize=dict,
+        parse_value=parse_metadata,
+        parse_literal=_parse_metadata_literal,
     ),
     UUID: strawberry.scalar(
         name="UUID",

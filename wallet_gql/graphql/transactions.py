@@ -15,7 +15,7 @@ from wallet_gql.graphql.context import Info
 from wallet_gql.graphql.node import Node, NodeId
 from wallet_gql.graphql.owners import OwnerId, owner_name
 from wallet_gql.graphql.paging import PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX
-from wallet_gql.graphql.scalars import Amount, amount
+from wallet_gql.graphql.scalars import Amount, Metadata, amount
 from wallet_gql.ledger.reads import EntryName, WalletAsset
 from wallet_gql.operations.assets import find_asset
 
@@ -101,6 +101,13 @@ class Transaction(Node):
     transfer_id: UUID | None = strawberry.field(
         description="What both halves of a transfer have in common; null for anything else."
     )
+
+    @strawberry.field(description="The caller's own pairs of texts; null where none were sent.")
+    async def metadata(self, info: Info) -> Metadata | None:
+        """Read what is kept with it."""
+        name = domain.TransactionName(self.view.shard, self.view.id)
+        found = await info.context.ledger.reads.metadata.load(name)
+        return None if found is None else Metadata(found)
 
     @strawberry.field(description="The other owner of a transfer; null for anything else.")
     async def counterparty_id(self, info: Info) -> str | None:

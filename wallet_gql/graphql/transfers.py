@@ -11,7 +11,7 @@ from wallet_gql.graphql import refusals
 from wallet_gql.graphql.assets import DEFAULT_ASSET
 from wallet_gql.graphql.context import Info
 from wallet_gql.graphql.payloads import Payload, result
-from wallet_gql.graphql.scalars import Amount
+from wallet_gql.graphql.scalars import Amount, Metadata
 from wallet_gql.operations import transfers
 
 
@@ -33,6 +33,10 @@ class TransferInput:
     reference: str | None = strawberry.field(
         default=strawberry.UNSET,
         description=f"The caller's own reference, at most {TEXT_LENGTH_MAX} characters; both owners see it.",
+    )
+    metadata: Metadata | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="The caller's own pairs of texts, kept with both transactions; both owners see them.",
     )
 
 
@@ -74,6 +78,7 @@ class TransferMutations:
             input.idempotency_key,
             None if input.description is strawberry.UNSET else input.description,
             None if input.reference is strawberry.UNSET else input.reference,
+            input.metadata or {},
             info.context.deadline,
         )
         return cast("TransferResult", result(TransferPayload, await transfers.transfer(info.context.ledger, request)))

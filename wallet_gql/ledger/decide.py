@@ -7,10 +7,11 @@ A transaction's time is the later of the clock and its owners' heads, so an owne
 stripes' heads have no say: they would carry one clock's mistake to every owner of the stripe.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Final, TypeAlias, assert_never
+from typing import Final, NamedTuple, TypeAlias, assert_never
 from uuid import UUID
 
 import orjson
@@ -36,6 +37,7 @@ from wallet_gql.domain.refusals import (
     Facts,
     InsufficientBalance,
     OutcomeCode,
+    ReceiptUsed,
     ReceiverCause,
     ReceiverRefused,
     TransferForbidden,
@@ -44,17 +46,17 @@ from wallet_gql.domain.refusals import (
 )
 from wallet_gql.domain.wallets import WalletKind
 from wallet_gql.ledger.heads import Account, KeptAnswer, KeyName, WantedKey
-from wallet_gql.ledger.rows import EntryRow, RefusedRow, TransactionRow
+from wallet_gql.ledger.rows import EntryRow, NoteRow, OtherRow, ReceiptRow, RefusedRow, TransactionRow
 
 HEAD_AHEAD_MAX: Final = timedelta(seconds=60)
 """How far an owner's last entry may be ahead of the database's clock: past it, one of the two is wrong."""
 
 
-@dataclass(frozen=True, slots=True)
-class PostingItem:
+class PostingItem(NamedTuple):
     """A posting with the accounts it moves credits between."""
 
     request: PostingRequest
+    key: KeyName
     owner: Account
     treasury: Account
 
@@ -64,11 +66,11 @@ class PostingItem:
         return (self.owner, self.treasury)
 
 
-@dataclass(frozen=True, slots=True)
-class TransferItem:
+class TransferItem(NamedTuple):
     """A transfer with its accounts; without a receiver where the receiver has no wallet."""
 
     request: TransferRequest
+    key: KeyName
     owner: Account
     clearing: Account
     receiver: Account | None
@@ -85,16 +87,14 @@ Item: TypeAlias = PostingItem | TransferItem
 """A request with the accounts that it is decided on; `owner` is the account of the wallet whose key it is."""
 
 
-@dataclass(frozen=True, slots=True)
-class Leg:
+class Leg(NamedTuple):
     """What a transaction adds to an account's balance."""
 
     account: Account
     amount_minor: int
 
 
-@dataclass(frozen=True, slots=True)
-class Movement:
+class Movement(NamedTuple):
     """A transaction to post: its legs, the owner's first."""
 
     type: TransactionType
@@ -123,9 +123,11 @@ class Batch:
     now: datetime
     answered: dict[KeyName, Answered]
     settings: Mapping[int, AssetSetting] = field(default_factory=dict)
+    credited: dict[str, TransactionName] = field(default_factory=dict)
     transactions: list[TransactionRow] = field(default_factory=list)
     entries: list[EntryRow] = field(default_factory=list)
     refused: list[RefusedRow] = field(default_factory=list)
+    others: dict[type[OtherRow], list[OtherRow]] = field(default_factory=lambda: defaultdict(list))
     alarms: dict[str, dict[str, object]] = field(default_factory=dict)
 
     def unavailable(self, alarm: str, **where: object) -> Unavailable:
@@ -134,19 +136,14 @@ class Batch:
         return Unavailable(f"Nothing was posted: {alarm}.")
 
 
-def key_name(item: Item) -> KeyName:
-    """Return what names an item's key."""
-    return KeyName(item.request.shard, item.owner.wallet.id, item.request.idempotency_key)
-
-
 def wanted_key(item: Item) -> WantedKey:
     """Return an item's key, and the asset in which it wants to see what was posted."""
-    return WantedKey(*key_name(item), item.owner.asset.id)
+    return WantedKey(*item.key, item.owner.asset.id)
 
 
 def recall(items: Sequence[Item], kept: Sequence[KeptAnswer]) -> dict[KeyName, Answered]:
     """Turn what was kept into outcomes, for whoever asks for the same under the same key."""
-    asking = {(key_name(item), item.request.fingerprint): item for item in items} if kept else {}
+    asking = {(item.key, item.request.fingerprint): item for item in items} if kept else {}
     answered: dict[KeyName, Answered] = {}
     for answer in kept:
         item = asking.get((answer.name, answer.fingerprint))
@@ -189,7 +186,7 @@ def _recalled(item: Item, answer: KeptAnswer) -> Posted | Refused | None:
 def needs_accounts(batch: Batch, item: Item) -> bool:
     """Say whether accounts must be open to decide it: a debit from one that was never used is refused without one."""
     # A spend can be the first posting of a stripe: another slot's credited what it debits.
-    return (_first_type(item).sign > 0 or item.owner.id != 0) and key_name(item) not in batch.answered
+    return (_first_type(item).sign > 0 or item.owner.id != 0) and item.key not in batch.answered
 
 
 def _first_type(item: Item) -> TransactionType:
@@ -199,18 +196,17 @@ def _first_type(item: Item) -> TransactionType:
 
 def decide(batch: Batch, item: Item) -> Outcome | Unavailable:
     """Answer one request on the heads as the requests before it left them."""
-    first = batch.answered.get(key_name(item))
+    first = batch.answered.get(item.key)
     if first is not None:
         return replay(first, item)
     decision = judge(batch, item)
-    match decision:
-        case Unavailable() | WalletMissing():
-            return decision
-        case tuple():
-            outcome: Posted | Refused = _post(batch, item, *decision)
-        case _:
-            outcome = _refuse(batch, item, decision)
-    batch.answered[key_name(item)] = Answered(item.request.fingerprint, item.request.transaction_id, outcome)
+    if isinstance(decision, Unavailable | WalletMissing):
+        return decision
+    asked = item.request.fingerprint
+    outcome = (
+        _post(batch, item, asked, *decision) if isinstance(decision, tuple) else _refuse(batch, item, asked, decision)
+    )
+    batch.answered[item.key] = Answered(asked, item.request.transaction_id, outcome)
     return outcome
 
 
@@ -248,6 +244,7 @@ def judge_posting(batch: Batch, item: PostingItem) -> Decision:
     )
     return (
         judge_clock(batch, item.owner)
+        or judge_receipt(batch, request)
         or judge_balance(item.owner, amount_minor)
         or judge_stripe(batch, movement.legs[1])
         or (movement,)
@@ -304,6 +301,12 @@ def judge_policy(batch: Batch, request: TransferRequest) -> TransferForbidden | 
     return TransferForbidden(request.asset, setting.transfers)
 
 
+def judge_receipt(batch: Batch, request: PostingRequest) -> ReceiptUsed | None:
+    """Refuse to credit what was credited before, to whomever."""
+    used = None if request.receipt is None else batch.credited.get(request.receipt.text)
+    return None if used is None else ReceiptUsed(request.asset, *used)
+
+
 def judge_balance(account: Account, amount_minor: int) -> BalanceLimitExceeded | InsufficientBalance | None:
     """Refuse what would leave an owner's account below zero or above the most that it may hold."""
     balance_minor = account.balance_minor + amount_minor
@@ -349,20 +352,19 @@ def time_of(now: datetime, *owners: Account) -> datetime:
     return max(now, *(owner.executed_at or now for owner in owners))
 
 
-def _refuse(batch: Batch, item: Item, facts: Facts) -> Refused:
+def _refuse(batch: Batch, item: Item, fingerprint: bytes, facts: Facts) -> Refused:
     """Keep a refusal that depends on state: a late retry must not go through."""
-    request = item.request
     details = orjson.dumps(details_of(facts)).decode()
-    batch.refused.append(RefusedRow(*key_name(item), request.fingerprint, facts.code, request.transaction_id, details))
+    batch.refused.append(RefusedRow(*item.key, fingerprint, facts.code, item.request.transaction_id, details))
     return Refused(facts, item.owner.position(), already_processed=False)
 
 
-def _post(batch: Batch, item: Item, *movements: Movement) -> Posted:
+def _post(batch: Batch, item: Item, fingerprint: bytes, *movements: Movement) -> Posted:
     """Append transactions with their legs to the rows to insert, and move the heads."""
     owners = [leg.account for movement in movements for leg in movement.legs if leg.account.kind is WalletKind.USER]
     executed_at = time_of(batch.now, *owners)
     first, *others = movements
-    _append(batch, item.request, first, executed_at, item.request.fingerprint)
+    _append(batch, item.request, first, executed_at, fingerprint)
     owner = item.owner
     amount_minor = first.legs[0].amount_minor
     transaction = _view(
@@ -395,6 +397,7 @@ def _append(
             fingerprint,
         )
     )
+    _note(batch, request, wallet.shard, movement.id, is_asked_for=fingerprint is not None)
     for account, amount_minor in ((leg.account, leg.amount_minor) for leg in movement.legs):
         account.move(amount_minor, executed_at)
         may_go_negative = account.kind is not WalletKind.USER
@@ -411,6 +414,18 @@ def _append(
                 executed_at,
             )
         )
+
+
+def _note(batch: Batch, request: Request, shard: int, transaction_id: UUID, *, is_asked_for: bool) -> None:
+    """Append what only some transactions have; a receipt is of the one that was asked for."""
+    receipt = request.receipt if is_asked_for and isinstance(request, PostingRequest) else None
+    if receipt is not None:
+        batch.credited[receipt.text] = TransactionName(shard, transaction_id)
+        batch.others[ReceiptRow].append(ReceiptRow(*receipt, shard, transaction_id))
+    if request.metadata or receipt is not None:
+        metadata = orjson.dumps(dict(request.metadata)).decode() if request.metadata else None
+        text = None if receipt is None else receipt.text
+        batch.others[NoteRow].append(NoteRow(shard, transaction_id, metadata, text))
 
 
 def _view(

@@ -7,6 +7,7 @@ What a batch of postings costs between BEGIN and COMMIT, whatever its size:
 | 1 lock | the wallets of all requests and their treasury stripes, in the fixed order |
 | 2 heads | the clock, and the last entry of every account concerned, read after the lock |
 | 3 keys | every key that was answered before, with its transaction |
+| (receipts) | locks of receipts before all others, and which were credited, only where the batch has some |
 | (settings) | whether owners may transfer the assets, only where the batch has a transfer |
 | (4 open) | accounts for the first posting in an asset |
 | 5 insert | transactions, entries and keys, by one statement over arrays |
@@ -14,8 +15,9 @@ What a batch of postings costs between BEGIN and COMMIT, whatever its size:
 Before the insert the batch is decided in memory (`decide`), in arrival order, on the heads as they move.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from functools import cache
 from typing import Final, TypeAlias
 
 import structlog
@@ -37,10 +39,11 @@ from wallet_gql.ledger.decide import (
     recall,
     wanted_key,
 )
-from wallet_gql.ledger.heads import Account, open_accounts, read_heads, read_keys
+from wallet_gql.ledger.heads import Account, KeyName, open_accounts, read_heads, read_keys
 from wallet_gql.ledger.locks import lock_free_wallets, lock_wallets
 from wallet_gql.ledger.reads import read_asset_settings
-from wallet_gql.ledger.rows import EntryRow, RefusedRow, TransactionRow
+from wallet_gql.ledger.receipts import lock_receipts, read_receipts
+from wallet_gql.ledger.rows import OTHERS, EntryRow, RefusedRow, TransactionRow
 from wallet_gql.ledger.treasury import clearing, open_stripes, treasury
 
 _FIRST_ENTRY: Final = len(TransactionRow._fields) + 1
@@ -68,6 +71,20 @@ SELECT {names(RefusedRow)} FROM {unnest(RefusedRow, "refused", first=_FIRST_REFU
  ORDER BY shard, wallet_id, idempotency_key
 """
 
+
+@cache
+def _insert(*tables: str) -> str:
+    """Return the statement that inserts a batch; `tables` are what it fills besides transactions, entries and keys."""
+    statement, first = _INSERT, _FIRST_REFUSED + len(RefusedRow._fields)
+    for table in tables:
+        row = OTHERS[table]
+        rows = f"SELECT * FROM {unnest(row, 'new', first=first)} ORDER BY 1, 2"
+        inserted = f"new_{table} AS (INSERT INTO {table} ({names(row)}) {rows})"
+        statement = statement.replace("WITH ", f"WITH {inserted}, ", 1)
+        first += len(row._fields)
+    return statement
+
+
 _log = structlog.get_logger()
 
 
@@ -92,12 +109,16 @@ async def post_batch(
     post gets an `Unavailable`, which is not kept: an owner's last entry is in the future (before balances are looked
     at), or a stripe is at its end.
     """
-    items = await _lock(connection, requests, slot, line, wait=wait)
+    receipts = [each.receipt for each in requests if isinstance(each, PostingRequest) and each.receipt is not None]
+    busy_receipts = await lock_receipts(connection, receipts, wait=wait) if receipts else set[str]()
+    items = await _lock(connection, requests, slot, line, busy_receipts, wait=wait)
     found = [item for item in items if isinstance(item, Item)]
     if not found:
         return [item for item in items if not isinstance(item, Item)]
     now = await read_heads(connection, {each.name: each for item in found for each in item.accounts})
     batch = Batch(now, recall(found, await read_keys(connection, {wanted_key(item) for item in found})))
+    if receipts:
+        batch.credited = await read_receipts(connection, receipts)
     if any(isinstance(item, TransferItem) for item in found):
         batch.settings = await read_asset_settings(connection)
     needed = [each for item in found if needs_accounts(batch, item) for each in item.accounts]
@@ -107,11 +128,13 @@ async def post_batch(
     for alarm, where in batch.alarms.items():
         _log.error(alarm, **where)
     if batch.transactions or batch.refused:
+        others = {table: batch.others[row] for table, row in OTHERS.items() if row in batch.others}
         await connection.execute(
-            _INSERT,
+            _insert(*others),
             *arrays(TransactionRow, batch.transactions),
             *arrays(EntryRow, batch.entries),
             *arrays(RefusedRow, batch.refused),
+            *(array for table, rows in others.items() for array in arrays(OTHERS[table], rows)),
         )
     return outcomes
 
@@ -124,7 +147,7 @@ def _stripes(request: Request, slot: int, line: int) -> tuple[WalletName, ...]:
 
 
 async def _lock(
-    connection: Connection, requests: Sequence[Request], slot: int, line: int, *, wait: bool
+    connection: Connection, requests: Sequence[Request], slot: int, line: int, busy_receipts: Set[str], *, wait: bool
 ) -> list[Item | WalletMissing | WalletBusy]:
     """Lock every wallet concerned, and join each request with the accounts it moves credits between."""
     concerned = [
@@ -155,9 +178,12 @@ async def _lock(
         if not busy.isdisjoint((*owners, *stripes)):
             return WalletBusy()
         owner, stripe = account(owners[0], request.asset), account(stripes[0], request.asset)
+        key = KeyName(request.shard, owner.wallet.id, request.idempotency_key)
         if isinstance(request, PostingRequest):
-            return PostingItem(request, owner, stripe)
+            if request.receipt is not None and request.receipt.text in busy_receipts:
+                return WalletBusy()
+            return PostingItem(request, key, owner, stripe)
         receiver = account(owners[1], request.asset) if owners[1] in wallets else None
-        return TransferItem(request, owner, stripe, receiver, account(stripes[1], request.asset))
+        return TransferItem(request, key, owner, stripe, receiver, account(stripes[1], request.asset))
 
     return [item(request, *names) for request, names in zip(requests, concerned, strict=True)]

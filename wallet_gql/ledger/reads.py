@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 from uuid import UUID
 
+import orjson
 from asyncpg import Connection, Record
 
 from wallet_gql.domain.assets import Asset, AssetSetting, TransferPolicy
@@ -110,6 +111,14 @@ class _WantedKey(NamedTuple):
 class _WantedTransaction(NamedTuple):
     shard: Smallint
     id: Uuid
+
+
+class OwnTransaction(NamedTuple):
+    """A transaction as a wallet of its shard sees it."""
+
+    shard: Smallint
+    transaction_id: Uuid
+    wallet_id: Bigint
 
 
 class _WantedLegs(NamedTuple):
@@ -215,6 +224,22 @@ SELECT owner.n, {_ASSET}, {_VIEW}
  WHERE k.outcome = {OutcomeCode.POSTED:d} AND a.wallet_id = w.id
 """
 
+_OWN_TRANSACTIONS: Final = f"""
+SELECT wanted.n, {_ASSET}, {_VIEW}
+  FROM {unnest(OwnTransaction, "wanted", numbered=True)}
+ CROSS JOIN {all_rows("entry", "e", by="transaction_id", shard="wanted.shard", transaction_id="wanted.transaction_id")}
+ CROSS JOIN {_ACCOUNT_OF_ENTRY}
+ CROSS JOIN {_ASSET_OF_ACCOUNT}
+ CROSS JOIN {_TRANSACTION_OF_ENTRY}
+ WHERE a.wallet_id = wanted.wallet_id
+"""
+
+_METADATA: Final = f"""
+SELECT wanted.n, note.metadata::text
+  FROM {unnest(_WantedTransaction, "wanted", numbered=True)}
+ CROSS JOIN {one_row("transaction_note", "note", by="transaction_id", shard="wanted.shard", transaction_id="wanted.id")}
+"""
+
 _ENTRIES: Final = f"""
 SELECT wanted.n, a.wallet_kind, e.amount
   FROM {unnest(_WantedLegs, "wanted", numbered=True)}
@@ -303,6 +328,22 @@ async def read_transactions_by_key(
     """Return what each owner's key posted, in order; None where the key is unknown or its request was refused."""
     wanted = [_WantedKey(*owner, key) for owner, key in keys]
     return _views(await connection.fetch(_TRANSACTIONS_BY_KEY, *arrays(_WantedKey, wanted)), len(keys))
+
+
+async def read_own_transactions(
+    connection: Connection, transactions: Sequence[OwnTransaction]
+) -> list[TransactionView | None]:
+    """Return each transaction as the wallet sees it, in order; None where it has no leg of it."""
+    rows = await connection.fetch(_OWN_TRANSACTIONS, *arrays(OwnTransaction, transactions))
+    return _views(rows, len(transactions))
+
+
+async def read_metadata(connection: Connection, transactions: Sequence[TransactionName]) -> list[dict[str, str] | None]:
+    """Return the metadata of each transaction, in order; None where there is none."""
+    found: list[dict[str, str] | None] = [None] * len(transactions)
+    for n, metadata in await connection.fetch(_METADATA, *arrays(_WantedTransaction, transactions)):
+        found[n - 1] = None if metadata is None else orjson.loads(metadata)
+    return found
 
 
 async def read_entries(connection: Connection, transactions: Sequence[TransactionView]) -> list[list[Entry]]:

@@ -1,6 +1,7 @@
 """Rows that SQL takes: names of wallets, and what a batch inserts."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Final, NamedTuple, TypeAlias
 
 from wallet_gql.ledger.columns import Bigint, Boolean, Bytes, Json, Smallint, Text, Time, Uuid
 
@@ -43,6 +44,24 @@ class EntryRow(NamedTuple):
     executed_at: Time
 
 
+class NoteRow(NamedTuple):
+    """What only some transactions have."""
+
+    shard: Smallint
+    transaction_id: Uuid
+    metadata: Json | None
+    receipt: Text | None
+
+
+class ReceiptRow(NamedTuple):
+    """A receipt that a top-up credits."""
+
+    shard: Smallint
+    receipt: Text
+    transaction_shard: Smallint
+    transaction_id: Uuid
+
+
 class RefusedRow(NamedTuple):
     """A key with the refusal that is kept under it; `transaction_id` is of the transaction that there is not."""
 
@@ -53,3 +72,9 @@ class RefusedRow(NamedTuple):
     outcome: Smallint
     transaction_id: Uuid
     details: Json
+
+
+OtherRow: TypeAlias = NoteRow | ReceiptRow
+
+OTHERS: Final[Mapping[str, type[OtherRow]]] = {"transaction_note": NoteRow, "receipt": ReceiptRow}
+"""The tables that only some batches insert into, in a fixed order."""

@@ -150,18 +150,52 @@ _CHECKS: Final = {
                     WHEN (o.counterpart_shard, o.counterpart_id) IS DISTINCT FROM (t.shard, t.id)
                     THEN format('its other half, transaction %s, names transaction %s', o.id, o.counterpart_id)
                     WHEN o.wallet_id = t.wallet_id AND o.shard = t.shard THEN 'is between a wallet and itself'
+                    WHEN (t.description, t.reference, t_note.metadata)
+                         IS DISTINCT FROM (o.description, o.reference, o_note.metadata)
+                    THEN format('its texts are not those of its other half, transaction %s', o.id)
                     ELSE format('moves %s of asset %s, but its other half, transaction %s, moves %s of asset %s',
                                 own.amount, own.asset_id, o.id, other.amount, other.asset_id) END
           FROM transaction t
           LEFT JOIN transaction o ON o.shard = t.counterpart_shard AND o.id = t.counterpart_id
+          LEFT JOIN transaction_note t_note ON t_note.shard = t.shard AND t_note.transaction_id = t.id
+          LEFT JOIN transaction_note o_note ON o_note.shard = o.shard AND o_note.transaction_id = o.id
          CROSS JOIN LATERAL ({_MOVED.format("t")}) AS own
          CROSS JOIN LATERAL ({_MOVED.format("o")}) AS other
          WHERE t.shard = $1 AND t.type IN ({_SENT}, {_RECEIVED})
            AND (o.id IS NULL OR o.type = t.type
                 OR (o.counterpart_shard, o.counterpart_id) IS DISTINCT FROM (t.shard, t.id)
                 OR (o.wallet_id = t.wallet_id AND o.shard = t.shard)
+                OR (t.description, t.reference, t_note.metadata)
+                   IS DISTINCT FROM (o.description, o.reference, o_note.metadata)
                 OR (own.amount, own.asset_id) IS DISTINCT FROM (other.amount, other.asset_id))
          ORDER BY t.id""",
+    "note": """
+        SELECT format('note of transaction %s', n.transaction_id),
+               CASE WHEN t.id IS NULL THEN 'its transaction does not exist'
+                    WHEN r.receipt IS NULL THEN 'its receipt is not kept where it is looked for'
+                    ELSE format('its receipt is that of transaction %s', r.transaction_id) END
+          FROM transaction_note n
+          LEFT JOIN transaction t ON t.shard = n.shard AND t.id = n.transaction_id
+          LEFT JOIN receipt r ON r.shard = receipt_shard(n.receipt) AND r.receipt = n.receipt
+         WHERE n.shard = $1
+           AND (t.id IS NULL
+                OR (n.receipt IS NOT NULL
+                    AND (r.transaction_shard, r.transaction_id) IS DISTINCT FROM (n.shard, n.transaction_id)))
+         ORDER BY n.transaction_id""",
+    "receipt": f"""
+        SELECT format('receipt %s', r.receipt),
+               CASE WHEN r.shard <> receipt_shard(r.receipt) THEN 'is in another shard than its own'
+                    WHEN n.receipt IS NULL
+                    THEN format('transaction %s of shard %s does not have it', r.transaction_id, r.transaction_shard)
+                    ELSE format('transaction %s of shard %s is no top-up', r.transaction_id, r.transaction_shard) END
+          FROM receipt r
+          LEFT JOIN transaction_note n
+            ON n.shard = r.transaction_shard AND n.transaction_id = r.transaction_id AND n.receipt = r.receipt
+          LEFT JOIN transaction t ON t.shard = r.transaction_shard AND t.id = r.transaction_id
+         WHERE r.shard = $1
+           AND (r.shard <> receipt_shard(r.receipt) OR n.receipt IS NULL
+                OR t.type IS DISTINCT FROM {TransactionType.TOP_UP:d})
+         ORDER BY r.receipt""",
     "key": f"""
         SELECT format('key %s of wallet %s', coalesce(k.key, t.idempotency_key), coalesce(k.wallet_id, t.wallet_id)),
                CASE WHEN t.type = {_RECEIVED} THEN format('transaction %s has a key, but it is its other half''s', t.id)
@@ -186,6 +220,11 @@ _CHECKS: Final = {
           FROM (SELECT * FROM idempotency_key WHERE shard = $1) AS k
           FULL JOIN (SELECT * FROM transaction WHERE shard = $1) AS t ON t.id = k.transaction_id
           LEFT JOIN wallet w ON w.shard = $1 AND w.id = k.wallet_id AND w.kind = {_USER}
+          LEFT JOIN (SELECT n.transaction_id, n.receipt, (
+                            SELECT string_agg(length(key) || ':' || key || length(value) || ':' || value, ''
+                                              ORDER BY key COLLATE "C")
+                              FROM jsonb_each_text(n.metadata)) AS pairs
+                       FROM transaction_note n WHERE n.shard = $1) AS note ON note.transaction_id = t.id
           LEFT JOIN transaction other ON other.shard = t.counterpart_shard AND other.id = t.counterpart_id
           LEFT JOIN wallet receiver ON receiver.shard = other.shard AND receiver.id = other.wallet_id
           LEFT JOIN (SELECT e.transaction_id, a.wallet_id, s.code, e.amount
@@ -209,6 +248,8 @@ _CHECKS: Final = {
                           || ' ' || abs(leg.amount::numeric) || ' '
                           || coalesce(length(t.description) || ':' || t.description, '-')
                           || coalesce(length(t.reference) || ':' || t.reference, '-')
+                          || coalesce(' metadata ' || length(note.pairs) || ':' || note.pairs, '')
+                          || coalesce(' receipt ' || length(note.receipt) || ':' || note.receipt, '')
                           || CASE WHEN t.type = {_SENT}
                                   THEN ' to ' || length(receiver.owner_id) || ':' || receiver.owner_id
                                   ELSE '' END, 'UTF8')), 1, 16))))
@@ -342,7 +383,9 @@ _OUTSIDE: Final = """
 SELECT DISTINCT shard, name FROM (
   SELECT shard, 'wallet' AS name FROM wallet UNION ALL SELECT shard, 'account' FROM account
   UNION ALL SELECT shard, 'transaction' FROM transaction UNION ALL SELECT shard, 'entry' FROM entry
-  UNION ALL SELECT shard, 'idempotency_key' FROM idempotency_key) AS rows
+  UNION ALL SELECT shard, 'idempotency_key' FROM idempotency_key
+  UNION ALL SELECT shard, 'transaction_note' FROM transaction_note UNION ALL SELECT shard, 'receipt' FROM receipt
+) AS rows
  WHERE shard NOT BETWEEN 0 AND $1 - 1
  ORDER BY shard, name
 """

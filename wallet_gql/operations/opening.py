@@ -45,7 +45,9 @@ class Reads:
     entries: ReadBatch[TransactionView, list[Entry]]
     transactions: ReadBatch[reads.EntryName, TransactionView | None]
     transactions_by_key: ReadBatch[tuple[OwnerName, UUID], TransactionView | None]
+    own_transactions: ReadBatch[reads.OwnTransaction, TransactionView | None]
     owners_of_transactions: ReadBatch[TransactionName, str | None]
+    metadata: ReadBatch[TransactionName, dict[str, str] | None]
     assets: ReadBatch[None, list[Asset]]
     asset_settings: ReadBatch[None, dict[int, AssetSetting]]
 
@@ -189,7 +191,9 @@ def _batched_reads(engine: AsyncEngine, deadline_seconds: float) -> Reads:
         entries=ReadBatch(engine, reads.read_entries, deadline_seconds, rows=len),
         transactions=ReadBatch(engine, reads.read_transactions, deadline_seconds),
         transactions_by_key=ReadBatch(engine, reads.read_transactions_by_key, deadline_seconds),
+        own_transactions=ReadBatch(engine, reads.read_own_transactions, deadline_seconds),
         owners_of_transactions=ReadBatch(engine, reads.read_owners, deadline_seconds),
+        metadata=ReadBatch(engine, reads.read_metadata, deadline_seconds),
         assets=ReadBatch(engine, _read_assets, deadline_seconds),
         asset_settings=ReadBatch(engine, _read_asset_settings, deadline_seconds),
     )

@@ -4,14 +4,15 @@ Refusals win in this order: asset missing, amount invalid, wallet missing (none 
 balance limit, insufficient balance (kept under the key).
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TypeAlias
 from uuid import UUID
 
-from wallet_gql.domain.postings import AmountInvalid, AssetMissing, Outcome, PostingRequest, TransactionType
-from wallet_gql.domain.shards import shard_of
-from wallet_gql.domain.text import check_owner_id, check_text
+from wallet_gql.domain.postings import AmountInvalid, AssetMissing, Outcome, PostingRequest, Receipt, TransactionType
+from wallet_gql.domain.shards import shard_of, shard_of_receipt
+from wallet_gql.domain.text import check_metadata, check_owner_id, check_receipt, check_text
 from wallet_gql.operations.amounts import find_amount
 from wallet_gql.operations.opening import Ledger
 
@@ -28,6 +29,9 @@ class PostingInput:
     idempotency_key: UUID
     description: str | None = None
     reference: str | None = None
+    metadata: Mapping[str, object] = field(default_factory=dict)
+    receipt: str | None = None
+    """Of top-ups only: what the store gave; it is credited once, whoever the owner is."""
     deadline: float | None = None
     """A time of the event loop's clock; None: as long as a request may take, from now."""
 
@@ -51,6 +55,8 @@ async def _post(ledger: Ledger, type_: TransactionType, request: PostingInput) -
     owner_id = check_owner_id(request.owner_id)
     description = check_text(request.description, "description")
     reference = check_text(request.reference, "reference")
+    metadata = check_metadata(request.metadata)
+    receipt = check_receipt(request.receipt)
     found = await find_amount(ledger, request.asset_code, request.amount)
     if not isinstance(found, tuple):
         return found
@@ -63,6 +69,8 @@ async def _post(ledger: Ledger, type_: TransactionType, request: PostingInput) -
             request.idempotency_key,
             description,
             reference,
+            metadata,
+            None if receipt is None else Receipt(shard_of_receipt(receipt, ledger.shard_count), receipt),
         ),
         request.deadline,
     )

@@ -1,6 +1,7 @@
 """Transfers between owners: one key, the sender's; two transactions, one commit."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TypeAlias
 from uuid import UUID
@@ -13,7 +14,7 @@ from wallet_gql.domain.postings import (
     TransferRequest,
 )
 from wallet_gql.domain.shards import shard_of
-from wallet_gql.domain.text import check_owner_id, check_text
+from wallet_gql.domain.text import check_metadata, check_owner_id, check_text
 from wallet_gql.domain.wallets import OwnerName
 from wallet_gql.operations.amounts import find_amount
 from wallet_gql.operations.opening import Ledger
@@ -32,6 +33,7 @@ class TransferInput:
     idempotency_key: UUID
     description: str | None = None
     reference: str | None = None
+    metadata: Mapping[str, object] = field(default_factory=dict)
     deadline: float | None = None
     """A time of the event loop's clock; None: as long as a request may take, from now."""
 
@@ -42,6 +44,7 @@ async def transfer(ledger: Ledger, request: TransferInput) -> TransferOutcome:
     receiver = check_owner_id(request.to_owner_id, "toOwnerId")
     description = check_text(request.description, "description")
     reference = check_text(request.reference, "reference")
+    metadata = check_metadata(request.metadata)
     found = await find_amount(ledger, request.asset_code, request.amount)
     if not isinstance(found, tuple):
         return found
@@ -55,6 +58,7 @@ async def transfer(ledger: Ledger, request: TransferInput) -> TransferOutcome:
             request.idempotency_key,
             description,
             reference,
+            metadata,
         ),
         request.deadline,
     )
