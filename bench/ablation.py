@@ -17,7 +17,8 @@ from wallet_gql.domain.errors import Unavailable
 from wallet_gql.domain.postings import Outcome, Request
 from wallet_gql.endpoint.http import GraphQLEndpoint
 from wallet_gql.hosts import takes_host
-from wallet_gql.ledger.posting import WalletBusy, post_batch
+from wallet_gql.ledger.items import WalletBusy
+from wallet_gql.ledger.posting import post_batch
 from wallet_gql.operations.opening import Ledger, Post, open_ledger
 from wallet_gql.operations.unit_of_work import retrying, unit_of_work
 from wallet_gql.settings import Settings

@@ -18,7 +18,8 @@ from factories import POSTINGS, balance, new_owner, new_owner_id, post, request
 from tables import Rows, count_rows
 
 from wallet_gql.domain.postings import POSTING_TYPES, Posted, Refused, WalletMissing
-from wallet_gql.ledger.posting import Decided, WalletBusy, post_batch
+from wallet_gql.ledger.items import WalletBusy
+from wallet_gql.ledger.posting import Decided, post_batch
 from wallet_gql.operations.opening import Ledger, open_ledger
 from wallet_gql.operations.postings import PostingOutcome
 from wallet_gql.operations.proof import prove

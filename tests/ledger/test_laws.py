@@ -238,7 +238,7 @@ ALTERED: dict[str, tuple[Callable[[Movement], Movement], str, str, str]] = {
         lambda m: m.of_key(fingerprint=b"short"), CHECK_VIOLATION, "idempotency_key_fingerprint_check", "",
     ),
     "an unknown outcome": (
-        lambda m: m.of_key(outcome=9, details="{}"), CHECK_VIOLATION, "idempotency_key_outcome_check", "",
+        lambda m: m.of_key(outcome=49, details="{}"), CHECK_VIOLATION, "idempotency_key_outcome_check", "",
     ),
     "a refusal without details": (
         lambda m: m.of_key(outcome=3), CHECK_VIOLATION, "idempotency_key_details_check", "",
@@ -408,6 +408,7 @@ SIDES = {
     TransactionType.SPEND: WalletKind.TREASURY,
     TransactionType.TRANSFER_OUT: WalletKind.CLEARING,
     TransactionType.TRANSFER_IN: WalletKind.CLEARING,
+    TransactionType.CAPTURE: WalletKind.TREASURY,
 }
 
 

@@ -15,8 +15,9 @@ from wallet_gql.db.engine import connect
 from wallet_gql.domain.postings import Posted, PostingRequest, TransactionType, WalletMissing
 from wallet_gql.domain.shards import shard_of
 from wallet_gql.domain.wallets import WalletKind, WalletName
+from wallet_gql.ledger.items import WalletBusy
 from wallet_gql.ledger.locks import lock_free_wallets, lock_wallets
-from wallet_gql.ledger.posting import Decided, WalletBusy, post_batch
+from wallet_gql.ledger.posting import Decided, post_batch
 from wallet_gql.ledger.treasury import clearing, open_stripes
 from wallet_gql.operations.opening import Ledger
 from wallet_gql.operations.unit_of_work import unit_of_work

@@ -79,7 +79,7 @@ async def test_a_refusal_of_a_stripe_that_was_full_is_no_finding(books: Books) -
 
 
 async def test_an_outcome_that_there_is_not_is_found(books: Books) -> None:
-    assert ("key", books.refused_key, "has outcome 9, which does not exist") in await refuse(books, "outcome = 9")
+    assert ("key", books.refused_key, "has outcome 49, which does not exist") in await refuse(books, "outcome = 49")
 
 
 async def test_a_fingerprint_of_another_length_is_found(books: Books) -> None:

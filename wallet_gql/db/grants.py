@@ -17,6 +17,8 @@ RIGHTS: Final = {
     "transaction_note": "SELECT, INSERT",
     "receipt": "SELECT, INSERT",
     "entry": "SELECT, INSERT",
+    "hold": "SELECT, INSERT",
+    "hold_step": "SELECT, INSERT",
     "idempotency_key": "SELECT, INSERT",
     "alembic_version": "SELECT",
 }

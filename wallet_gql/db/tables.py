@@ -25,7 +25,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from wallet_gql.domain.money import MINOR_MAX, TREASURY_MINOR_MAX
 
@@ -150,7 +150,7 @@ transaction = Table(
     Column("counterpart_shard", SmallInteger),
     Column("counterpart_id", Uuid),
     PrimaryKeyConstraint("shard", "id"),
-    CheckConstraint("type BETWEEN 1 AND 5", name="type"),
+    CheckConstraint("type BETWEEN 1 AND 6", name="type"),
     CheckConstraint(
         "(type IN (4, 5)) = (counterpart_id IS NOT NULL) AND (counterpart_id IS NULL) = (counterpart_shard IS NULL)",
         name="counterpart",
@@ -202,12 +202,32 @@ entry = Table(
     Column("balance_after", BigInteger, nullable=False),
     Column("may_go_negative", Boolean, nullable=False),
     Column("executed_at", Timestamp, nullable=False),
+    # Of accounts that ever had a hold, NULL on others: what open holds hold, the last entry that changed it, the number
+    # of this entry among those that move credits, and when the first open hold ends.
+    Column("held_after", BigInteger),
+    Column("held_seq", BigInteger),
+    Column("position", BigInteger),
+    Column("next_due_at", Timestamp),
     PrimaryKeyConstraint("shard", "account_id", "seq"),
     # An account has one leg of a transaction at most; finds the legs of a transaction.
     Index("entry_shard_transaction_id_account_id_key", "shard", "transaction_id", "account_id", unique=True),
     CheckConstraint("seq >= 1", name="seq"),
-    CheckConstraint("amount <> 0", name="amount"),
-    CheckConstraint("may_go_negative OR balance_after >= 0", name="balance_after"),
+    # Finds a page of the history of an account that has entries which move nothing.
+    Index(
+        "entry_shard_account_id_position_key",
+        "shard",
+        "account_id",
+        "position",
+        unique=True,
+        postgresql_where=text("position IS NOT NULL AND amount <> 0"),
+    ),
+    CheckConstraint("amount <> 0 OR held_after IS NOT NULL", name="amount"),
+    CheckConstraint("may_go_negative OR balance_after >= coalesce(held_after, 0)", name="balance_after"),
+    CheckConstraint("held_after IS NULL OR (held_after >= 0 AND NOT may_go_negative)", name="held_after"),
+    CheckConstraint(
+        "(held_seq IS NULL) = (held_after IS NULL) AND (held_seq IS NULL) = (position IS NULL)", name="held_seq"
+    ),
+    CheckConstraint("(next_due_at IS NOT NULL) = (coalesce(held_after, 0) > 0)", name="next_due_at"),
     # Arithmetic bounds, above the rules of the ledger's own decisions: one row cannot exhaust a stripe's 64 bits.
     CheckConstraint(f"abs(amount) <= {MINOR_MAX}", name="amount_limit"),
     CheckConstraint(
@@ -215,6 +235,65 @@ entry = Table(
         name="balance_limit",
     ),
     CheckConstraint("isfinite(executed_at)", name="executed_at"),
+)
+
+# Credits that are promised: what was asked for. An escrow's has a receiver.
+hold = Table(
+    "hold",
+    metadata,
+    Column("shard", SmallInteger, nullable=False, autoincrement=False),
+    Column("id", Uuid, nullable=False),
+    Column("account_id", BigInteger, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("wallet_id", BigInteger, nullable=False),
+    Column("receiver_shard", SmallInteger),
+    Column("receiver_wallet_id", BigInteger),
+    Column("idempotency_key", Uuid, nullable=False),
+    Column("description", Text),
+    Column("reference", Code),
+    PrimaryKeyConstraint("shard", "id"),
+    UniqueConstraint("shard", "account_id", "seq"),
+    CheckConstraint("length(description) <= 500", name="description"),
+    CheckConstraint("length(reference) <= 500", name="reference"),
+    CheckConstraint("(receiver_shard IS NULL) = (receiver_wallet_id IS NULL)", name="receiver"),
+)
+
+# The chain of a hold: each step belongs to one entry, and says which holds of the account are open after it. kind: 51
+# placed, 52 captured, 53 adjusted, 54 voided, 55 expired.
+hold_step = Table(
+    "hold_step",
+    metadata,
+    Column("shard", SmallInteger, nullable=False, autoincrement=False),
+    Column("hold_id", Uuid, nullable=False),
+    Column("step", Integer, nullable=False, autoincrement=False),
+    Column("kind", SmallInteger, nullable=False),
+    Column("event_id", Uuid, nullable=False),
+    Column("account_id", BigInteger, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("captured", BigInteger, nullable=False),
+    Column("released", BigInteger, nullable=False),
+    Column("change", BigInteger, nullable=False),
+    Column("capture_count", SmallInteger, nullable=False),
+    Column("held_until", Timestamp, nullable=False),
+    Column("at", Timestamp, nullable=False),
+    Column("open_holds", ARRAY(Uuid), nullable=False),
+    PrimaryKeyConstraint("shard", "hold_id", "step"),
+    UniqueConstraint("shard", "account_id", "seq"),
+    Index(
+        "hold_step_shard_held_until_idx",
+        "shard",
+        "held_until",
+        postgresql_where=text("amount > captured + released"),
+    ),
+    CheckConstraint("step >= 1", name="step"),
+    CheckConstraint("kind BETWEEN 51 AND 55", name="kind"),
+    CheckConstraint(
+        f"captured >= 0 AND released >= 0 AND amount >= captured + released AND amount <= {MINOR_MAX}", name="amount"
+    ),
+    CheckConstraint("capture_count BETWEEN 0 AND 50", name="capture_count"),
+    CheckConstraint("cardinality(open_holds) <= 100", name="open_holds"),
+    CheckConstraint("isfinite(held_until) AND isfinite(at)", name="at"),
 )
 
 # What was answered to a key, for ever: a posting (1) or a refusal that depended on the wallet's state (2 and up), with
@@ -233,7 +312,7 @@ idempotency_key = Table(
     Column("created_at", Timestamp, nullable=False, server_default=func.clock_timestamp()),
     PrimaryKeyConstraint("shard", "wallet_id", "key"),
     CheckConstraint("octet_length(fingerprint) = 16", name="fingerprint"),
-    CheckConstraint("outcome BETWEEN 1 AND 6", name="outcome"),
+    CheckConstraint("outcome BETWEEN 1 AND 9 OR outcome = 50", name="outcome"),
     CheckConstraint("(outcome = 1) = (details IS NULL)", name="details"),
     CheckConstraint("isfinite(created_at)", name="created_at"),
 )

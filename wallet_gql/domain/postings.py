@@ -13,6 +13,7 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from wallet_gql.domain.assets import Asset
+from wallet_gql.domain.holds import TTL_SECONDS_DEFAULT, Hold
 from wallet_gql.domain.money import AmountFault
 from wallet_gql.domain.refusals import Facts, OutcomeCode
 from wallet_gql.domain.text import Metadata
@@ -27,12 +28,15 @@ class TransactionType(IntEnum):
     SPEND = 3
     TRANSFER_OUT = 4
     TRANSFER_IN = 5
+    CAPTURE = 6
 
     @property
     def sign(self) -> int:
         """+1 where the owner's balance rises, -1 where it falls."""
-        return -1 if self in {TransactionType.SPEND, TransactionType.TRANSFER_OUT} else 1
+        return -1 if self in _LOWERING else 1
 
+
+_LOWERING: Final = {TransactionType.SPEND, TransactionType.TRANSFER_OUT, TransactionType.CAPTURE}
 
 POSTING_TYPES: Final = (TransactionType.TOP_UP, TransactionType.BONUS, TransactionType.SPEND)
 """What moves credits between an owner and the treasury."""
@@ -45,6 +49,10 @@ class RequestKind(IntEnum):
     BONUS = TransactionType.BONUS
     SPEND = TransactionType.SPEND
     TRANSFER = 101
+    PLACE_HOLD = 102
+    CAPTURE_HOLD = 103
+    VOID_HOLD = 104
+    ADJUST_HOLD = 105
 
 
 class Receipt(NamedTuple):
@@ -206,7 +214,113 @@ class TransferRequest:
         )
 
 
-Request: TypeAlias = PostingRequest | TransferRequest
+@dataclass(frozen=True, slots=True)
+class PlaceHoldRequest:
+    """A hold to place; `transaction_id` is what the hold will be named by."""
+
+    owner: OwnerName
+    receiver: OwnerName | None
+    asset: Asset
+    amount_minor: int
+    ttl_seconds: int
+    idempotency_key: UUID
+    description: str | None = None
+    reference: str | None = None
+    metadata: Metadata = ()
+    transaction_id: UUID = field(default_factory=uuid7)
+
+    @property
+    def shard(self) -> int:
+        """Where its key is."""
+        return self.owner.shard
+
+    @property
+    def owner_id(self) -> str:
+        """Whose key it is."""
+        return self.owner.owner_id
+
+    @property
+    def owners(self) -> tuple[OwnerName, ...]:
+        """Whose wallets it concerns, the one whose key it is first."""
+        return (self.owner,) if self.receiver is None else (self.owner, self.receiver)
+
+    @property
+    def fingerprint(self) -> bytes:
+        """The bytes that tell another request under the same key."""
+        to = () if self.receiver is None else (("to", self.receiver.owner_id),)
+        ttl = () if self.ttl_seconds == TTL_SECONDS_DEFAULT else (("ttlSeconds", str(self.ttl_seconds)),)
+        return fingerprint(
+            RequestKind.PLACE_HOLD,
+            self.asset.code,
+            self.amount_minor,
+            self.description,
+            self.reference,
+            *metadata_text(self.metadata),
+            *to,
+            *ttl,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class HoldRequest:
+    """A hold to capture, void or adjust; `amount_minor` is None where the request names none.
+
+    Of a hold as it was found before the request was queued only what never changes is used: whose it is.
+    """
+
+    kind: RequestKind
+    hold: Hold
+    amount_minor: int | None
+    idempotency_key: UUID
+    keep_remainder: bool = False
+    ttl_seconds: int | None = None
+    description: str | None = None
+    reference: str | None = None
+    metadata: Metadata = ()
+    transaction_id: UUID = field(default_factory=uuid7)
+    receiving_id: UUID = field(default_factory=uuid7)
+
+    @property
+    def shard(self) -> int:
+        """Where its key is."""
+        return self.hold.shard
+
+    @property
+    def owner_id(self) -> str:
+        """Whose key it is."""
+        return self.hold.wallet.owner_id
+
+    @property
+    def asset(self) -> Asset:
+        """What is held."""
+        return self.hold.asset
+
+    @property
+    def owners(self) -> tuple[OwnerName, ...]:
+        """Whose wallets it concerns, the one whose key it is first."""
+        owner = OwnerName(self.shard, self.owner_id)
+        receiver = self.hold.receiver if self.kind is RequestKind.CAPTURE_HOLD else None
+        return (owner,) if receiver is None else (owner, receiver)
+
+    @property
+    def fingerprint(self) -> bytes:
+        """The bytes that tell another request under the same key; an amount that is not named is 0, which none is."""
+        keep = (("keepRemainder", "true"),) if self.keep_remainder else ()
+        ttl = () if self.ttl_seconds is None else (("ttlSeconds", str(self.ttl_seconds)),)
+        return fingerprint(
+            self.kind,
+            self.asset.code,
+            self.amount_minor or 0,
+            self.description,
+            self.reference,
+            ("hold", str(self.hold.id)),
+            *keep,
+            *metadata_text(self.metadata),
+            *ttl,
+        )
+
+
+Request: TypeAlias = PostingRequest | TransferRequest | PlaceHoldRequest | HoldRequest
 """What is decided under locks, once for its key. All kinds have a key, the owners concerned, and a fingerprint."""
 
 
@@ -217,6 +331,19 @@ class Posted:
     transaction: TransactionView
     balance: Balance
     already_processed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A hold was placed, captured, voided or adjusted: `hold` and `balance` are as they are now.
+
+    Of a capture `transaction` is what it posted.
+    """
+
+    hold: Hold
+    balance: Balance
+    already_processed: bool
+    transaction: TransactionView | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +365,7 @@ class KeyOutcome:
     code: OutcomeCode | None
     transaction: TransactionView | None = None
     refused: Refused | None = None
+    hold: Hold | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,10 +391,13 @@ class AssetMissing:
 
 @dataclass(frozen=True, slots=True)
 class AmountInvalid:
-    """The amount parses but cannot be posted in this asset; not kept."""
+    """The amount parses but cannot be posted in this asset; not kept.
+
+    `asset` is None where that it is not positive was seen before the asset was known.
+    """
 
     fault: AmountFault
-    asset: Asset
+    asset: Asset | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,5 +407,12 @@ class ReceiverIsSender:
     owner_id: str
 
 
-Outcome: TypeAlias = Posted | Refused | WalletMissing | KeyReused
+@dataclass(frozen=True, slots=True)
+class HoldMissing:
+    """There is no such hold; not kept."""
+
+    hold_id: str
+
+
+Outcome: TypeAlias = Posted | Held | Refused | WalletMissing | KeyReused
 """What the ledger answers to a request."""

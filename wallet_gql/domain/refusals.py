@@ -10,10 +10,14 @@ from typing import Any, ClassVar, Final, TypeAlias, get_args
 from uuid import UUID
 
 from wallet_gql.domain.assets import Asset, TransferPolicy
+from wallet_gql.domain.holds import HoldState
 
 
 class OutcomeCode(IntEnum):
-    """How a request that reached its wallet ended. The numbers are stored under the idempotency key."""
+    """How a request that reached its wallet ended. The numbers are stored under the idempotency key.
+
+    POSTED names a transaction, HELD a hold; the others are refusals.
+    """
 
     POSTED = 1
     BALANCE_LIMIT_EXCEEDED = 2
@@ -21,6 +25,10 @@ class OutcomeCode(IntEnum):
     TRANSFER_FORBIDDEN = 4
     RECEIVER_REFUSED = 5
     RECEIPT_USED = 6
+    HOLD_NOT_OPEN = 7
+    HOLD_EXCEEDED = 8
+    TOO_MANY = 9
+    HELD = 50
 
 
 class ReceiverCause(Enum):
@@ -78,7 +86,54 @@ class ReceiptUsed:
     transaction_id: UUID
 
 
-Facts: TypeAlias = BalanceLimitExceeded | InsufficientBalance | TransferForbidden | ReceiverRefused | ReceiptUsed
+@dataclass(frozen=True, slots=True)
+class HoldNotOpen:
+    """The hold was closed before."""
+
+    code: ClassVar = OutcomeCode.HOLD_NOT_OPEN
+    asset: Asset
+    hold_id: UUID
+    state: HoldState
+
+
+@dataclass(frozen=True, slots=True)
+class HoldExceeded:
+    """More than what remains is to be captured, or less than what was captured is to be held."""
+
+    code: ClassVar = OutcomeCode.HOLD_EXCEEDED
+    asset: Asset
+    hold_id: UUID
+    remaining_minor: int
+    amount_minor: int
+
+
+class Counted(Enum):
+    """What there can be too many of. The values are stored."""
+
+    HOLDS = "HOLDS"
+    CAPTURES = "CAPTURES"
+
+
+@dataclass(frozen=True, slots=True)
+class TooMany:
+    """There are as many as there may be."""
+
+    code: ClassVar = OutcomeCode.TOO_MANY
+    asset: Asset
+    counted: Counted
+    most: int
+
+
+Facts: TypeAlias = (
+    BalanceLimitExceeded
+    | InsufficientBalance
+    | TransferForbidden
+    | ReceiverRefused
+    | ReceiptUsed
+    | HoldNotOpen
+    | HoldExceeded
+    | TooMany
+)
 
 _FACTS: Final[Mapping[OutcomeCode, type[Facts]]] = {kind.code: kind for kind in get_args(Facts)}
 

@@ -48,9 +48,18 @@ class Wallet:
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """An account's present position: its last entry, or zero at sequence 0 where there is none."""
+    """An account's present position: its last entry, or zero at sequence 0 where there is none.
+
+    `held_minor`, what open holds hold, is part of the amount.
+    """
 
     wallet: Wallet
     asset: Asset
     amount_minor: int
     seq: int
+    held_minor: int = 0
+
+    @property
+    def available_minor(self) -> int:
+        """What can be spent."""
+        return self.amount_minor - self.held_minor

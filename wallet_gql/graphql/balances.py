@@ -1,6 +1,6 @@
 """Balances: what a wallet holds in an asset."""
 
-from typing import Self
+from typing import Annotated, Self
 
 import strawberry
 
@@ -8,9 +8,12 @@ from wallet_gql.domain import wallets as domain
 from wallet_gql.graphql import ids
 from wallet_gql.graphql.assets import DEFAULT_ASSET, Asset, AssetArgument
 from wallet_gql.graphql.context import Info
+from wallet_gql.graphql.held import HoldConnection, HoldState, read_hold_page
 from wallet_gql.graphql.node import Node
 from wallet_gql.graphql.owners import OwnerId, owner_name
 from wallet_gql.graphql.scalars import Amount, amount
+from wallet_gql.graphql.transactions import After, First
+from wallet_gql.ledger.reads import WalletAsset
 from wallet_gql.operations.assets import find_asset
 
 
@@ -18,13 +21,34 @@ from wallet_gql.operations.assets import find_asset
 class Balance(Node):
     """What a wallet holds in an asset."""
 
+    balance: strawberry.Private[domain.Balance]
     owner_id: str = strawberry.field(description="Whose balance it is.")
     asset: Asset = strawberry.field(description="What is held.")
     amount: Amount = strawberry.field(description="How much is held; never negative.")
+    available: Amount = strawberry.field(description="What can be spent: the amount without what is held.")
+    held: Amount = strawberry.field(description="What open holds hold: a part of the amount.")
+    lapsed: Amount = strawberry.field(
+        description="What has lapsed and is not booked yet: the newest balanceAfter is amount and lapsed together."
+    )
+    debt: Amount = strawberry.field(description="What the owner owes.")
     cursor: str = strawberry.field(
         description="The account's present position, also of an empty account:"
         " `transactions(before: cursor)` is what happened since."
     )
+
+    @strawberry.field(description="Its holds, newest first: open ones if no state is named.")
+    async def holds(
+        self,
+        info: Info,
+        state: Annotated[
+            HoldState | None, strawberry.argument(description="Only those in this state; all of them if null.")
+        ] = HoldState.OPEN,
+        first: First = strawberry.UNSET,
+        after: After = strawberry.UNSET,
+    ) -> HoldConnection | None:
+        """Read a page of its holds."""
+        account = WalletAsset(self.balance.wallet, self.balance.asset)
+        return await read_hold_page(info, account, state, first, after)
 
     @classmethod
     def of(cls, balance: domain.Balance) -> Self:
@@ -32,9 +56,14 @@ class Balance(Node):
         wallet, asset = balance.wallet, balance.asset
         return cls(
             id=strawberry.ID(ids.balance_id(balance)),
+            balance=balance,
             owner_id=wallet.owner_id,
             asset=Asset.of(asset),
             amount=amount(balance.amount_minor, asset),
+            available=amount(balance.available_minor, asset),
+            held=amount(balance.held_minor, asset),
+            lapsed=amount(0, asset),
+            debt=amount(0, asset),
             cursor=ids.cursor(wallet.shard, wallet.id, asset.id, balance.seq),
         )
 

@@ -8,12 +8,13 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import Final, NamedTuple
 
 from wallet_gql.domain.errors import BadUserInput
+from wallet_gql.domain.holds import HoldName
 from wallet_gql.domain.money import INT64_MAX
 from wallet_gql.domain.postings import TransactionView
 from wallet_gql.domain.wallets import Balance
 
-_PARTS: Final = {"Wallet": 2, "Balance": 3, "Transaction": 3, "Cursor": 4}
-_NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
+_PARTS: Final = {"Wallet": 2, "Balance": 3, "Transaction": 3, "Cursor": 4, "Hold": 2}
+_NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,38}", re.ASCII)
 _SMALLINT_MAX: Final = 2**15 - 1
 
 
@@ -49,6 +50,11 @@ def transaction_id(view: TransactionView) -> str:
     return _encode(f"Transaction:{view.shard}:{view.account_id}:{view.seq}")
 
 
+def hold_id(name: HoldName) -> str:
+    """Return the global id of a hold."""
+    return _encode(f"Hold:{name.shard}:{name.id.int}")
+
+
 def cursor(shard: int, wallet: int, asset: int, seq: int) -> str:
     """Return the cursor of a position in an account's history; 0 stands before its first entry."""
     return _encode(f"Cursor:{shard}:{wallet}:{asset}:{seq}")
@@ -73,6 +79,8 @@ def decode(text: str, field: str = "id") -> GlobalId:
     numbers = tuple(map(int, parts))
     # The shard is a smallint in the database, and so is the asset of a balance or a cursor.
     smallints = numbers[0], *(numbers[2:3] if kind in {"Balance", "Cursor"} else ())
-    if max(numbers) > INT64_MAX or max(smallints) > _SMALLINT_MAX:
+    # A hold's number is a UUID's.
+    number_max = 2**128 - 1 if kind == "Hold" else INT64_MAX
+    if max(numbers) > number_max or max(smallints) > _SMALLINT_MAX:
         raise fault
     return GlobalId(kind, numbers)

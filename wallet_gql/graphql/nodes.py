@@ -1,20 +1,24 @@
 """Anything with an identity, by its global id."""
 
 from typing import Annotated, cast
+from uuid import UUID
 
 import strawberry
 
 from wallet_gql.domain.errors import BadUserInput
+from wallet_gql.domain.holds import HoldName
 from wallet_gql.graphql import ids
 from wallet_gql.graphql.assets import Asset
 from wallet_gql.graphql.balances import Balance
 from wallet_gql.graphql.context import Info
+from wallet_gql.graphql.held import Hold
 from wallet_gql.graphql.node import Node, NodeId
 from wallet_gql.graphql.paging import PAGE_SIZE_MAX
 from wallet_gql.graphql.transactions import Transaction
 from wallet_gql.graphql.wallets import Wallet
 from wallet_gql.ledger.reads import EntryName, WalletAsset
 from wallet_gql.operations.assets import find_asset, list_assets
+from wallet_gql.operations.holds import find_hold
 
 
 async def read_node(info: Info, id_: str, field: str = "id") -> Node | None:
@@ -37,6 +41,9 @@ async def read_node(info: Info, id_: str, field: str = "id") -> Node | None:
         case "Transaction":
             view = await ledger.reads.transactions.load(EntryName(*parts))
             return None if view is None else Transaction.of(view)
+        case "Hold":
+            hold = await find_hold(ledger, HoldName(parts[0], UUID(int=parts[1])))
+            return None if hold is None else Hold.of(hold)
         case _:
             raise BadUserInput(field, "is a cursor, not an id", "send the id of a node")
 

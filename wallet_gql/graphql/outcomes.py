@@ -9,6 +9,7 @@ from wallet_gql.domain import postings as domain
 from wallet_gql.domain.refusals import OutcomeCode
 from wallet_gql.graphql import refusals
 from wallet_gql.graphql.context import Info
+from wallet_gql.graphql.held import Hold
 from wallet_gql.graphql.owners import OwnerId, owner_name
 from wallet_gql.graphql.transactions import Key, Transaction
 
@@ -21,6 +22,9 @@ class KeyOutcomeState(Enum):
     """What became of a request."""
 
     POSTED = strawberry.enum_value("POSTED", description="It was posted, once: done. Never send it with a new key.")
+    HELD = strawberry.enum_value(
+        "HELD", description="It placed, voided or adjusted a hold, once: done. Never send it with a new key."
+    )
     REFUSED = strawberry.enum_value(
         "REFUSED", description="It was refused for good, and nothing moved. Another attempt needs a new key."
     )
@@ -39,6 +43,7 @@ class KeyOutcome:
 
     state: KeyOutcomeState = strawberry.field(description="Tells outcomes apart.")
     transaction: Transaction | None = strawberry.field(description="What was posted; null unless POSTED.")
+    hold: Hold | None = strawberry.field(description="The hold as it is now; null unless HELD.")
     refusal: refusals.Error | None = strawberry.field(
         description="Why it was refused, as first answered; null unless REFUSED."
     )
@@ -48,15 +53,18 @@ class KeyOutcome:
         """Make it from the ledger's outcome."""
         match outcome.code:
             case None:
-                return cls(state=KeyOutcomeState.UNKNOWN, transaction=None, refusal=None)
+                return cls(state=KeyOutcomeState.UNKNOWN, transaction=None, hold=None, refusal=None)
             case OutcomeCode.POSTED:
                 assert outcome.transaction is not None
                 transaction = Transaction.of(outcome.transaction)
-                return cls(state=KeyOutcomeState.POSTED, transaction=transaction, refusal=None)
+                return cls(state=KeyOutcomeState.POSTED, transaction=transaction, hold=None, refusal=None)
+            case OutcomeCode.HELD:
+                assert outcome.hold is not None
+                return cls(state=KeyOutcomeState.HELD, transaction=None, hold=Hold.of(outcome.hold), refusal=None)
             case code:
                 refused = outcome.refused
                 refusal = refusals.KeptRefusal.of(code) if refused is None else refusals.of_refused(refused)
-                return cls(state=KeyOutcomeState.REFUSED, transaction=None, refusal=refusal)
+                return cls(state=KeyOutcomeState.REFUSED, transaction=None, hold=None, refusal=refusal)
 
 
 @strawberry.type

@@ -2,6 +2,7 @@
 
 from typing import Final, NamedTuple
 
+import strawberry
 from strawberry import UNSET
 
 from wallet_gql.domain.errors import BadUserInput
@@ -11,6 +12,16 @@ from wallet_gql.ledger.reads import PageRequest, WalletAsset
 PAGE_SIZE_DEFAULT: Final = 10
 PAGE_SIZE_MAX: Final = 100
 """The most transactions of a page, and the most ids that `nodes` or `wallets` takes."""
+
+
+@strawberry.type(description="Where a page is in its list.")
+class PageInfo:
+    """Where a page is in its list."""
+
+    has_next_page: bool = strawberry.field(description="Whether older ones follow.")
+    has_previous_page: bool = strawberry.field(description="Whether newer ones precede.")
+    start_cursor: str | None = strawberry.field(description="The cursor of the page's newest transaction.")
+    end_cursor: str | None = strawberry.field(description="The cursor of the page's oldest transaction.")
 
 
 class PageArguments(NamedTuple):

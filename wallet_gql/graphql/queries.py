@@ -4,6 +4,7 @@ import strawberry
 
 from wallet_gql.graphql.assets import AssetQueries
 from wallet_gql.graphql.balances import BalanceQueries
+from wallet_gql.graphql.holds import HoldQueries
 from wallet_gql.graphql.nodes import NodeQueries
 from wallet_gql.graphql.outcomes import OutcomeQueries
 from wallet_gql.graphql.transactions import TransactionQueries
@@ -11,5 +12,5 @@ from wallet_gql.graphql.wallets import WalletQueries
 
 
 @strawberry.type(description="What can be asked.")
-class Query(NodeQueries, WalletQueries, BalanceQueries, TransactionQueries, OutcomeQueries, AssetQueries):
+class Query(NodeQueries, WalletQueries, BalanceQueries, TransactionQueries, HoldQueries, OutcomeQueries, AssetQueries):
     """What can be asked."""

@@ -9,11 +9,13 @@ import strawberry
 from wallet_gql.domain import postings as domain
 from wallet_gql.domain import refusals as kept
 from wallet_gql.domain.errors import BadUserInput
+from wallet_gql.domain.holds import HoldName
 from wallet_gql.domain.money import BALANCE_MINOR_MAX, AmountFault
 from wallet_gql.domain.refusals import OutcomeCode
 from wallet_gql.graphql.assets import Asset, TransferPolicy
 from wallet_gql.graphql.balances import Balance
 from wallet_gql.graphql.context import Info
+from wallet_gql.graphql.held import Hold, HoldState
 from wallet_gql.graphql.scalars import Amount, amount
 from wallet_gql.graphql.transactions import Transaction
 from wallet_gql.ledger.reads import OwnTransaction
@@ -27,6 +29,7 @@ OutcomeOfRefusal: TypeAlias = (
     | domain.AssetMissing
     | domain.AmountInvalid
     | domain.ReceiverIsSender
+    | domain.HoldMissing
 )
 
 
@@ -50,6 +53,12 @@ class ErrorCode(Enum):
     TRANSFER_FORBIDDEN = strawberry.enum_value(
         "TRANSFER_FORBIDDEN", description="The asset's policy lets no owner transfer it."
     )
+    HOLD_NOT_FOUND = strawberry.enum_value("HOLD_NOT_FOUND", description="There is no such hold.")
+    HOLD_NOT_OPEN = strawberry.enum_value("HOLD_NOT_OPEN", description="The hold was captured, voided, or is over.")
+    HOLD_EXCEEDED = strawberry.enum_value(
+        "HOLD_EXCEEDED", description="The hold does not hold so much, or more of it was captured."
+    )
+    TOO_MANY = strawberry.enum_value("TOO_MANY", description="There are as many as there may be.")
     RECEIPT_USED = strawberry.enum_value("RECEIPT_USED", description="The receipt was credited before.")
     RECEIVER_REFUSED = strawberry.enum_value("RECEIVER_REFUSED", description="The receiver takes nothing.")
     INVALID_OWNER_ID = strawberry.enum_value(
@@ -149,6 +158,9 @@ _KEPT_MESSAGES: Final = {
     OutcomeCode.TRANSFER_FORBIDDEN: "Transfers of this asset are not allowed",
     OutcomeCode.RECEIVER_REFUSED: "The receiver cannot take it",
     OutcomeCode.RECEIPT_USED: "The receipt was credited before",
+    OutcomeCode.HOLD_NOT_OPEN: "The hold is closed",
+    OutcomeCode.HOLD_EXCEEDED: "The hold does not hold so much",
+    OutcomeCode.TOO_MANY: "There are as many as there may be",
 }
 
 _AMOUNT_MESSAGES: Final = {
@@ -173,7 +185,7 @@ class InvalidAmount(Error):
             message=_AMOUNT_MESSAGES[refusal.fault],
             retryable=False,
             reason=InvalidAmountReason[refusal.fault.name],
-            scale=refusal.asset.scale,
+            scale=None if refusal.asset is None else refusal.asset.scale,
         )
 
 
@@ -248,6 +260,99 @@ class TransferForbidden(Error, Replayable):
             **_kept(facts.code),
             asset=Asset.of(facts.asset),
             policy=TransferPolicy[facts.policy.name],
+            already_processed=refusal.already_processed,
+        )
+
+
+@strawberry.type(description="There is no such hold.")
+class HoldNotFound(Error):
+    """There is no such hold."""
+
+    hold_id: strawberry.ID = strawberry.field(description="The id that was sent.")
+
+    @classmethod
+    def of(cls, refusal: domain.HoldMissing) -> Self:
+        """Make it from the ledger's refusal."""
+        return cls(
+            code=ErrorCode.HOLD_NOT_FOUND,
+            message="Hold not found: send the id of a hold as it was received",
+            retryable=False,
+            hold_id=strawberry.ID(refusal.hold_id),
+        )
+
+
+@strawberry.type
+class _OfHold(Error, Replayable):
+    name: strawberry.Private[HoldName]
+
+    @strawberry.field(description="The hold as it is now.")
+    async def hold(self, info: Info) -> Hold:
+        """Read the hold."""
+        hold = await info.context.ledger.reads.holds.load(self.name)
+        assert hold is not None
+        return Hold.of(hold)
+
+
+@strawberry.type(description="The hold was captured or voided, or its time is over. Kept under the key.")
+class HoldNotOpen(_OfHold):
+    """The hold is closed."""
+
+    state: HoldState = strawberry.field(description="Where it stood when the request was refused.")
+
+    @classmethod
+    def of(cls, refusal: domain.Refused, facts: kept.HoldNotOpen) -> Self:
+        """Make it from the ledger's refusal."""
+        return cls(
+            **_kept(facts.code),
+            name=HoldName(refusal.balance.wallet.shard, facts.hold_id),
+            state=HoldState[facts.state.name],
+            already_processed=refusal.already_processed,
+        )
+
+
+@strawberry.type(
+    description="More was to be captured than remains, or less was to be held than was captured. Kept under the key."
+)
+class HoldExceeded(_OfHold):
+    """The hold does not hold so much."""
+
+    remaining: Amount = strawberry.field(description="What remained when the request was refused.")
+    required: Amount = strawberry.field(description="What the request named.")
+
+    @classmethod
+    def of(cls, refusal: domain.Refused, facts: kept.HoldExceeded) -> Self:
+        """Make it from the ledger's refusal."""
+        return cls(
+            **_kept(facts.code),
+            name=HoldName(refusal.balance.wallet.shard, facts.hold_id),
+            remaining=amount(facts.remaining_minor, facts.asset),
+            required=amount(facts.amount_minor, facts.asset),
+            already_processed=refusal.already_processed,
+        )
+
+
+@strawberry.enum(description="What there can be too many of. Values are added as the service grows.")
+class Counted(Enum):
+    """What there can be too many of."""
+
+    HOLDS = strawberry.enum_value("HOLDS", description="Open holds of an account.")
+    CAPTURES = strawberry.enum_value("CAPTURES", description="Captures of a hold.")
+
+
+@strawberry.type(description="There are as many as there may be. Kept under the key.")
+class TooMany(Error, Replayable):
+    """There are as many as there may be."""
+
+    counted: Counted = strawberry.field(description="Of what.")
+    most: int = strawberry.field(description="How many there may be.")
+
+    @classmethod
+    def of(cls, refusal: domain.Refused, facts: kept.TooMany) -> Self:
+        """Make it from the ledger's refusal."""
+        return cls(
+            **_kept(facts.code),
+            counted=Counted[facts.counted.name],
+            most=facts.most,
             already_processed=refusal.already_processed,
         )
 
@@ -341,7 +446,16 @@ def _kept(code: OutcomeCode) -> _Kept:
     return {"code": ErrorCode[code.name], "message": _KEPT_MESSAGES[code], "retryable": False}
 
 
-Kept: TypeAlias = BalanceLimitExceeded | InsufficientBalance | TransferForbidden | ReceiverRefused | ReceiptUsed
+Kept: TypeAlias = (
+    BalanceLimitExceeded
+    | InsufficientBalance
+    | TransferForbidden
+    | ReceiverRefused
+    | ReceiptUsed
+    | HoldNotOpen
+    | HoldExceeded
+    | TooMany
+)
 """What is kept under a key."""
 
 
@@ -354,6 +468,12 @@ def of_refused(refusal: domain.Refused) -> Kept:
             return InsufficientBalance.of(refusal, facts)
         case kept.TransferForbidden():
             return TransferForbidden.of(refusal, facts)
+        case kept.HoldNotOpen():
+            return HoldNotOpen.of(refusal, facts)
+        case kept.HoldExceeded():
+            return HoldExceeded.of(refusal, facts)
+        case kept.TooMany():
+            return TooMany.of(refusal, facts)
         case kept.ReceiptUsed():
             return ReceiptUsed.of(refusal, facts)
         case kept.ReceiverRefused():
@@ -362,7 +482,7 @@ def of_refused(refusal: domain.Refused) -> Kept:
             assert_never(facts)
 
 
-NotKept: TypeAlias = WalletNotFound | IdempotencyKeyReused | AssetNotFound | InvalidAmount | SelfTransfer
+NotKept: TypeAlias = WalletNotFound | IdempotencyKeyReused | AssetNotFound | InvalidAmount | SelfTransfer | HoldNotFound
 """What is not kept under a key: the same request may be answered otherwise later."""
 
 
@@ -379,6 +499,8 @@ def of_outcome(outcome: OutcomeOfRefusal) -> Kept | NotKept:
             return AssetNotFound.of(outcome)
         case domain.AmountInvalid():
             return InvalidAmount.of(outcome)
+        case domain.HoldMissing():
+            return HoldNotFound.of(outcome)
         case domain.ReceiverIsSender():
             return SelfTransfer.of(outcome)
         case _:

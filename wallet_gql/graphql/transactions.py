@@ -2,22 +2,25 @@
 
 from datetime import datetime
 from enum import Enum
-from typing import Annotated, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Self, TypeAlias
 from uuid import UUID
 
 import strawberry
 
 from wallet_gql.domain import postings as domain
 from wallet_gql.domain.errors import BadUserInput
-from wallet_gql.graphql import ids, paging
+from wallet_gql.graphql import held, ids, paging
 from wallet_gql.graphql.assets import DEFAULT_ASSET, Asset, AssetArgument
 from wallet_gql.graphql.context import Info
 from wallet_gql.graphql.node import Node, NodeId
 from wallet_gql.graphql.owners import OwnerId, owner_name
-from wallet_gql.graphql.paging import PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX
+from wallet_gql.graphql.paging import PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX, PageInfo
 from wallet_gql.graphql.scalars import Amount, Metadata, amount
 from wallet_gql.ledger.reads import EntryName, WalletAsset
 from wallet_gql.operations.assets import find_asset
+
+if TYPE_CHECKING:  # the two show each other
+    from wallet_gql.graphql.held import Hold
 
 First: TypeAlias = Annotated[
     int | None,
@@ -49,6 +52,7 @@ class TransactionType(Enum):
     BONUS = strawberry.enum_value("BONUS", description="The platform gave credits.")
     SPEND = strawberry.enum_value("SPEND", description="A player spent credits.")
     TRANSFER_OUT = strawberry.enum_value("TRANSFER_OUT", description="The owner gave credits to another owner.")
+    CAPTURE = strawberry.enum_value("CAPTURE", description="What was held was paid.")
     TRANSFER_IN = strawberry.enum_value("TRANSFER_IN", description="The owner got credits from another owner.")
 
 
@@ -116,6 +120,19 @@ class Transaction(Node):
             return None
         return await info.context.ledger.reads.owners_of_transactions.load(self.view.counterpart)
 
+    @strawberry.field(description="The hold that was captured by it, or by its other half; null for anything else.")
+    async def hold(self, info: Info) -> Annotated["Hold", strawberry.lazy("wallet_gql.graphql.held")] | None:
+        """Read the hold."""
+        view = self.view
+        name = domain.TransactionName(view.shard, view.id)
+        if view.type is domain.TransactionType.TRANSFER_IN:
+            assert view.counterpart is not None
+            name = view.counterpart
+        elif view.type not in {domain.TransactionType.CAPTURE, domain.TransactionType.TRANSFER_OUT}:
+            return None
+        hold = await info.context.ledger.reads.holds_of_transactions.load(name)
+        return None if hold is None else held.Hold.of(hold)
+
     @strawberry.field(description="Its legs in this asset: the double entry.")
     async def entries(self, info: Info) -> list[Entry] | None:
         """Read the legs."""
@@ -150,16 +167,6 @@ class Transaction(Node):
 
 def _direction(amount_minor: int) -> Direction:
     return Direction.CREDIT if amount_minor > 0 else Direction.DEBIT
-
-
-@strawberry.type(description="Where a page is in its list.")
-class PageInfo:
-    """Where a page is in its list."""
-
-    has_next_page: bool = strawberry.field(description="Whether older transactions follow.")
-    has_previous_page: bool = strawberry.field(description="Whether newer transactions precede.")
-    start_cursor: str | None = strawberry.field(description="The cursor of the page's newest transaction.")
-    end_cursor: str | None = strawberry.field(description="The cursor of the page's oldest transaction.")
 
 
 @strawberry.type(description="A transaction and its place in the list.")

@@ -15,6 +15,9 @@ Boolean: TypeAlias = Annotated[bool, "boolean"]
 Text: TypeAlias = Annotated[str, "text"]
 Bytes: TypeAlias = Annotated[bytes, "bytea"]
 Uuid: TypeAlias = Annotated[UUID, "uuid"]
+Uuids: TypeAlias = Annotated[str, "text", "uuid[]"]
+"""Written as PostgreSQL writes an array, and cast by `cast`: the arrays in an array must all be as long."""
+
 Time: TypeAlias = Annotated[datetime, "timestamptz"]
 Json: TypeAlias = Annotated[str, "jsonb"]
 
@@ -40,6 +43,13 @@ def select(row: type[tuple[Any, ...]], **expressions: str) -> str:
     """Return a list for SELECT: an expression for each column of the row, which `_make` takes as it comes."""
     assert tuple(expressions) == _names(row), f"{row.__name__} has the columns {_names(row)}"
     return ", ".join(f"{expression} AS {name}" for name, expression in expressions.items())
+
+
+def cast(row: type[tuple[Any, ...]], alias: str) -> str:
+    """Return a list for SELECT: the columns of an item of `unnest` as the table has them."""
+    hints = get_type_hints(row, include_extras=True)
+    casts = {name: getattr(hint, "__metadata__", ())[1:] for name, hint in hints.items()}
+    return ", ".join(f"{alias}.{name}" + "".join(f"::{type_}" for type_ in casts[name]) for name in hints)
 
 
 def names(row: type[tuple[Any, ...]]) -> str:

@@ -1,25 +1,25 @@
-"""What becomes of each request of a batch: pure decisions on the heads as the requests before it left them.
+"""Answers the requests of a batch, in order: replays what was answered, judges what is new, appends the rows of it.
 
-No I/O, and no clock but the batch's. Each kind of request has one function that judges it: it returns the movements to
-post, or why there are none. The rest is the same for all: replay, posting, keeping a refusal.
+What is particular to a kind of request is in `judge` and `judge_holds`; the rest is the same for all: replay, posting,
+keeping a refusal, appending the steps of holds.
 
 A transaction's time is the later of the clock and its owners' heads, so an owner's times never run backwards. The
 stripes' heads have no say: they would carry one clock's mistake to every owner of the stripe.
 """
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
-from typing import Final, NamedTuple, TypeAlias, assert_never
-from uuid import UUID
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, assert_never
+from uuid import UUID, uuid5
 
 import orjson
 
-from wallet_gql.domain.assets import AssetSetting, TransferPolicy
 from wallet_gql.domain.errors import Unavailable
-from wallet_gql.domain.money import BALANCE_MINOR_MAX, TREASURY_MINOR_MAX
+from wallet_gql.domain.holds import Hold, HoldName, HoldStepKind
 from wallet_gql.domain.postings import (
+    Held,
+    HoldRequest,
     KeyReused,
     Outcome,
     Posted,
@@ -29,139 +29,82 @@ from wallet_gql.domain.postings import (
     TransactionName,
     TransactionType,
     TransactionView,
-    TransferRequest,
     WalletMissing,
 )
-from wallet_gql.domain.refusals import (
-    BalanceLimitExceeded,
-    Facts,
-    InsufficientBalance,
-    OutcomeCode,
-    ReceiptUsed,
-    ReceiverCause,
-    ReceiverRefused,
-    TransferForbidden,
-    details_of,
-    facts_of,
-)
+from wallet_gql.domain.refusals import Facts, OutcomeCode, details_of, facts_of
 from wallet_gql.domain.wallets import WalletKind
-from wallet_gql.ledger.heads import Account, KeptAnswer, KeyName, WantedKey
-from wallet_gql.ledger.rows import EntryRow, NoteRow, OtherRow, ReceiptRow, RefusedRow, TransactionRow
-
-HEAD_AHEAD_MAX: Final = timedelta(seconds=60)
-"""How far an owner's last entry may be ahead of the database's clock: past it, one of the two is wrong."""
-
-
-class PostingItem(NamedTuple):
-    """A posting with the accounts it moves credits between."""
-
-    request: PostingRequest
-    key: KeyName
-    owner: Account
-    treasury: Account
-
-    @property
-    def accounts(self) -> tuple[Account, ...]:
-        """All accounts that it may change."""
-        return (self.owner, self.treasury)
-
-
-class TransferItem(NamedTuple):
-    """A transfer with its accounts; without a receiver where the receiver has no wallet."""
-
-    request: TransferRequest
-    key: KeyName
-    owner: Account
-    clearing: Account
-    receiver: Account | None
-    receiver_clearing: Account
-
-    @property
-    def accounts(self) -> tuple[Account, ...]:
-        """All accounts that it may change."""
-        own = (self.owner, self.clearing)
-        return own if self.receiver is None else (*own, self.receiver, self.receiver_clearing)
+from wallet_gql.ledger.batch import (
+    Answered,
+    Batch,
+    Decision,
+    HoldChange,
+    HoldItem,
+    Item,
+    Movement,
+    Movements,
+    PlaceItem,
+    PostingItem,
+    TransferItem,
+)
+from wallet_gql.ledger.heads import Account, AccountName, KeptAnswer, KeyName
+from wallet_gql.ledger.judge import judge_posting, judge_transfer, time_of
+from wallet_gql.ledger.judge_holds import judge_change, judge_place
+from wallet_gql.ledger.rows import (
+    EntryRow,
+    HeldEntryRow,
+    HoldRow,
+    HoldStepRow,
+    NoteRow,
+    ReceiptRow,
+    RefusedRow,
+    TransactionRow,
+)
 
 
-Item: TypeAlias = PostingItem | TransferItem
-"""A request with the accounts that it is decided on; `owner` is the account of the wallet whose key it is."""
+def held_names(items: Iterable[Item], kept: Iterable[KeptAnswer]) -> set[HoldName]:
+    """Return the holds that requests name, and those that keys were answered with."""
+    named = {item.request.hold.name for item in items if isinstance(item, HoldItem)}
+    placed = (answer for answer in kept if answer.outcome == OutcomeCode.HELD)
+    return named | {HoldName(answer.shard, UUID(_details(answer)["hold_id"])) for answer in placed}
 
 
-class Leg(NamedTuple):
-    """What a transaction adds to an account's balance."""
-
-    account: Account
-    amount_minor: int
-
-
-class Movement(NamedTuple):
-    """A transaction to post: its legs, the owner's first."""
-
-    type: TransactionType
-    id: UUID
-    legs: tuple[Leg, ...]
-    counterpart: TransactionName | None = None
-
-
-Decision: TypeAlias = tuple[Movement, ...] | Facts | WalletMissing | Unavailable
-"""How a new request ends: what is posted, the transaction that is answered with first; or why nothing is."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """What a key was answered with. `outcome` is None where nobody in the batch asks for the same."""
-
-    fingerprint: bytes
-    transaction_id: UUID
-    outcome: Posted | Refused | None
-
-
-@dataclass(slots=True)
-class Batch:
-    """The clock, the keys answered so far, the rows to insert, and what the operator must be told: once per batch."""
-
-    now: datetime
-    answered: dict[KeyName, Answered]
-    settings: Mapping[int, AssetSetting] = field(default_factory=dict)
-    credited: dict[str, TransactionName] = field(default_factory=dict)
-    transactions: list[TransactionRow] = field(default_factory=list)
-    entries: list[EntryRow] = field(default_factory=list)
-    refused: list[RefusedRow] = field(default_factory=list)
-    others: dict[type[OtherRow], list[OtherRow]] = field(default_factory=lambda: defaultdict(list))
-    alarms: dict[str, dict[str, object]] = field(default_factory=dict)
-
-    def unavailable(self, alarm: str, **where: object) -> Unavailable:
-        """Answer a request that cannot be posted through no fault of its owner."""
-        self.alarms.setdefault(alarm, where)
-        return Unavailable(f"Nothing was posted: {alarm}.")
-
-
-def wanted_key(item: Item) -> WantedKey:
-    """Return an item's key, and the asset in which it wants to see what was posted."""
-    return WantedKey(*item.key, item.owner.asset.id)
-
-
-def recall(items: Sequence[Item], kept: Sequence[KeptAnswer]) -> dict[KeyName, Answered]:
+def recall(batch: Batch, items: Sequence[Item], kept: Sequence[KeptAnswer]) -> dict[KeyName, Answered]:
     """Turn what was kept into outcomes, for whoever asks for the same under the same key."""
     asking = {(item.key, item.request.fingerprint): item for item in items} if kept else {}
     answered: dict[KeyName, Answered] = {}
     for answer in kept:
         item = asking.get((answer.name, answer.fingerprint))
-        outcome = None if item is None else _recalled(item, answer)
+        outcome = None if item is None else _recalled(batch, item, answer)
         if outcome is not None or answer.name not in answered:
             answered[answer.name] = Answered(answer.fingerprint, answer.transaction_id, outcome)
     return answered
 
 
-def _recalled(item: Item, answer: KeptAnswer) -> Posted | Refused | None:
-    request, position = item.request, item.owner.position()
+def _recalled(batch: Batch, item: Item, answer: KeptAnswer) -> Posted | Held | Refused | None:
+    request, balance = item.request, item.owner.balance()
+    if answer.outcome == OutcomeCode.HELD:
+        hold = batch.holds[HoldName(answer.shard, UUID(_details(answer)["hold_id"]))]
+        return Held(hold, balance, already_processed=True)
     if answer.outcome != OutcomeCode.POSTED:
-        assert answer.details is not None
         # 0.1.0 kept neither asset nor amount; whoever asks for the same again says them.
-        details = {"amount_minor": request.amount_minor, **orjson.loads(answer.details)}
-        return Refused(facts_of(OutcomeCode(answer.outcome), details, request.asset), position, already_processed=True)
+        details = {"amount_minor": request.amount_minor, **_details(answer)}
+        return Refused(facts_of(OutcomeCode(answer.outcome), details, request.asset), balance, already_processed=True)
     if answer.account_id is None:
         return None
+    transaction = _kept_view(item, answer)
+    if isinstance(request, HoldRequest):
+        return Held(batch.holds[request.hold.name], balance, already_processed=True, transaction=transaction)
+    return Posted(transaction, balance, already_processed=True)
+
+
+def _details(answer: KeptAnswer) -> dict[str, Any]:
+    assert answer.details is not None
+    details: dict[str, Any] = orjson.loads(answer.details)
+    return details
+
+
+def _kept_view(item: Item, answer: KeptAnswer) -> TransactionView:
+    assert answer.account_id is not None
     assert answer.seq is not None
     assert answer.amount_minor is not None
     assert answer.balance_after_minor is not None
@@ -170,7 +113,7 @@ def _recalled(item: Item, answer: KeptAnswer) -> Posted | Refused | None:
     if answer.counterpart_id is not None:
         assert answer.counterpart_shard is not None
         counterpart = TransactionName(answer.counterpart_shard, answer.counterpart_id)
-    transaction = _view(
+    return _view(
         item,
         answer.transaction_id,
         answer.account_id,
@@ -180,46 +123,68 @@ def _recalled(item: Item, answer: KeptAnswer) -> Posted | Refused | None:
         answer.executed_at,
         counterpart,
     )
-    return Posted(transaction, position, already_processed=True)
 
 
-def needs_accounts(batch: Batch, item: Item) -> bool:
-    """Say whether accounts must be open to decide it: a debit from one that was never used is refused without one."""
-    # A spend can be the first posting of a stripe: another slot's credited what it debits.
-    return (_first_type(item).sign > 0 or item.owner.id != 0) and item.key not in batch.answered
+def accounts_needed(batch: Batch, items: Iterable[Item]) -> list[Account]:
+    """Return the accounts that must be open before a batch is decided.
+
+    A debit from an account that was never used is refused without one, unless a request before it may credit it.
+    """
+    needed: dict[AccountName, Account] = {}
+    for item in items:
+        is_open = item.owner.id != 0 or item.owner.name in needed
+        raises = isinstance(item, PostingItem) and item.request.type.sign > 0
+        # A spend can be the first posting of a stripe: another slot's credited what it debits.
+        if (is_open or raises) and not _is_settled(batch, item):
+            needed |= {account.name: account for account in item.accounts}
+    return list(needed.values())
 
 
-def _first_type(item: Item) -> TransactionType:
-    """Return the type of the transaction that a request is answered with."""
-    return item.request.type if isinstance(item, PostingItem) else TransactionType.TRANSFER_OUT
+def _is_settled(batch: Batch, item: Item) -> bool:
+    """Say whether a request will surely move nothing: its key was answered, or its receiver has no wallet."""
+    return item.key in batch.answered or (isinstance(item, TransferItem) and item.receiver is None)
+
+
+def book_due(batch: Batch, accounts: Iterable[Account]) -> None:
+    """Book the end of holds whose time is over, before anything is decided on what they held."""
+    for account in accounts:
+        due = [hold for hold in account.holds.values() if hold.is_due]
+        for hold in sorted(due, key=lambda hold: hold.held_until):
+            after = replace(hold, kind=HoldStepKind.EXPIRED, released_minor=hold.amount_minor - hold.captured_minor)
+            event_id = uuid5(hold.id, HoldStepKind.EXPIRED.name)
+            _change_hold(batch, account, HoldChange(hold, after), event_id, time_of(batch.now, account))
 
 
 def decide(batch: Batch, item: Item) -> Outcome | Unavailable:
     """Answer one request on the heads as the requests before it left them."""
     first = batch.answered.get(item.key)
     if first is not None:
-        return replay(first, item)
+        return replay(batch, first, item)
     decision = judge(batch, item)
     if isinstance(decision, Unavailable | WalletMissing):
         return decision
     asked = item.request.fingerprint
-    outcome = (
-        _post(batch, item, asked, *decision) if isinstance(decision, tuple) else _refuse(batch, item, asked, decision)
-    )
+    if isinstance(decision, Movements):
+        outcome: Posted | Held | Refused = _post(batch, item, asked, decision)
+    elif isinstance(decision, HoldChange):
+        outcome = _hold(batch, item, asked, decision)
+    else:
+        outcome = _refuse(batch, item, asked, decision)
     batch.answered[item.key] = Answered(asked, item.request.transaction_id, outcome)
     return outcome
 
 
-def replay(first: Answered, item: Item) -> Posted | Refused | KeyReused:
-    """Answer a request whose key was answered before: the same again with today's balance, or that it is another."""
+def replay(batch: Batch, first: Answered, item: Item) -> Posted | Held | Refused | KeyReused:
+    """Answer a request whose key was answered before: the same again as things are now, or that it is another."""
     if first.outcome is None or first.fingerprint != item.request.fingerprint:
         return KeyReused(item.request.idempotency_key)
     # A batch that is replayed after an unknown COMMIT finds its own work: that is no second request.
-    return replace(
-        first.outcome,
-        balance=item.owner.position(),
-        already_processed=first.transaction_id != item.request.transaction_id,
-    )
+    is_again = first.transaction_id != item.request.transaction_id
+    outcome, balance = first.outcome, item.owner.balance()
+    if isinstance(outcome, Held):
+        hold = batch.holds[outcome.hold.name]
+        return replace(outcome, hold=hold, balance=balance, already_processed=is_again)
+    return replace(outcome, balance=balance, already_processed=is_again)
 
 
 def judge(batch: Batch, item: Item) -> Decision:
@@ -229,137 +194,50 @@ def judge(batch: Batch, item: Item) -> Decision:
             return judge_posting(batch, item)
         case TransferItem():
             return judge_transfer(batch, item)
+        case PlaceItem():
+            return judge_place(batch, item)
+        case HoldItem():
+            return judge_change(batch, item)
         case _:
             assert_never(item)
-
-
-def judge_posting(batch: Batch, item: PostingItem) -> Decision:
-    """Top-up, bonus, spend: one transaction against the treasury."""
-    request = item.request
-    amount_minor = request.type.sign * request.amount_minor
-    movement = Movement(
-        request.type,
-        request.transaction_id,
-        (Leg(item.owner, amount_minor), Leg(item.treasury, -amount_minor)),
-    )
-    return (
-        judge_clock(batch, item.owner)
-        or judge_receipt(batch, request)
-        or judge_balance(item.owner, amount_minor)
-        or judge_stripe(batch, movement.legs[1])
-        or (movement,)
-    )
-
-
-def judge_transfer(batch: Batch, item: TransferItem) -> Decision:
-    """Transfer: what the sender gives to clearing in its shard, the receiver gets from clearing in its own."""
-    request, sender, receiver = item.request, item.owner, item.receiver
-    if receiver is None:
-        return WalletMissing(request.receiver.owner_id)
-    amount_minor = request.amount_minor
-    sent = Movement(
-        TransactionType.TRANSFER_OUT,
-        request.transaction_id,
-        (Leg(sender, -amount_minor), Leg(item.clearing, amount_minor)),
-        TransactionName(request.receiver.shard, request.receiving_id),
-    )
-    received = Movement(
-        TransactionType.TRANSFER_IN,
-        request.receiving_id,
-        (Leg(receiver, amount_minor), Leg(item.receiver_clearing, -amount_minor)),
-        TransactionName(request.sender.shard, request.transaction_id),
-    )
-    return (
-        judge_clock(batch, sender)
-        or judge_clock(batch, receiver)
-        or judge_policy(batch, request)
-        or judge_balance(sender, -amount_minor)
-        or judge_receiver(receiver, amount_minor)
-        or judge_stripe(batch, sent.legs[1])
-        or judge_stripe(batch, received.legs[1])
-        or (sent, received)
-    )
-
-
-def judge_clock(batch: Batch, account: Account) -> Unavailable | None:
-    """Refuse to follow a clock that jumped ahead, which is no fault of the owner's."""
-    if not is_ahead(batch.now, account):
-        return None
-    assert account.executed_at is not None
-    ahead_seconds = round((account.executed_at - batch.now).total_seconds())
-    wallet = account.wallet
-    return batch.unavailable(
-        "wallet_ahead_of_clock", shard=wallet.shard, wallet_id=wallet.id, ahead_seconds=ahead_seconds
-    )
-
-
-def judge_policy(batch: Batch, request: TransferRequest) -> TransferForbidden | None:
-    """Refuse to transfer an asset that owners may not give away."""
-    setting = batch.settings.get(request.asset.id)
-    if setting is None or setting.transfers is TransferPolicy.ALL:
-        return None
-    return TransferForbidden(request.asset, setting.transfers)
-
-
-def judge_receipt(batch: Batch, request: PostingRequest) -> ReceiptUsed | None:
-    """Refuse to credit what was credited before, to whomever."""
-    used = None if request.receipt is None else batch.credited.get(request.receipt.text)
-    return None if used is None else ReceiptUsed(request.asset, *used)
-
-
-def judge_balance(account: Account, amount_minor: int) -> BalanceLimitExceeded | InsufficientBalance | None:
-    """Refuse what would leave an owner's account below zero or above the most that it may hold."""
-    balance_minor = account.balance_minor + amount_minor
-    if balance_minor > BALANCE_MINOR_MAX:
-        return BalanceLimitExceeded(account.asset, account.balance_minor, abs(amount_minor))
-    if balance_minor < 0:
-        return InsufficientBalance(account.asset, account.balance_minor, abs(amount_minor))
-    return None
-
-
-def judge_receiver(account: Account, amount_minor: int) -> ReceiverRefused | None:
-    """Refuse what another owner cannot take, without telling what it holds."""
-    if judge_balance(account, amount_minor) is None:
-        return None
-    return ReceiverRefused(account.asset, account.wallet.owner_id, ReceiverCause.FULL)
-
-
-def judge_stripe(batch: Batch, leg: Leg) -> Unavailable | None:
-    """Refuse to move a stripe past its end, which is no fault of the owner's."""
-    account = leg.account
-    if not is_exhausted(account.balance_minor + leg.amount_minor):
-        return None
-    return batch.unavailable(
-        f"{account.kind.name.lower()}_stripe_exhausted",
-        shard=account.wallet.shard,
-        slot=account.wallet.owner_id,
-        asset=account.asset.code,
-    )
-
-
-def is_exhausted(balance_minor: int) -> bool:
-    """Say whether a stripe cannot go so far from zero."""
-    return abs(balance_minor) > TREASURY_MINOR_MAX
-
-
-def is_ahead(now: datetime, account: Account) -> bool:
-    """Say whether an account's last entry is further in the future than clocks differ."""
-    return account.executed_at is not None and account.executed_at > now + HEAD_AHEAD_MAX
-
-
-def time_of(now: datetime, *owners: Account) -> datetime:
-    """Return a request's time: an owner's times never run backwards, whatever the clock does."""
-    return max(now, *(owner.executed_at or now for owner in owners))
 
 
 def _refuse(batch: Batch, item: Item, fingerprint: bytes, facts: Facts) -> Refused:
     """Keep a refusal that depends on state: a late retry must not go through."""
     details = orjson.dumps(details_of(facts)).decode()
     batch.refused.append(RefusedRow(*item.key, fingerprint, facts.code, item.request.transaction_id, details))
-    return Refused(facts, item.owner.position(), already_processed=False)
+    return Refused(facts, item.owner.balance(), already_processed=False)
 
 
-def _post(batch: Batch, item: Item, fingerprint: bytes, *movements: Movement) -> Posted:
+def _hold(batch: Batch, item: Item, fingerprint: bytes, change: HoldChange) -> Held:
+    """Append a step of a hold that posts nothing, and keep it under the key."""
+    request, owner = item.request, item.owner
+    executed_at = time_of(batch.now, owner)
+    hold = _change_hold(batch, owner, change, request.transaction_id, executed_at)
+    if change.before is None and isinstance(item, PlaceItem):
+        receiver = item.receiver
+        receiver_shard, receiver_id = (None, None) if receiver is None else (receiver.shard, receiver.id)
+        batch.others[HoldRow].append(
+            HoldRow(
+                hold.shard,
+                hold.id,
+                hold.account_id,
+                hold.seq,
+                hold.wallet.id,
+                receiver_shard,
+                receiver_id,
+                hold.idempotency_key,
+                hold.description,
+                hold.reference,
+            )
+        )
+        _note(batch, request, hold.shard, hold.id, is_asked_for=True)
+    details = orjson.dumps({"hold_id": str(hold.id), "asset_id": hold.asset.id}).decode()
+    batch.refused.append(RefusedRow(*item.key, fingerprint, OutcomeCode.HELD, request.transaction_id, details))
+    return Held(hold, owner.balance(), already_processed=False)
+
+
+def _post(batch: Batch, item: Item, fingerprint: bytes, movements: Movements) -> Posted | Held:
     """Append transactions with their legs to the rows to insert, and move the heads."""
     owners = [leg.account for movement in movements for leg in movement.legs if leg.account.kind is WalletKind.USER]
     executed_at = time_of(batch.now, *owners)
@@ -372,7 +250,10 @@ def _post(batch: Batch, item: Item, fingerprint: bytes, *movements: Movement) ->
     )
     for movement in others:
         _append(batch, item.request, movement, executed_at)
-    return Posted(transaction, owner.position(), already_processed=False)
+    if first.captured is not None:
+        hold = batch.holds[first.captured.after.name]
+        return Held(hold, owner.balance(), already_processed=False, transaction=transaction)
+    return Posted(transaction, owner.balance(), already_processed=False)
 
 
 def _append(
@@ -398,34 +279,92 @@ def _append(
         )
     )
     _note(batch, request, wallet.shard, movement.id, is_asked_for=fingerprint is not None)
-    for account, amount_minor in ((leg.account, leg.amount_minor) for leg in movement.legs):
-        account.move(amount_minor, executed_at)
-        may_go_negative = account.kind is not WalletKind.USER
-        batch.entries.append(
-            EntryRow(
-                wallet.shard,
-                account.id,
-                account.seq,
-                movement.id,
-                movement.type,
-                amount_minor,
-                account.balance_minor,
-                may_go_negative,
-                executed_at,
-            )
+    change = movement.captured
+    for account, amount_minor in movement.legs:
+        if change is not None and account.kind is WalletKind.USER:
+            _change_hold(batch, account, change, movement.id, executed_at, movement.type, amount_minor)
+        else:
+            account.move(amount_minor, executed_at)
+            _append_entry(batch, account, movement.id, movement.type, amount_minor, executed_at)
+
+
+def _append_entry(
+    batch: Batch, account: Account, id_: UUID, type_: int, amount_minor: int, executed_at: datetime
+) -> None:
+    """Append the entry to which an account has moved."""
+    may_go_negative = account.kind is not WalletKind.USER
+    entry = EntryRow(
+        account.wallet.shard,
+        account.id,
+        account.seq,
+        id_,
+        type_,
+        amount_minor,
+        account.balance_minor,
+        may_go_negative,
+        executed_at,
+    )
+    if account.held_seq is None:
+        batch.entries.append(entry)
+        return
+    assert account.position is not None
+    held = (account.held_minor, account.held_seq, account.position, account.next_due_at)
+    batch.others[HeldEntryRow].append(HeldEntryRow(*entry, *held))
+
+
+def _change_hold(
+    batch: Batch,
+    account: Account,
+    change: HoldChange,
+    event_id: UUID,
+    executed_at: datetime,
+    type_: int = 0,
+    amount_minor: int = 0,
+) -> Hold:
+    """Append a step of a hold and the entry that it belongs to, which moves credits where the step captures some."""
+    before, after = change
+    if account.position is None:
+        account.position = account.seq
+    account.move(amount_minor, executed_at)
+    hold = replace(
+        after, step=1 if before is None else before.step + 1, seq=account.seq if before is None else before.seq,
+        changed_at=executed_at,
+    )  # fmt: skip
+    account.hold(before, hold)
+    batch.holds[hold.name] = hold
+    _append_entry(batch, account, event_id, type_ or hold.kind, amount_minor, executed_at)
+    batch.others[HoldStepRow].append(
+        HoldStepRow(
+            hold.shard,
+            hold.id,
+            hold.step,
+            hold.kind,
+            event_id,
+            account.id,
+            account.seq,
+            hold.amount_minor,
+            hold.captured_minor,
+            hold.released_minor,
+            hold.remaining_minor - (0 if before is None else before.remaining_minor),
+            hold.capture_count,
+            hold.held_until,
+            executed_at,
+            "{" + ",".join(map(str, account.holds)) + "}",
         )
+    )
+    return hold
 
 
-def _note(batch: Batch, request: Request, shard: int, transaction_id: UUID, *, is_asked_for: bool) -> None:
-    """Append what only some transactions have; a receipt is of the one that was asked for."""
+def _note(batch: Batch, request: Request, shard: int, id_: UUID, *, is_asked_for: bool) -> None:
+    """Append what only some transactions and holds have; a receipt is of the transaction that was asked for."""
     receipt = request.receipt if is_asked_for and isinstance(request, PostingRequest) else None
     if receipt is not None:
-        batch.credited[receipt.text] = TransactionName(shard, transaction_id)
-        batch.others[ReceiptRow].append(ReceiptRow(*receipt, shard, transaction_id))
+        batch.credited[receipt.text] = TransactionName(shard, id_)
+        batch.others[ReceiptRow].append(ReceiptRow(*receipt, shard, id_))
     if request.metadata or receipt is not None:
         metadata = orjson.dumps(dict(request.metadata)).decode() if request.metadata else None
         text = None if receipt is None else receipt.text
-        batch.others[NoteRow].append(NoteRow(shard, transaction_id, metadata, text))
+        batch.others[NoteRow].append(NoteRow(shard, id_, metadata, text))
 
 
 def _view(
@@ -446,7 +385,7 @@ def _view(
         wallet_id=item.owner.wallet.id,
         asset=request.asset,
         id=transaction_id,
-        type=_first_type(item),
+        type=_type(item),
         amount_minor=amount_minor,
         balance_after_minor=balance_after_minor,
         executed_at=executed_at,
@@ -455,3 +394,14 @@ def _view(
         idempotency_key=request.idempotency_key,
         counterpart=counterpart,
     )
+
+
+def _type(item: Item) -> TransactionType:
+    """Return the type of the transaction that a request is answered with."""
+    match item:
+        case PostingItem():
+            return item.request.type
+        case HoldItem() if item.receiver is None:
+            return TransactionType.CAPTURE
+        case _:
+            return TransactionType.TRANSFER_OUT

@@ -5,13 +5,15 @@ return what was there before it waited.
 """
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, NamedTuple
+from uuid import UUID
 
 from asyncpg import Connection
 
 from wallet_gql.domain.assets import Asset
+from wallet_gql.domain.holds import Hold
 from wallet_gql.domain.wallets import Balance, Wallet, WalletKind
 from wallet_gql.ledger.columns import Bigint, Bytes, Smallint, Text, Time, Uuid, arrays, select, unnest
 from wallet_gql.ledger.lookups import ACCOUNT, HEAD, one_row
@@ -57,6 +59,10 @@ class _Head(NamedTuple):
     seq: Bigint | None
     balance_minor: Bigint | None
     executed_at: Time | None
+    held_minor: Bigint | None
+    held_seq: Bigint | None
+    position: Bigint | None
+    next_due_at: Time | None
     now: Time
 
 
@@ -102,6 +108,10 @@ SELECT {
         seq="head.seq",
         balance_minor="head.balance_after",
         executed_at="head.executed_at",
+        held_minor="head.held_after",
+        held_seq="head.held_seq",
+        position="head.position",
+        next_due_at="head.next_due_at",
         now="clock_timestamp()",
     )
 }
@@ -160,6 +170,18 @@ class Account:
     seq: int = 0
     balance_minor: int = 0
     executed_at: datetime | None = None
+    held_minor: int = 0
+    held_seq: int | None = None
+    """The last entry that changed what is held; None where there never was a hold."""
+    position: int | None = None
+    next_due_at: datetime | None = None
+    holds: dict[UUID, Hold] = field(default_factory=dict)
+    """Open holds, in the order in which they were placed; read only where they are needed."""
+
+    @property
+    def available_minor(self) -> int:
+        """What can be spent."""
+        return self.balance_minor - self.held_minor
 
     @property
     def name(self) -> AccountName:
@@ -171,10 +193,22 @@ class Account:
         self.seq += 1
         self.balance_minor += amount_minor
         self.executed_at = executed_at
+        if self.position is not None:
+            self.position += amount_minor != 0
 
-    def position(self) -> Balance:
+    def hold(self, before: Hold | None, after: Hold) -> None:
+        """Let the last entry change what is held by a step of a hold, in memory."""
+        self.held_minor += after.remaining_minor - (0 if before is None else before.remaining_minor)
+        self.held_seq = self.seq
+        if after.remaining_minor:
+            self.holds[after.id] = after
+        else:
+            self.holds.pop(after.id, None)
+        self.next_due_at = min((hold.held_until for hold in self.holds.values()), default=None)
+
+    def balance(self) -> Balance:
         """Return where the chain stands."""
-        return Balance(self.wallet, self.asset, self.balance_minor, self.seq)
+        return Balance(self.wallet, self.asset, self.balance_minor, self.seq, self.held_minor)
 
 
 async def read_heads(connection: Connection, accounts: dict[AccountName, Account]) -> datetime:
@@ -188,6 +222,9 @@ async def read_heads(connection: Connection, accounts: dict[AccountName, Account
         if head.seq is not None:
             assert head.balance_minor is not None
             account.seq, account.balance_minor, account.executed_at = head.seq, head.balance_minor, head.executed_at
+        if head.held_seq is not None:
+            account.held_minor, account.held_seq = head.held_minor or 0, head.held_seq
+            account.position, account.next_due_at = head.position, head.next_due_at
     return heads[0].now
 
 

@@ -35,9 +35,23 @@ ACCOUNT: Final = one_row(
 """The account `a` of the wallet and asset in `wanted`."""
 
 HEAD: Final = """LATERAL (
-       SELECT e.seq, e.balance_after, e.executed_at
+       SELECT e.seq, e.balance_after, e.executed_at, e.held_after, e.held_seq, e.position, e.next_due_at
          FROM entry e
         WHERE e.shard = a.shard AND e.account_id = a.id
         ORDER BY e.seq DESC
         LIMIT 1) AS head"""
 """The last entry of the account `a`."""
+
+HELD: Final = f"""
+CASE WHEN head.next_due_at <= clock_timestamp() THEN (
+       SELECT coalesce(sum(last.amount - last.captured - last.released), 0)::bigint
+         FROM {one_row("hold_step", "s", by="seq", shard="a.shard", account_id="a.id", seq="head.held_seq")}
+        CROSS JOIN unnest(s.open_holds) AS is_open(id)
+        CROSS JOIN LATERAL (
+              SELECT * FROM hold_step l
+               WHERE l.shard = a.shard AND l.hold_id = is_open.id
+               ORDER BY l.step DESC
+               LIMIT 1) AS last
+        WHERE last.held_until > clock_timestamp())
+     ELSE coalesce(head.held_after, 0) END"""
+"""What open holds hold of the account `a` after its `head`: what is over holds nothing, whether or not it is booked."""

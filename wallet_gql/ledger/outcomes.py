@@ -11,14 +11,16 @@ import orjson
 from asyncpg import Connection
 
 from wallet_gql.domain.assets import Asset
+from wallet_gql.domain.holds import HoldName
 from wallet_gql.domain.postings import KeyOutcome, Refused
 from wallet_gql.domain.refusals import OutcomeCode, facts_of
 from wallet_gql.domain.wallets import Balance, OwnerName
 from wallet_gql.ledger.columns import Smallint, Text, arrays, select, unnest
 from wallet_gql.ledger.heads import KeyName
+from wallet_gql.ledger.holds import read_holds
+from wallet_gql.ledger.items import WalletBusy
 from wallet_gql.ledger.locks import lock_free_wallets, lock_wallets
 from wallet_gql.ledger.lookups import one_row
-from wallet_gql.ledger.posting import WalletBusy
 from wallet_gql.ledger.reads import WalletAsset, read_balances, read_transactions_by_key
 
 
@@ -32,6 +34,21 @@ class _Kept(NamedTuple):
     asset_code: Text | None
     asset_name: Text | None
     asset_scale: Smallint | None
+
+    @property
+    def names_hold(self) -> bool:
+        """Whether it was answered with a hold."""
+        return self.outcome == OutcomeCode.HELD
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether it was answered with a refusal."""
+        return self.outcome not in {OutcomeCode.POSTED, OutcomeCode.HELD}
+
+    def hold_name(self, shard: int) -> HoldName:
+        """Return what names the hold."""
+        assert self.details is not None
+        return HoldName(shard, UUID(orjson.loads(self.details)["hold_id"]))
 
     @property
     def asset(self) -> Asset | None:
@@ -73,7 +90,7 @@ async def read_outcomes(
     """Return what each owner's key was answered with, in order; None where the owner has no wallet.
 
     Must run inside a transaction, and the locks stand until it ends. Without `wait`, keys of a wallet that somebody
-    else has locked are `WalletBusy`. Two statements, up to two more where something was posted or refused.
+    else has locked are `WalletBusy`. Two statements, up to three more where something was posted, held or refused.
     """
     names = [owner.wallet_name for owner, _ in keys]
     wallets, busy = (await lock_wallets(connection, names), ()) if wait else await lock_free_wallets(connection, names)
@@ -82,23 +99,26 @@ async def read_outcomes(
     wanted = [KeyName(names[place].shard, wallets[names[place]].id, keys[place][1]) for place in places]
     for place in places:
         outcomes[place] = KeyOutcome(None)
-    posted: list[int] = []
-    refused: list[tuple[int, _Kept, WalletAsset]] = []
-    for kept in map(_Kept._make, await connection.fetch(_KEYS, *arrays(KeyName, wanted))):
-        place = places[kept.n - 1]
-        outcomes[place] = KeyOutcome(OutcomeCode(kept.outcome))
-        if kept.outcome == OutcomeCode.POSTED:
-            posted.append(place)
-        elif kept.asset is not None:
-            refused.append((place, kept, WalletAsset(wallets[names[place]], kept.asset)))
-    if posted:
+    kept = {
+        places[each.n - 1]: each for each in map(_Kept._make, await connection.fetch(_KEYS, *arrays(KeyName, wanted)))
+    }
+    for place, each in kept.items():
+        outcomes[place] = KeyOutcome(OutcomeCode(each.outcome))
+    if posted := [place for place, each in kept.items() if each.outcome == OutcomeCode.POSTED]:
         views = await read_transactions_by_key(connection, [keys[place] for place in posted])
         for place, view in zip(posted, views, strict=True):
             outcomes[place] = KeyOutcome(OutcomeCode.POSTED, transaction=view)
+    if held := {place: each.hold_name(names[place].shard) for place, each in kept.items() if each.names_hold}:
+        for place, hold in zip(held, await read_holds(connection, list(held.values())), strict=True):
+            outcomes[place] = KeyOutcome(OutcomeCode.HELD, hold=hold)
+    refused = {
+        place: WalletAsset(wallets[names[place]], each.asset)
+        for place, each in kept.items()
+        if each.is_refused and each.asset is not None
+    }
     if refused:
-        balances = await read_balances(connection, [account for *_, account in refused])
-        for (place, kept, _), balance in zip(refused, balances, strict=True):
-            outcomes[place] = _refused(kept, balance)
+        for place, balance in zip(refused, await read_balances(connection, list(refused.values())), strict=True):
+            outcomes[place] = _refused(kept[place], balance)
     return outcomes
 
 

@@ -9,42 +9,38 @@ What a batch of postings costs between BEGIN and COMMIT, whatever its size:
 | 3 keys | every key that was answered before, with its transaction |
 | (receipts) | locks of receipts before all others, and which were credited, only where the batch has some |
 | (settings) | whether owners may transfer the assets, only where the batch has a transfer |
+| (holds) | those that are open or named, only where the batch has requests for holds, or some that are due; two |
 | (4 open) | accounts for the first posting in an asset |
 | 5 insert | transactions, entries and keys, by one statement over arrays |
 
 Before the insert the batch is decided in memory (`decide`), in arrival order, on the heads as they move.
 """
 
-from collections.abc import Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Final, TypeAlias
 
 import structlog
 from asyncpg import Connection
 
-from wallet_gql.domain.assets import Asset
 from wallet_gql.domain.errors import Unavailable
-from wallet_gql.domain.postings import Outcome, PostingRequest, Request, WalletMissing
-from wallet_gql.domain.refusals import OutcomeCode
-from wallet_gql.domain.wallets import WalletName
-from wallet_gql.ledger.columns import arrays, names, unnest
-from wallet_gql.ledger.decide import (
-    Batch,
-    Item,
-    PostingItem,
-    TransferItem,
-    decide,
-    needs_accounts,
-    recall,
-    wanted_key,
+from wallet_gql.domain.postings import (
+    Outcome,
+    PostingRequest,
+    Receipt,
+    Request,
 )
-from wallet_gql.ledger.heads import Account, KeyName, open_accounts, read_heads, read_keys
-from wallet_gql.ledger.locks import lock_free_wallets, lock_wallets
+from wallet_gql.domain.refusals import OutcomeCode
+from wallet_gql.ledger.batch import Batch, HoldItem, Item, PlaceItem, TransferItem, wanted_key
+from wallet_gql.ledger.columns import arrays, cast, names, unnest
+from wallet_gql.ledger.decide import accounts_needed, book_due, decide, held_names, recall
+from wallet_gql.ledger.heads import KeptAnswer, open_accounts, read_heads, read_keys
+from wallet_gql.ledger.holds import read_holds, read_open_holds
+from wallet_gql.ledger.items import WalletBusy, lock_items
 from wallet_gql.ledger.reads import read_asset_settings
 from wallet_gql.ledger.receipts import lock_receipts, read_receipts
 from wallet_gql.ledger.rows import OTHERS, EntryRow, RefusedRow, TransactionRow
-from wallet_gql.ledger.treasury import clearing, open_stripes, treasury
 
 _FIRST_ENTRY: Final = len(TransactionRow._fields) + 1
 _FIRST_REFUSED: Final = _FIRST_ENTRY + len(EntryRow._fields)
@@ -78,19 +74,14 @@ def _insert(*tables: str) -> str:
     statement, first = _INSERT, _FIRST_REFUSED + len(RefusedRow._fields)
     for table in tables:
         row = OTHERS[table]
-        rows = f"SELECT * FROM {unnest(row, 'new', first=first)} ORDER BY 1, 2"
-        inserted = f"new_{table} AS (INSERT INTO {table} ({names(row)}) {rows})"
+        rows = f"SELECT {cast(row, 'other')} FROM {unnest(row, 'other', first=first)} ORDER BY 1, 2, 3"
+        inserted = f"other_{table} AS (INSERT INTO {table} ({names(row)}) {rows})"
         statement = statement.replace("WITH ", f"WITH {inserted}, ", 1)
         first += len(row._fields)
     return statement
 
 
 _log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class WalletBusy:
-    """Somebody else holds the wallet's lock; nothing was decided. Only a batch that does not wait answers so."""
 
 
 Decided: TypeAlias = Outcome | WalletBusy | Unavailable
@@ -111,23 +102,22 @@ async def post_batch(
     """
     receipts = [each.receipt for each in requests if isinstance(each, PostingRequest) and each.receipt is not None]
     busy_receipts = await lock_receipts(connection, receipts, wait=wait) if receipts else set[str]()
-    items = await _lock(connection, requests, slot, line, busy_receipts, wait=wait)
+    items = await lock_items(connection, requests, slot, line, busy_receipts, wait=wait)
     found = [item for item in items if isinstance(item, Item)]
     if not found:
         return [item for item in items if not isinstance(item, Item)]
-    now = await read_heads(connection, {each.name: each for item in found for each in item.accounts})
-    batch = Batch(now, recall(found, await read_keys(connection, {wanted_key(item) for item in found})))
-    if receipts:
-        batch.credited = await read_receipts(connection, receipts)
-    if any(isinstance(item, TransferItem) for item in found):
-        batch.settings = await read_asset_settings(connection)
-    needed = [each for item in found if needs_accounts(batch, item) for each in item.accounts]
-    if unopened := [account for account in needed if not account.id]:
+    accounts = {each.name: each for item in found for each in item.accounts}
+    batch = Batch(await read_heads(connection, accounts), {})
+    kept = await read_keys(connection, {wanted_key(item) for item in found})
+    await _read_more(connection, batch, found, kept, receipts)
+    book_due(batch, accounts.values())
+    batch.answered = recall(batch, found, kept)
+    if unopened := [account for account in accounts_needed(batch, found) if not account.id]:
         await open_accounts(connection, unopened)
     outcomes: list[Decided] = [decide(batch, item) if isinstance(item, Item) else item for item in items]
     for alarm, where in batch.alarms.items():
         _log.error(alarm, **where)
-    if batch.transactions or batch.refused:
+    if not batch.is_empty:
         others = {table: batch.others[row] for table, row in OTHERS.items() if row in batch.others}
         await connection.execute(
             _insert(*others),
@@ -139,51 +129,30 @@ async def post_batch(
     return outcomes
 
 
-def _stripes(request: Request, slot: int, line: int) -> tuple[WalletName, ...]:
-    """Name the system's wallets on the other side of a request: of each owner concerned, in order."""
-    if isinstance(request, PostingRequest):
-        return (treasury(request.shard, slot),)
-    return tuple(clearing(owner.shard, slot, line) for owner in request.owners)
-
-
-async def _lock(
-    connection: Connection, requests: Sequence[Request], slot: int, line: int, busy_receipts: Set[str], *, wait: bool
-) -> list[Item | WalletMissing | WalletBusy]:
-    """Lock every wallet concerned, and join each request with the accounts it moves credits between."""
-    concerned = [
-        ([owner.wallet_name for owner in request.owners], _stripes(request, slot, line)) for request in requests
-    ]
-    stripes = {name for _, names in concerned for name in names}
-    names = stripes.union(*(owners for owners, _ in concerned))
-    wallets, busy = (
-        (await lock_wallets(connection, names), set[WalletName]())
-        if wait
-        else await lock_free_wallets(connection, names)
-    )
-    if missing := stripes - wallets.keys() - busy:
-        # Clearing's first use; or a fail-over lost the treasury's wallets: a standby that lagged became the primary.
-        await open_stripes(connection, missing)
-        wallets |= await lock_wallets(connection, missing)
-    accounts: dict[tuple[WalletName, int], Account] = {}
-
-    def account(name: WalletName, asset: Asset) -> Account:
-        return accounts.setdefault((name, asset.id), Account(wallets[name], name.kind, asset))
-
-    def item(
-        request: Request, owners: Sequence[WalletName], stripes: Sequence[WalletName]
-    ) -> Item | WalletMissing | WalletBusy:
-        # One that is busy parks the whole request; but who has no wallet is told so at once.
-        if owners[0] not in wallets and owners[0] not in busy:
-            return WalletMissing(request.owner_id)
-        if not busy.isdisjoint((*owners, *stripes)):
-            return WalletBusy()
-        owner, stripe = account(owners[0], request.asset), account(stripes[0], request.asset)
-        key = KeyName(request.shard, owner.wallet.id, request.idempotency_key)
-        if isinstance(request, PostingRequest):
-            if request.receipt is not None and request.receipt.text in busy_receipts:
-                return WalletBusy()
-            return PostingItem(request, key, owner, stripe)
-        receiver = account(owners[1], request.asset) if owners[1] in wallets else None
-        return TransferItem(request, key, owner, stripe, receiver, account(stripes[1], request.asset))
-
-    return [item(request, *names) for request, names in zip(requests, concerned, strict=True)]
+async def _read_more(
+    connection: Connection,
+    batch: Batch,
+    items: Sequence[Item],
+    kept: Sequence[KeptAnswer],
+    receipts: Sequence[Receipt],
+) -> None:
+    """Read what only some kinds of requests are decided on: a statement each, only where the batch has one of them."""
+    if receipts:
+        batch.credited = await read_receipts(connection, receipts)
+    if any(isinstance(item, TransferItem | PlaceItem) for item in items):
+        batch.settings = await read_asset_settings(connection)
+    accounts = {
+        item.owner.name: item.owner for item in items if isinstance(item, PlaceItem | HoldItem) and item.owner.held_seq
+    }
+    accounts |= {
+        account.name: account
+        for item in items
+        for account in item.accounts
+        if account.next_due_at is not None and account.next_due_at <= batch.now
+    }
+    if accounts:
+        await read_open_holds(connection, list(accounts.values()), batch.now)
+        batch.holds |= {hold.name: hold for account in accounts.values() for hold in account.holds.values()}
+    if named := held_names(items, kept) - batch.holds.keys():
+        closed = await read_holds(connection, list(named))
+        batch.holds |= {hold.name: replace(hold, as_of=batch.now) for hold in closed if hold is not None}

@@ -1,7 +1,9 @@
 """Balances, pages, transactions, wallets, assets: each for many callers by one statement of index lookups.
 
-An account's entries are numbered 1, 2, 3 … without a gap, newest first when listed. So the last sequence number is
-the count, an offset is a subtraction, and whether there is more on either side of a page is arithmetic.
+An account's entries that move credits are numbered 1, 2, 3 … without a gap, newest first when listed: that is an
+entry's position, and its seq on an account that never had a hold. So the last position is the count, an offset is a
+subtraction, and whether there is more on either side of a page is arithmetic. Cursors name entries by their seq, which
+counts entries that change what is held too.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,11 +15,12 @@ import orjson
 from asyncpg import Connection, Record
 
 from wallet_gql.domain.assets import Asset, AssetSetting, TransferPolicy
+from wallet_gql.domain.holds import HoldName, HoldStepKind
 from wallet_gql.domain.postings import Entry, TransactionName, TransactionType, TransactionView
 from wallet_gql.domain.refusals import OutcomeCode
 from wallet_gql.domain.wallets import Balance, OwnerName, Wallet, WalletKind
 from wallet_gql.ledger.columns import Bigint, Integer, Smallint, Text, Uuid, arrays, unnest
-from wallet_gql.ledger.lookups import ACCOUNT, HEAD, all_rows, one_row
+from wallet_gql.ledger.lookups import ACCOUNT, HEAD, HELD, all_rows, one_row
 
 
 class WalletAsset(NamedTuple):
@@ -151,14 +154,15 @@ SELECT wanted.n, w.owner_id
 """
 
 _BALANCES: Final = f"""
-SELECT wanted.n, coalesce(head.seq, 0) AS seq, coalesce(head.balance_after, 0) AS amount_minor
+SELECT wanted.n, coalesce(head.seq, 0) AS seq, coalesce(head.balance_after, 0) AS amount_minor,
+       {HELD} AS held_minor
   FROM {unnest(_WantedAccount, "wanted", numbered=True)}
 {_HEAD}
 """
 
 _OWNERS_BALANCES: Final = f"""
 SELECT wanted.n, w.id AS wallet_id, w.opened_at, coalesce(head.seq, 0) AS seq,
-       coalesce(head.balance_after, 0) AS amount_minor
+       coalesce(head.balance_after, 0) AS amount_minor, {HELD} AS held_minor
   FROM {unnest(_WantedOwnersAccount, "owner", numbered=True)}
  CROSS JOIN {_WALLET}
  CROSS JOIN LATERAL (SELECT owner.shard, w.id AS wallet_id, owner.asset_id, owner.n) AS wanted
@@ -184,20 +188,39 @@ _VIEW: Final = """
        e.shard, e.account_id, e.seq, a.wallet_id, e.transaction_id, e.type, e.amount, e.balance_after, e.executed_at,
        t.description, t.reference, t.idempotency_key, t.counterpart_shard, t.counterpart_id"""
 
+# The position of the entry just before a cursor: on an account without holds it is the seq.
+_POSITION: Final = """
+       coalesce((SELECT c.position FROM entry c
+                  WHERE head.position IS NOT NULL AND c.shard = a.shard AND c.account_id = a.id
+                    AND c.seq BETWEEN {seq} AND {seq}
+                  ORDER BY c.seq LIMIT 1), {seq})"""
+
+_BOUNDS: Final = """greatest(span.oldest, span.newest - wanted.first + 1)
+                               AND least(span.newest, span.oldest + wanted.last - 1)"""
+
+# Entries from before the first hold of an account have no position of their own: it is their seq.
 _PAGES: Final = f"""
-SELECT wanted.n, coalesce(head.seq, 0) AS head_seq, {_VIEW}
+SELECT wanted.n, coalesce(head.position, head.seq, 0) AS total_count, span.newest, span.oldest, {_VIEW},
+       coalesce(e.position, e.seq) AS position
   FROM {unnest(_WantedPage, "wanted", numbered=True)}
 {_HEAD}
  CROSS JOIN LATERAL (
-       SELECT least(coalesce(head.seq, 0), wanted.older_than - 1) - wanted.after_offset AS newest,
-              least(coalesce(head.seq, 0), coalesce(wanted.newer_than, 0)) + 1 AS oldest) AS span
+       SELECT least(coalesce(head.position, head.seq, 0),
+                    {_POSITION.format(seq="wanted.older_than - 1")}) - wanted.after_offset AS newest,
+              least(coalesce(head.position, head.seq, 0),
+                    coalesce({_POSITION.format(seq="wanted.newer_than")}, 0)) + 1 AS oldest) AS span
   LEFT JOIN LATERAL (
-       SELECT e.*
-         FROM entry e
-        WHERE e.shard = a.shard AND e.account_id = a.id
-          AND e.seq BETWEEN greatest(span.oldest, span.newest - wanted.first + 1)
-                        AND least(span.newest, span.oldest + wanted.last - 1)
-        ORDER BY e.seq DESC) AS e ON true
+       (SELECT e.*
+          FROM entry e
+         WHERE e.shard = a.shard AND e.account_id = a.id AND e.position IS NULL
+           AND e.seq BETWEEN {_BOUNDS}
+         ORDER BY e.seq DESC)
+        UNION ALL
+       (SELECT e.*
+          FROM entry e
+         WHERE head.position IS NOT NULL AND e.shard = a.shard AND e.account_id = a.id
+           AND e.position IS NOT NULL AND e.amount <> 0 AND e.position BETWEEN {_BOUNDS}
+         ORDER BY e.position DESC)) AS e ON true
   LEFT JOIN {_TRANSACTION_OF_ENTRY} ON true
  ORDER BY wanted.n, e.seq DESC
 """
@@ -234,6 +257,21 @@ SELECT wanted.n, {_ASSET}, {_VIEW}
  WHERE a.wallet_id = wanted.wallet_id
 """
 
+_CAPTURES: Final = f"""
+SELECT wanted.n, {_ASSET}, {_VIEW}
+  FROM {unnest(_WantedTransaction, "wanted", numbered=True)}
+ CROSS JOIN LATERAL (
+       SELECT * FROM hold_step s
+        WHERE s.shard = wanted.shard AND s.hold_id = wanted.id
+        ORDER BY s.step) AS step
+ CROSS JOIN {one_row("entry", "e", by="seq", shard="step.shard", account_id="step.account_id", seq="step.seq")}
+ CROSS JOIN {_ACCOUNT_OF_ENTRY}
+ CROSS JOIN {_ASSET_OF_ACCOUNT}
+ CROSS JOIN {_TRANSACTION_OF_ENTRY}
+ WHERE step.kind = {HoldStepKind.CAPTURED:d}
+ ORDER BY wanted.n, step.step DESC
+"""
+
 _METADATA: Final = f"""
 SELECT wanted.n, note.metadata::text
   FROM {unnest(_WantedTransaction, "wanted", numbered=True)}
@@ -253,11 +291,8 @@ SELECT wanted.n, a.wallet_kind, e.amount
 async def read_balances(connection: Connection, accounts: Sequence[WalletAsset]) -> list[Balance]:
     """Return the present balance of each account, in order; what was never used is zero."""
     rows = await connection.fetch(_BALANCES, *arrays(_WantedAccount, [_WantedAccount.of(each) for each in accounts]))
-    found = {n: (seq, amount_minor) for n, seq, amount_minor in rows}
-    return [
-        Balance(account.wallet, account.asset, amount_minor, seq)
-        for account, (seq, amount_minor) in ((each, found[n]) for n, each in enumerate(accounts, start=1))
-    ]
+    found = {n: (amount_minor, seq, held_minor) for n, seq, amount_minor, held_minor in rows}
+    return [Balance(*account, *found[n]) for n, account in enumerate(accounts, start=1)]
 
 
 async def read_owners_balances(
@@ -267,9 +302,10 @@ async def read_owners_balances(
     wanted = [_WantedOwnersAccount(*name, asset.id) for name, asset in owners]
     rows = await connection.fetch(_OWNERS_BALANCES, *arrays(_WantedOwnersAccount, wanted))
     balances: list[Balance | None] = [None] * len(owners)
-    for n, wallet_id, opened_at, seq, amount_minor in rows:
+    for n, wallet_id, opened_at, seq, amount_minor, held_minor in rows:
         name, asset = owners[n - 1]
-        balances[n - 1] = Balance(Wallet(name.shard, wallet_id, name.owner_id, opened_at), asset, amount_minor, seq)
+        wallet = Wallet(name.shard, wallet_id, name.owner_id, opened_at)
+        balances[n - 1] = Balance(wallet, asset, amount_minor, seq, held_minor)
     return balances
 
 
@@ -291,30 +327,26 @@ def _wallets(rows: Iterable[Record], count: int) -> list[Wallet | None]:
 
 
 async def read_pages(connection: Connection, requests: Sequence[PageRequest]) -> list[Page]:
-    """Return each page, in order. Whatever the page, each costs two index lookups and its own entries."""
+    """Return each page, in order. Whatever the page, each costs a few index lookups and its own entries."""
     rows = await connection.fetch(_PAGES, *arrays(_WantedPage, [_WantedPage.of(request) for request in requests]))
-    found: list[tuple[int, list[TransactionView]]] = [(0, []) for _ in requests]
+    found: list[list[Record]] = [[] for _ in requests]
     for row in rows:
-        place = row["n"] - 1
-        _, transactions = found[place]
-        found[place] = (row["head_seq"], transactions)
-        if row["shard"] is not None:
-            transactions.append(_view(row, requests[place].account.asset))
-    return [_page(request, *result) for request, result in zip(requests, found, strict=True)]
+        found[row["n"] - 1].append(row)
+    return [_page(request, *rows) for request, rows in zip(requests, found, strict=True)]
 
 
-def _page(request: PageRequest, head_seq: int, transactions: list[TransactionView]) -> Page:
-    """Say what lies around a page: entries are numbered without a gap, so it is arithmetic."""
-    if transactions:
-        newest, oldest = transactions[0].seq, transactions[-1].seq
-    else:
+def _page(request: PageRequest, first: Record, *more: Record) -> Page:
+    """Say what lies around a page: positions have no gap, so it is arithmetic."""
+    asset, total_count = request.account.asset, first["total_count"]
+    if first["shard"] is None:
         # An empty page lies at its own bound.
-        bound = request.older_than if request.older_than is not None else head_seq + 1 - request.offset
-        if request.newer_than is not None:
-            bound = min(bound, request.newer_than + 1)
-        oldest = max(bound, 1)
-        newest = oldest - 1
-    return Page(transactions, head_seq, has_next_page=oldest > 1 and head_seq > 0, has_previous_page=newest < head_seq)
+        oldest = max(min(first["newest"] + 1, first["oldest"]), 1)
+        is_older_there, is_newer_there = oldest > 1 and total_count > 0, oldest <= total_count
+        return Page([], total_count, has_next_page=is_older_there, has_previous_page=is_newer_there)
+    rows = (first, *more)
+    newest, oldest = first["position"], rows[-1]["position"]
+    transactions = [_view(row, asset) for row in rows]
+    return Page(transactions, total_count, has_next_page=oldest > 1, has_previous_page=newest < total_count)
 
 
 async def read_transactions(connection: Connection, names: Sequence[EntryName]) -> list[TransactionView | None]:
@@ -336,6 +368,15 @@ async def read_own_transactions(
     """Return each transaction as the wallet sees it, in order; None where it has no leg of it."""
     rows = await connection.fetch(_OWN_TRANSACTIONS, *arrays(OwnTransaction, transactions))
     return _views(rows, len(transactions))
+
+
+async def read_captures(connection: Connection, holds: Sequence[HoldName]) -> list[list[TransactionView]]:
+    """Return what each hold's captures posted, in order of the holds, newest first."""
+    captures: list[list[TransactionView]] = [[] for _ in holds]
+    for row in await connection.fetch(_CAPTURES, *arrays(_WantedTransaction, holds)):
+        asset = Asset(row["asset_id"], row["code"], row["name"], row["scale"])
+        captures[row["n"] - 1].append(_view(row, asset))
+    return captures
 
 
 async def read_metadata(connection: Connection, transactions: Sequence[TransactionName]) -> list[dict[str, str] | None]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final, NamedTuple, TypeAlias
 
-from wallet_gql.ledger.columns import Bigint, Boolean, Bytes, Json, Smallint, Text, Time, Uuid
+from wallet_gql.ledger.columns import Bigint, Boolean, Bytes, Integer, Json, Smallint, Text, Time, Uuid, Uuids
 
 
 class WalletRow(NamedTuple):
@@ -44,6 +44,59 @@ class EntryRow(NamedTuple):
     executed_at: Time
 
 
+class HeldEntryRow(NamedTuple):
+    """An entry of an account that has or had holds: what they hold after it."""
+
+    shard: Smallint
+    account_id: Bigint
+    seq: Bigint
+    transaction_id: Uuid
+    type: Smallint
+    amount: Bigint
+    balance_after: Bigint
+    may_go_negative: Boolean
+    executed_at: Time
+    held_after: Bigint
+    held_seq: Bigint
+    position: Bigint
+    next_due_at: Time | None
+
+
+class HoldRow(NamedTuple):
+    """A hold that is placed."""
+
+    shard: Smallint
+    id: Uuid
+    account_id: Bigint
+    seq: Bigint
+    wallet_id: Bigint
+    receiver_shard: Smallint | None
+    receiver_wallet_id: Bigint | None
+    idempotency_key: Uuid
+    description: Text | None
+    reference: Text | None
+
+
+class HoldStepRow(NamedTuple):
+    """A step of a hold: the next link of its chain, with the entry that it belongs to."""
+
+    shard: Smallint
+    hold_id: Uuid
+    step: Integer
+    kind: Smallint
+    event_id: Uuid
+    account_id: Bigint
+    seq: Bigint
+    amount: Bigint
+    captured: Bigint
+    released: Bigint
+    change: Bigint
+    capture_count: Smallint
+    held_until: Time
+    at: Time
+    open_holds: Uuids
+
+
 class NoteRow(NamedTuple):
     """What only some transactions have."""
 
@@ -74,7 +127,13 @@ class RefusedRow(NamedTuple):
     details: Json
 
 
-OtherRow: TypeAlias = NoteRow | ReceiptRow
+OtherRow: TypeAlias = HeldEntryRow | NoteRow | ReceiptRow | HoldRow | HoldStepRow
 
-OTHERS: Final[Mapping[str, type[OtherRow]]] = {"transaction_note": NoteRow, "receipt": ReceiptRow}
+OTHERS: Final[Mapping[str, type[OtherRow]]] = {
+    "entry": HeldEntryRow,
+    "transaction_note": NoteRow,
+    "receipt": ReceiptRow,
+    "hold": HoldRow,
+    "hold_step": HoldStepRow,
+}
 """The tables that only some batches insert into, in a fixed order."""

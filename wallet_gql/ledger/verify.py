@@ -25,7 +25,7 @@ from wallet_gql.domain.refusals import OutcomeCode
 from wallet_gql.domain.shards import shard_of
 from wallet_gql.domain.text import OWNER_ID_LENGTH_MAX
 from wallet_gql.domain.wallets import WalletKind
-from wallet_gql.ledger.decide import HEAD_AHEAD_MAX
+from wallet_gql.ledger.judge import HEAD_AHEAD_MAX
 from wallet_gql.ledger.treasury import LINES_PER_SLOT, SLOT_COUNT
 
 
@@ -53,6 +53,25 @@ _ON_BALANCE: Final = f"{OutcomeCode.BALANCE_LIMIT_EXCEEDED:d}, {OutcomeCode.INSU
 _SENT: Final = f"{TransactionType.TRANSFER_OUT:d}"
 _RECEIVED: Final = f"{TransactionType.TRANSFER_IN:d}"
 
+_HELD: Final = f"{OutcomeCode.HELD:d}"
+_KIND: Final = f"CASE t.type WHEN {_SENT} THEN {RequestKind.TRANSFER:d} ELSE t.type END"
+
+_FINGERPRINTED: Final = """{kind} || ' ' || leg.code || ' ' || {amount} || ' '
+                                 || coalesce(length(t.description) || ':' || t.description, '-')
+                                 || coalesce(length(t.reference) || ':' || t.reference, '-')
+                                 || {before}coalesce(' metadata ' || length(note.pairs) || ':' || note.pairs, '')
+                                 || coalesce(' receipt ' || length(note.receipt) || ':' || note.receipt, '')"""
+"""The text whose hash is a fingerprint, as `domain.postings` makes it."""
+
+# Whether a capture named its amount, and whether it kept the remainder where nothing remained, is in no other row.
+_CAPTURED: Final = ", ".join(
+    _FINGERPRINTED.format(
+        kind=f"'{RequestKind.CAPTURE_HOLD:d}'", amount=amount, before=f"' hold 36:' || captured.hold_id || '{keep}' || "
+    )
+    for amount in ("abs(leg.amount::numeric)", "'0'")
+    for keep in ("", " keepRemainder 4:true")
+)
+
 _MOVED: Final = """
         SELECT max(e.amount) AS amount, min(a.asset_id) AS asset_id
           FROM entry e JOIN account a ON a.shard = e.shard AND a.id = e.account_id
@@ -76,20 +95,44 @@ _CHECKS: Final = {
                     WHEN c.may_go_negative <> a.may_go_negative THEN 'may_go_negative is not its account''s'
                     WHEN c.balance_after < 0 AND w.kind = {_USER}
                     THEN format('an owner''s balance is negative: %s', c.balance_after)
-                    WHEN c.amount = 0 THEN 'moves nothing'
+                    WHEN c.amount = 0 AND NOT c.is_changed THEN 'moves nothing'
+                    WHEN c.held_after > c.balance_after
+                    THEN format('%s is held, but the balance is %s', c.held_after, c.balance_after)
+                    WHEN c.position <> c.position_before + (c.amount <> 0)::int
+                    THEN format('its position is %s, but should be %s',
+                                c.position, c.position_before + (c.amount <> 0)::int)
+                    WHEN c.is_changed AND st.seq IS NULL THEN 'no step of a hold belongs to it'
+                    WHEN c.is_changed AND c.held <> c.held_before + st.change
+                    THEN format('%s is held after it, but should be %s', c.held, c.held_before + st.change)
+                    WHEN NOT c.is_changed AND (c.held_seq, c.held, c.next_due_at)
+                         IS DISTINCT FROM (c.held_seq_before, c.held_before, c.next_due_before)
+                    THEN 'what is held differs from the entry before it, without a step of a hold'
                     WHEN c.executed_at = '-infinity' THEN 'has no time'
                     WHEN c.executed_at > now() + interval '{_AHEAD_SECONDS} s'
                     THEN format('is dated in the future: %s', c.executed_at)
                     ELSE 'is older than the entry before it' END
-          FROM (SELECT e.*, coalesce(lag(e.seq) OVER chain, 0) AS seq_before,
+          FROM (SELECT e.shard, e.account_id, e.seq, e.amount, e.balance_after, e.may_go_negative, e.executed_at,
+                       e.held_after, e.held_seq, e.next_due_at, coalesce(e.held_after, 0) AS held,
+                       coalesce(e.position, e.seq) AS position, e.held_seq IS NOT DISTINCT FROM e.seq AS is_changed,
+                       coalesce(lag(e.seq) OVER chain, 0) AS seq_before,
                        coalesce(lag(e.balance_after) OVER chain, 0)::numeric AS balance_before,
-                       lag(e.executed_at) OVER chain AS executed_before
+                       lag(e.executed_at) OVER chain AS executed_before,
+                       coalesce(lag(coalesce(e.position, e.seq)) OVER chain, 0) AS position_before,
+                       coalesce(lag(e.held_after) OVER chain, 0) AS held_before,
+                       lag(e.held_seq) OVER chain AS held_seq_before, lag(e.next_due_at) OVER chain AS next_due_before
                   FROM entry e WHERE e.shard = $1
                 WINDOW chain AS (PARTITION BY e.account_id ORDER BY e.seq)) AS c
           LEFT JOIN account a ON a.shard = $1 AND a.id = c.account_id
           LEFT JOIN wallet w ON w.shard = $1 AND w.id = a.wallet_id
+          LEFT JOIN hold_step st
+            ON c.is_changed AND st.shard = $1 AND st.account_id = c.account_id AND st.seq = c.seq
          WHERE a.id IS NULL OR c.seq <> c.seq_before + 1 OR c.balance_after <> c.balance_before + c.amount
-            OR c.may_go_negative <> a.may_go_negative OR (c.balance_after < 0 AND w.kind = {_USER}) OR c.amount = 0
+            OR c.may_go_negative <> a.may_go_negative OR (c.balance_after < 0 AND w.kind = {_USER})
+            OR c.held_after > c.balance_after OR c.position <> c.position_before + (c.amount <> 0)::int
+            OR (c.is_changed AND (st.seq IS NULL OR c.held <> c.held_before + st.change))
+            OR (NOT c.is_changed
+                AND (c.amount = 0 OR (c.held_seq, c.held, c.next_due_at)
+                                     IS DISTINCT FROM (c.held_seq_before, c.held_before, c.next_due_before)))
             OR c.executed_at = '-infinity' OR c.executed_at > now() + interval '{_AHEAD_SECONDS} s'
             -- A stripe's entries have the times of their transactions, which only follow the owner's.
             OR (c.executed_at < c.executed_before AND w.kind = {_USER})
@@ -130,7 +173,7 @@ _CHECKS: Final = {
                           FROM entry e
                           LEFT JOIN account a ON a.shard = $1 AND a.id = e.account_id
                           LEFT JOIN transaction t ON t.shard = $1 AND t.id = e.transaction_id
-                         WHERE e.shard = $1
+                         WHERE e.shard = $1 AND e.amount <> 0
                          GROUP BY e.transaction_id, a.asset_id) AS l
                  GROUP BY l.transaction_id) AS legs
           FULL JOIN (SELECT * FROM transaction WHERE shard = $1) AS t ON t.id = legs.transaction_id
@@ -169,16 +212,67 @@ _CHECKS: Final = {
                    IS DISTINCT FROM (o.description, o.reference, o_note.metadata)
                 OR (own.amount, own.asset_id) IS DISTINCT FROM (other.amount, other.asset_id))
          ORDER BY t.id""",
+    "hold": """
+        SELECT format('step %s of hold %s', s.step, s.hold_id),
+               CASE WHEN h.id IS NULL THEN 'its hold does not exist'
+                    WHEN h.account_id <> s.account_id THEN format('is of account %s, but its hold is not', s.account_id)
+                    WHEN e.seq IS NULL THEN 'no entry belongs to it'
+                    WHEN s.step <> coalesce(s.step_before, 0) + 1
+                    THEN format('follows step %s', coalesce(s.step_before, 0))
+                    WHEN s.remaining_before = 0 THEN 'follows a step that closed its hold'
+                    WHEN s.change <> s.amount - s.captured - s.released - coalesce(s.remaining_before, 0)
+                    THEN format('says that it changes %s, but it changes %s',
+                                s.change, s.amount - s.captured - s.released - coalesce(s.remaining_before, 0))
+                    WHEN e.amount <> coalesce(s.captured_before, 0) - s.captured
+                    THEN format('captures %s, but its entry moves %s',
+                                s.captured - coalesce(s.captured_before, 0), e.amount)
+                    WHEN s.at <> e.executed_at THEN 'its time is not that of its entry'
+                    WHEN s.kind = 55 AND s.at < s.held_until THEN 'expired before its time was over'
+                    WHEN s.kind <> 52 AND e.amount <> 0 THEN 'moves credits, but is no capture'
+                    WHEN s.is_last AND s.remaining > 0 AND NOT s.hold_id = ANY (head.open_holds)
+                    THEN 'is open, but its account does not say so'
+                    ELSE 'ends before its account says that something does' END
+          FROM (SELECT s.*, s.amount - s.captured - s.released AS remaining,
+                       lag(s.step) OVER chain AS step_before, lag(s.captured) OVER chain AS captured_before,
+                       lag(s.amount - s.captured - s.released) OVER chain AS remaining_before,
+                       lead(s.step) OVER chain IS NULL AS is_last
+                  FROM hold_step s WHERE s.shard = $1
+                WINDOW chain AS (PARTITION BY s.hold_id ORDER BY s.step)) AS s
+          LEFT JOIN hold h ON h.shard = $1 AND h.id = s.hold_id
+          LEFT JOIN entry e ON e.shard = $1 AND e.account_id = s.account_id AND e.seq = s.seq
+           AND e.held_seq = s.seq AND e.transaction_id = s.event_id
+          LEFT JOIN (SELECT DISTINCT ON (account_id) account_id, open_holds, seq FROM hold_step WHERE shard = $1
+                      ORDER BY account_id, seq DESC) AS head ON head.account_id = s.account_id
+          LEFT JOIN entry last ON last.shard = $1 AND last.account_id = head.account_id AND last.seq = head.seq
+         WHERE h.id IS NULL OR h.account_id <> s.account_id OR e.seq IS NULL
+            OR s.step <> coalesce(s.step_before, 0) + 1 OR s.remaining_before = 0
+            OR s.change <> s.remaining - coalesce(s.remaining_before, 0)
+            OR e.amount <> coalesce(s.captured_before, 0) - s.captured OR s.at <> e.executed_at
+            OR (s.kind = 55 AND s.at < s.held_until) OR (s.kind <> 52 AND e.amount <> 0)
+            OR (s.is_last AND s.remaining > 0
+                AND (NOT s.hold_id = ANY (head.open_holds) OR s.held_until < last.next_due_at))
+         ORDER BY s.hold_id, s.step""",
+    "hold of an account": """
+        SELECT format('hold %s', h.id),
+               CASE WHEN s.step IS NULL THEN 'was never placed'
+                    WHEN s.seq <> h.seq THEN format('was placed by seq %s, not %s', s.seq, h.seq)
+                    ELSE 'its wallet is not its account''s' END
+          FROM hold h
+          LEFT JOIN hold_step s ON s.shard = $1 AND s.hold_id = h.id AND s.step = 1
+          LEFT JOIN account a ON a.shard = $1 AND a.id = h.account_id
+         WHERE h.shard = $1 AND (s.step IS NULL OR s.seq <> h.seq OR a.wallet_id IS DISTINCT FROM h.wallet_id)
+         ORDER BY h.id""",
     "note": """
         SELECT format('note of transaction %s', n.transaction_id),
-               CASE WHEN t.id IS NULL THEN 'its transaction does not exist'
+               CASE WHEN t.id IS NULL AND h.id IS NULL THEN 'its transaction does not exist'
                     WHEN r.receipt IS NULL THEN 'its receipt is not kept where it is looked for'
                     ELSE format('its receipt is that of transaction %s', r.transaction_id) END
           FROM transaction_note n
           LEFT JOIN transaction t ON t.shard = n.shard AND t.id = n.transaction_id
+          LEFT JOIN hold h ON h.shard = n.shard AND h.id = n.transaction_id
           LEFT JOIN receipt r ON r.shard = receipt_shard(n.receipt) AND r.receipt = n.receipt
          WHERE n.shard = $1
-           AND (t.id IS NULL
+           AND ((t.id IS NULL AND h.id IS NULL)
                 OR (n.receipt IS NOT NULL
                     AND (r.transaction_shard, r.transaction_id) IS DISTINCT FROM (n.shard, n.transaction_id)))
          ORDER BY n.transaction_id""",
@@ -212,6 +306,8 @@ _CHECKS: Final = {
                     WHEN k.outcome = {_POSTED} AND k.details IS NOT NULL
                     THEN 'says posted, but has the details of a refusal'
                     WHEN t.id IS NULL AND k.outcome IN ({_ON_BALANCE}) THEN 'says refused, but not on which balance'
+                    WHEN k.outcome = {_HELD} AND t.id IS NULL
+                    THEN format('says held, but its wallet has no hold %s', coalesce(k.details ->> 'hold_id', '?'))
                     WHEN t.id IS NULL THEN 'says refused, but not in which asset'
                     WHEN k.outcome <> {_POSTED} THEN format('says refused, but transaction %s was posted', t.id)
                     WHEN (k.key, k.wallet_id) IS DISTINCT FROM (t.idempotency_key, t.wallet_id)
@@ -225,6 +321,8 @@ _CHECKS: Final = {
                                               ORDER BY key COLLATE "C")
                               FROM jsonb_each_text(n.metadata)) AS pairs
                        FROM transaction_note n WHERE n.shard = $1) AS note ON note.transaction_id = t.id
+          LEFT JOIN hold h ON h.shard = $1 AND h.id::text = k.details ->> 'hold_id' AND h.wallet_id = k.wallet_id
+          LEFT JOIN hold_step captured ON captured.shard = $1 AND captured.event_id = t.id
           LEFT JOIN transaction other ON other.shard = t.counterpart_shard AND other.id = t.counterpart_id
           LEFT JOIN wallet receiver ON receiver.shard = other.shard AND receiver.id = other.wallet_id
           LEFT JOIN (SELECT e.transaction_id, a.wallet_id, s.code, e.amount
@@ -239,20 +337,18 @@ _CHECKS: Final = {
             OR (k.outcome IN ({_ON_BALANCE})
                 AND (jsonb_typeof(k.details -> 'balance_before_minor') = 'number'
                      AND k.details ->> 'balance_before_minor' ~ '^[0-9]{{1,19}}$') IS NOT TRUE)
+            OR (k.outcome = {_HELD} AND h.id IS NULL)
             OR (k.outcome <> {_POSTED} AND k.outcome NOT IN ({_ON_BALANCE})
                 AND jsonb_typeof(k.details -> 'asset_id') IS DISTINCT FROM 'number')
             OR (t.id IS NOT NULL
                 AND ((k.key, k.wallet_id) IS DISTINCT FROM (t.idempotency_key, t.wallet_id)
-                     OR k.fingerprint IS DISTINCT FROM substr(sha256(convert_to(
-                          CASE t.type WHEN {_SENT} THEN {RequestKind.TRANSFER:d} ELSE t.type END || ' ' || leg.code
-                          || ' ' || abs(leg.amount::numeric) || ' '
-                          || coalesce(length(t.description) || ':' || t.description, '-')
-                          || coalesce(length(t.reference) || ':' || t.reference, '-')
-                          || coalesce(' metadata ' || length(note.pairs) || ':' || note.pairs, '')
-                          || coalesce(' receipt ' || length(note.receipt) || ':' || note.receipt, '')
-                          || CASE WHEN t.type = {_SENT}
-                                  THEN ' to ' || length(receiver.owner_id) || ':' || receiver.owner_id
-                                  ELSE '' END, 'UTF8')), 1, 16))))
+                     OR NOT EXISTS (
+                          SELECT FROM unnest(CASE WHEN captured.hold_id IS NULL THEN ARRAY[
+                                 {_FINGERPRINTED.format(kind=_KIND, amount="abs(leg.amount::numeric)", before="")}
+                                 || CASE WHEN t.type = {_SENT}
+                                         THEN ' to ' || length(receiver.owner_id) || ':' || receiver.owner_id
+                                         ELSE '' END] ELSE ARRAY[{_CAPTURED}] END) AS asked(text)
+                           WHERE k.fingerprint = substr(sha256(convert_to(asked.text, 'UTF8')), 1, 16)))))
          ORDER BY 1""",
     "doubled key": """
         SELECT format('key %s of wallet %s', k.key, k.wallet_id), format('is there %s times', count(*))
@@ -278,6 +374,14 @@ _CHECKS: Final = {
             FROM wanted r
             JOIN account a ON a.shard = $1 AND a.wallet_id = r.wallet_id
             JOIN entry e ON e.shard = $1 AND e.account_id = a.id AND e.balance_after = r.balance
+            LEFT JOIN entry next ON next.shard = $1 AND next.account_id = e.account_id AND next.seq = e.seq + 1
+           UNION ALL
+          -- Of an account with holds: what was available.
+          SELECT r.wallet_id, r.balance, e.executed_at, coalesce(next.executed_at, 'infinity')
+            FROM wanted r
+            JOIN account a ON a.shard = $1 AND a.wallet_id = r.wallet_id
+            JOIN entry e ON e.shard = $1 AND e.account_id = a.id AND e.held_after > 0
+                        AND e.balance_after - e.held_after = r.balance
             LEFT JOIN entry next ON next.shard = $1 AND next.account_id = e.account_id AND next.seq = e.seq + 1
            UNION ALL
           SELECT r.wallet_id, 0, '-infinity', coalesce(e.executed_at, 'infinity')
@@ -384,6 +488,7 @@ SELECT DISTINCT shard, name FROM (
   SELECT shard, 'wallet' AS name FROM wallet UNION ALL SELECT shard, 'account' FROM account
   UNION ALL SELECT shard, 'transaction' FROM transaction UNION ALL SELECT shard, 'entry' FROM entry
   UNION ALL SELECT shard, 'idempotency_key' FROM idempotency_key
+  UNION ALL SELECT shard, 'hold' FROM hold UNION ALL SELECT shard, 'hold_step' FROM hold_step
   UNION ALL SELECT shard, 'transaction_note' FROM transaction_note UNION ALL SELECT shard, 'receipt' FROM receipt
 ) AS rows
  WHERE shard NOT BETWEEN 0 AND $1 - 1

@@ -35,7 +35,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from wallet_gql.domain.errors import Fault, OutcomeUnknown, Overloaded, Unavailable
 from wallet_gql.domain.postings import Outcome, Request
 from wallet_gql.domain.wallets import OwnerName
-from wallet_gql.ledger.posting import Decided, WalletBusy, post_batch
+from wallet_gql.ledger.items import WalletBusy
+from wallet_gql.ledger.posting import Decided, post_batch
 from wallet_gql.operations.pace import Pace
 from wallet_gql.operations.parking import PROBE_SECONDS, find_busy, wait_in_slices
 from wallet_gql.operations.unit_of_work import Verdict, retrying, unit_of_work, verdict

@@ -15,10 +15,19 @@ from wallet_gql.db.connecting import is_standby
 from wallet_gql.db.engine import close, connect, create_engine, lend
 from wallet_gql.db.migrations import UnfitDatabase, check_at_head
 from wallet_gql.domain.assets import Asset, AssetSetting
+from wallet_gql.domain.holds import Hold, HoldName
 from wallet_gql.domain.postings import Entry, Outcome, Request, TransactionName, TransactionView
 from wallet_gql.domain.wallets import Balance, OwnerName, Wallet
 from wallet_gql.ledger import reads
 from wallet_gql.ledger.armour import check_armour
+from wallet_gql.ledger.holds import (
+    HoldPage,
+    HoldPageRequest,
+    read_hold_pages,
+    read_holds,
+    read_holds_by_key,
+    read_holds_of_transactions,
+)
 from wallet_gql.ledger.treasury import any_slot, claim_slot, open_stripes, treasuries
 from wallet_gql.operations.group_commit import GroupCommit
 from wallet_gql.operations.openings import Openings
@@ -48,6 +57,11 @@ class Reads:
     own_transactions: ReadBatch[reads.OwnTransaction, TransactionView | None]
     owners_of_transactions: ReadBatch[TransactionName, str | None]
     metadata: ReadBatch[TransactionName, dict[str, str] | None]
+    holds: ReadBatch[HoldName, Hold | None]
+    holds_by_key: ReadBatch[tuple[OwnerName, UUID], Hold | None]
+    hold_pages: ReadBatch[HoldPageRequest, HoldPage]
+    captures: ReadBatch[HoldName, list[TransactionView]]
+    holds_of_transactions: ReadBatch[TransactionName, Hold | None]
     assets: ReadBatch[None, list[Asset]]
     asset_settings: ReadBatch[None, dict[int, AssetSetting]]
 
@@ -194,6 +208,11 @@ def _batched_reads(engine: AsyncEngine, deadline_seconds: float) -> Reads:
         own_transactions=ReadBatch(engine, reads.read_own_transactions, deadline_seconds),
         owners_of_transactions=ReadBatch(engine, reads.read_owners, deadline_seconds),
         metadata=ReadBatch(engine, reads.read_metadata, deadline_seconds),
+        holds=ReadBatch(engine, read_holds, deadline_seconds),
+        holds_by_key=ReadBatch(engine, read_holds_by_key, deadline_seconds),
+        hold_pages=ReadBatch(engine, read_hold_pages, deadline_seconds, rows=lambda page: 1 + len(page.holds)),
+        captures=ReadBatch(engine, reads.read_captures, deadline_seconds, rows=len),
+        holds_of_transactions=ReadBatch(engine, read_holds_of_transactions, deadline_seconds),
         assets=ReadBatch(engine, _read_assets, deadline_seconds),
         asset_settings=ReadBatch(engine, _read_asset_settings, deadline_seconds),
     )

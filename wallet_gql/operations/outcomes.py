@@ -24,8 +24,8 @@ from wallet_gql.db.engine import begin, lend
 from wallet_gql.domain.errors import Unavailable
 from wallet_gql.domain.postings import KeyOutcome
 from wallet_gql.domain.wallets import OwnerName
+from wallet_gql.ledger.items import WalletBusy
 from wallet_gql.ledger.outcomes import OwnersKey, read_outcomes
-from wallet_gql.ledger.posting import WalletBusy
 from wallet_gql.operations.read_batches import ReadBatch
 from wallet_gql.operations.unit_of_work import retrying
 

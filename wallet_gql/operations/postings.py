@@ -10,13 +10,24 @@ from decimal import Decimal
 from typing import TypeAlias
 from uuid import UUID
 
-from wallet_gql.domain.postings import AmountInvalid, AssetMissing, Outcome, PostingRequest, Receipt, TransactionType
+from wallet_gql.domain.postings import (
+    AmountInvalid,
+    AssetMissing,
+    Held,
+    KeyReused,
+    Posted,
+    PostingRequest,
+    Receipt,
+    Refused,
+    TransactionType,
+    WalletMissing,
+)
 from wallet_gql.domain.shards import shard_of, shard_of_receipt
 from wallet_gql.domain.text import check_metadata, check_owner_id, check_receipt, check_text
 from wallet_gql.operations.amounts import find_amount
 from wallet_gql.operations.opening import Ledger
 
-PostingOutcome: TypeAlias = Outcome | AssetMissing | AmountInvalid
+PostingOutcome: TypeAlias = Posted | Refused | WalletMissing | KeyReused | AssetMissing | AmountInvalid
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +71,7 @@ async def _post(ledger: Ledger, type_: TransactionType, request: PostingInput) -
     found = await find_amount(ledger, request.asset_code, request.amount)
     if not isinstance(found, tuple):
         return found
-    return await ledger.post(
+    outcome = await ledger.post(
         PostingRequest(
             shard_of(owner_id, ledger.shard_count),
             owner_id,
@@ -74,3 +85,5 @@ async def _post(ledger: Ledger, type_: TransactionType, request: PostingInput) -
         ),
         request.deadline,
     )
+    assert not isinstance(outcome, Held)
+    return outcome

@@ -9,9 +9,13 @@ from uuid import UUID
 from wallet_gql.domain.postings import (
     AmountInvalid,
     AssetMissing,
-    Outcome,
+    Held,
+    KeyReused,
+    Posted,
     ReceiverIsSender,
+    Refused,
     TransferRequest,
+    WalletMissing,
 )
 from wallet_gql.domain.shards import shard_of
 from wallet_gql.domain.text import check_metadata, check_owner_id, check_text
@@ -19,7 +23,9 @@ from wallet_gql.domain.wallets import OwnerName
 from wallet_gql.operations.amounts import find_amount
 from wallet_gql.operations.opening import Ledger
 
-TransferOutcome: TypeAlias = Outcome | AssetMissing | AmountInvalid | ReceiverIsSender
+TransferOutcome: TypeAlias = (
+    Posted | Refused | WalletMissing | KeyReused | AssetMissing | AmountInvalid | ReceiverIsSender
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +56,7 @@ async def transfer(ledger: Ledger, request: TransferInput) -> TransferOutcome:
         return found
     if sender == receiver:
         return ReceiverIsSender(sender)
-    return await ledger.post(
+    outcome = await ledger.post(
         TransferRequest(
             OwnerName(shard_of(sender, ledger.shard_count), sender),
             OwnerName(shard_of(receiver, ledger.shard_count), receiver),
@@ -62,3 +68,5 @@ async def transfer(ledger: Ledger, request: TransferInput) -> TransferOutcome:
         ),
         request.deadline,
     )
+    assert not isinstance(outcome, Held)
+    return outcome

@@ -1,0 +1,317 @@
+"""Holds: credits that are promised to a purchase or to another owner, until they are captured, voided or over."""
+
+from decimal import Decimal
+from typing import Annotated, Self, TypeAlias, cast
+from uuid import UUID
+
+import strawberry
+from strawberry import UNSET
+
+from wallet_gql.domain import holds as domain
+from wallet_gql.domain import postings
+from wallet_gql.domain.errors import BadUserInput
+from wallet_gql.domain.text import TEXT_LENGTH_MAX
+from wallet_gql.graphql import ids, refusals
+from wallet_gql.graphql.assets import DEFAULT_ASSET, AssetArgument
+from wallet_gql.graphql.balances import Balance
+from wallet_gql.graphql.context import Info
+from wallet_gql.graphql.held import Hold, HoldConnection, HoldStateArgument, read_hold_page
+from wallet_gql.graphql.node import NodeId
+from wallet_gql.graphql.owners import OwnerId, owner_name
+from wallet_gql.graphql.scalars import Amount, Metadata
+from wallet_gql.graphql.transactions import After, First, Key, Transaction
+from wallet_gql.graphql.wallets import Wallet
+from wallet_gql.ledger.reads import WalletAsset
+from wallet_gql.operations import holds
+from wallet_gql.operations.assets import find_asset
+
+AMOUNT = "How much: greater than zero, at most 10^15 smallest units."
+KEY = "A fresh UUID for each new request, the same one for each retry of it: it is done once. It is the owner's."
+DESCRIPTION = f"For people to read, at most {TEXT_LENGTH_MAX} characters."
+REFERENCE = f"The caller's own reference, at most {TEXT_LENGTH_MAX} characters; not unique."
+METADATA = "The caller's own pairs of texts."
+
+
+@strawberry.input(description="Credits to promise.")
+class PlaceHoldInput:
+    """Credits to promise."""
+
+    owner_id: str = strawberry.field(description="Whose credits they are.")
+    asset: str = strawberry.field(default=DEFAULT_ASSET, description="The code of the asset.")
+    amount: Amount = strawberry.field(description=AMOUNT)
+    ttl_seconds: int = strawberry.field(
+        default=domain.TTL_SECONDS_DEFAULT,
+        description=f"For how long: 1 to {domain.TTL_SECONDS_MAX} seconds, which is 31 days; 7 days if not given.",
+    )
+    to_owner_id: str | None = strawberry.field(
+        default=UNSET, description="Whom captures pay; the platform if not given. It never changes."
+    )
+    idempotency_key: UUID = strawberry.field(description=KEY)
+    description: str | None = strawberry.field(default=UNSET, description=DESCRIPTION)
+    reference: str | None = strawberry.field(default=UNSET, description=REFERENCE)
+    metadata: Metadata | None = strawberry.field(default=UNSET, description=METADATA)
+
+
+@strawberry.input(description="A hold to take, or a part of it.")
+class CaptureHoldInput:
+    """A hold to take."""
+
+    hold_id: strawberry.ID = strawberry.field(description="The hold.")
+    amount: Amount | None = strawberry.field(default=UNSET, description="How much; all that remains if not given.")
+    keep_remainder: bool = strawberry.field(
+        default=False, description="Whether what is not taken stays held; it is released if not."
+    )
+    idempotency_key: UUID = strawberry.field(description=KEY)
+    description: str | None = strawberry.field(default=UNSET, description=DESCRIPTION)
+    reference: str | None = strawberry.field(default=UNSET, description=REFERENCE)
+    metadata: Metadata | None = strawberry.field(default=UNSET, description=METADATA)
+
+
+@strawberry.input(description="A hold to release.")
+class VoidHoldInput:
+    """A hold to release."""
+
+    hold_id: strawberry.ID = strawberry.field(description="The hold.")
+    idempotency_key: UUID = strawberry.field(description=KEY)
+
+
+@strawberry.input(description="What is to be different about a hold: its amount, its time, or both.")
+class AdjustHoldInput:
+    """What is to be different about a hold."""
+
+    hold_id: strawberry.ID = strawberry.field(description="The hold.")
+    amount: Amount | None = strawberry.field(
+        default=UNSET, description="The new total, not below what was captured; as it is if not given."
+    )
+    ttl_seconds: int | None = strawberry.field(
+        default=UNSET,
+        description="For how long from now; as it is if not given. It ends 31 days after it was placed at the latest.",
+    )
+    idempotency_key: UUID = strawberry.field(description=KEY)
+
+
+@strawberry.type
+class _HoldPayload(refusals.Replayable):
+    held: strawberry.Private[postings.Held]
+
+    @strawberry.field(description="The hold as it is now.")
+    def hold(self) -> Hold:
+        """Make it when it is asked for."""
+        return Hold.of(self.held.hold)
+
+    @strawberry.field(description="The wallet as it is now.")
+    def wallet(self) -> Wallet:
+        """Make it when it is asked for."""
+        return Wallet.of(self.held.balance.wallet)
+
+    @strawberry.field(description="The balance as it is now.")
+    def balance(self) -> Balance:
+        """Make it when it is asked for."""
+        return Balance.of(self.held.balance)
+
+    @classmethod
+    def of(cls, held: postings.Held) -> Self:
+        """Make it from the ledger's outcome."""
+        return cls(held=held, already_processed=held.already_processed)
+
+
+@strawberry.type(description="The credits are held.")
+class PlaceHoldPayload(_HoldPayload):
+    """The credits are held."""
+
+
+@strawberry.type(description="What was captured is in the books.")
+class CaptureHoldPayload(_HoldPayload):
+    """What was captured is in the books."""
+
+    @strawberry.field(description="What was posted; on replay, what was posted first.")
+    def transaction(self) -> Transaction:
+        """Make it when it is asked for."""
+        assert self.held.transaction is not None
+        return Transaction.of(self.held.transaction)
+
+
+@strawberry.type(description="What was held is released.")
+class VoidHoldPayload(_HoldPayload):
+    """What was held is released."""
+
+
+@strawberry.type(description="The hold is as it was asked for.")
+class AdjustHoldPayload(_HoldPayload):
+    """The hold is as it was asked for."""
+
+
+PlaceHoldResult = Annotated[
+    PlaceHoldPayload
+    | refusals.AssetNotFound
+    | refusals.InvalidAmount
+    | refusals.SelfTransfer
+    | refusals.WalletNotFound
+    | refusals.IdempotencyKeyReused
+    | refusals.TransferForbidden
+    | refusals.TooMany
+    | refusals.InsufficientBalance,
+    strawberry.union("PlaceHoldResult", description="Unions grow: keep a `... on Error` branch."),
+]
+CaptureHoldResult = Annotated[
+    CaptureHoldPayload
+    | refusals.InvalidAmount
+    | refusals.HoldNotFound
+    | refusals.IdempotencyKeyReused
+    | refusals.HoldNotOpen
+    | refusals.HoldExceeded
+    | refusals.TooMany
+    | refusals.ReceiverRefused,
+    strawberry.union("CaptureHoldResult", description="Unions grow: keep a `... on Error` branch."),
+]
+VoidHoldResult = Annotated[
+    VoidHoldPayload | refusals.HoldNotFound | refusals.IdempotencyKeyReused | refusals.HoldNotOpen,
+    strawberry.union("VoidHoldResult", description="Unions grow: keep a `... on Error` branch."),
+]
+AdjustHoldResult = Annotated[
+    AdjustHoldPayload
+    | refusals.InvalidAmount
+    | refusals.HoldNotFound
+    | refusals.IdempotencyKeyReused
+    | refusals.HoldNotOpen
+    | refusals.HoldExceeded
+    | refusals.InsufficientBalance,
+    strawberry.union("AdjustHoldResult", description="Unions grow: keep a `... on Error` branch."),
+]
+
+Change: TypeAlias = CaptureHoldInput | VoidHoldInput | AdjustHoldInput
+
+
+def _change(info: Info, change: Change, **more: object) -> holds.ChangeHoldInput:
+    name = _hold_name(change.hold_id)
+    deadline = info.context.deadline
+    # What a field was not sent for is as null.
+    given = {field: None if value is UNSET else value for field, value in more.items()}
+    return holds.ChangeHoldInput(
+        name,
+        change.hold_id,
+        change.idempotency_key,
+        deadline=deadline,
+        **given,  # type: ignore[arg-type] # each caller names fields of it
+    )
+
+
+def _hold_name(id_: str, field: str = "holdId") -> domain.HoldName:
+    kind, parts, _ = ids.decode(id_, field)
+    if kind != "Hold":
+        raise BadUserInput(field, f"is the id of a {kind.lower()}", "send the id of a hold")
+    return domain.HoldName(parts[0], UUID(int=parts[1]))
+
+
+def _given(value: str | None) -> str | None:
+    return None if value is UNSET else value
+
+
+@strawberry.type
+class HoldQueries:
+    """What can be asked about holds."""
+
+    @strawberry.field(description="A hold by its id; null where there is none.")
+    async def hold(self, info: Info, id: NodeId) -> Hold | None:
+        """Read one hold."""
+        found = await holds.find_hold(info.context.ledger, _hold_name(id, "id"))
+        return None if found is None else Hold.of(found)
+
+    @strawberry.field(
+        description="The hold that an owner's idempotency key placed, voided or adjusted; null where it did neither."
+    )
+    async def hold_by_key(self, info: Info, owner_id: OwnerId, idempotency_key: Key) -> Hold | None:
+        """Read one hold."""
+        found = await info.context.ledger.reads.holds_by_key.load((owner_name(info, owner_id), idempotency_key))
+        return None if found is None else Hold.of(found)
+
+    @strawberry.field(description="An owner's holds in an asset, newest first; null for an unknown owner or asset.")
+    async def holds(
+        self,
+        info: Info,
+        owner_id: OwnerId,
+        asset: AssetArgument = DEFAULT_ASSET,
+        state: HoldStateArgument = UNSET,
+        first: First = UNSET,
+        after: After = UNSET,
+    ) -> HoldConnection | None:
+        """Read a page."""
+        owner = owner_name(info, owner_id)
+        found = await find_asset(info.context.ledger, asset)
+        wallet = await info.context.ledger.reads.wallets.load(owner)
+        if found is None or wallet is None:
+            return None
+        return await read_hold_page(info, WalletAsset(wallet, found), state, first, after)
+
+
+@strawberry.type
+class HoldMutations:
+    """What promises credits, and what becomes of the promise."""
+
+    @strawberry.mutation(
+        description="Promise credits of an owner: they stay in the balance and cannot be spent. Safe to retry with the"
+        " same key."
+    )
+    async def place_hold(
+        self, info: Info, input: Annotated[PlaceHoldInput, strawberry.argument(description="What is promised.")]
+    ) -> PlaceHoldResult | None:
+        """Promise credits of an owner."""
+        request = holds.PlaceHoldInput(
+            input.owner_id,
+            input.asset,
+            cast("Decimal", input.amount),
+            input.idempotency_key,
+            input.ttl_seconds,
+            _given(input.to_owner_id),
+            _given(input.description),
+            _given(input.reference),
+            input.metadata or {},
+            info.context.deadline,
+        )
+        outcome = await holds.place_hold(info.context.ledger, request)
+        if isinstance(outcome, postings.Held):
+            return PlaceHoldPayload.of(outcome)
+        return cast("PlaceHoldResult", refusals.of_outcome(outcome))
+
+    @strawberry.mutation(
+        description="Take what is held, or a part of it: it is paid. At most"
+        f" {domain.CAPTURES_MAX} times. Safe to retry with the same key."
+    )
+    async def capture_hold(
+        self, info: Info, input: Annotated[CaptureHoldInput, strawberry.argument(description="What is taken.")]
+    ) -> CaptureHoldResult | None:
+        """Take what is held."""
+        request = _change(
+            info,
+            input,
+            amount=input.amount,
+            keep_remainder=input.keep_remainder,
+            description=input.description,
+            reference=input.reference,
+            metadata=input.metadata or {},
+        )
+        outcome = await holds.capture_hold(info.context.ledger, request)
+        if isinstance(outcome, postings.Held):
+            return CaptureHoldPayload.of(outcome)
+        return cast("CaptureHoldResult", refusals.of_outcome(outcome))
+
+    @strawberry.mutation(description="Release what is held. Safe to retry with the same key.")
+    async def void_hold(
+        self, info: Info, input: Annotated[VoidHoldInput, strawberry.argument(description="What is released.")]
+    ) -> VoidHoldResult | None:
+        """Release what is held."""
+        outcome = await holds.void_hold(info.context.ledger, _change(info, input))
+        if isinstance(outcome, postings.Held):
+            return VoidHoldPayload.of(outcome)
+        return cast("VoidHoldResult", refusals.of_outcome(outcome))
+
+    @strawberry.mutation(description="Hold more or less, or for another time. Safe to retry with the same key.")
+    async def adjust_hold(
+        self, info: Info, input: Annotated[AdjustHoldInput, strawberry.argument(description="What is different.")]
+    ) -> AdjustHoldResult | None:
+        """Hold more or less, or for another time."""
+        request = _change(info, input, amount=input.amount, ttl_seconds=input.ttl_seconds)
+        outcome = await holds.adjust_hold(info.context.ledger, request)
+        if isinstance(outcome, postings.Held):
+            return AdjustHoldPayload.of(outcome)
+        return cast("AdjustHoldResult", refusals.of_outcome(outcome))

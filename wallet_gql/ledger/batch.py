@@ -1,0 +1,172 @@
+"""What a batch is made of: requests with the accounts they are decided on, and the movements they become."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple, TypeAlias
+from uuid import UUID
+
+from wallet_gql.domain.assets import AssetSetting
+from wallet_gql.domain.errors import Unavailable
+from wallet_gql.domain.holds import Hold, HoldName
+from wallet_gql.domain.postings import (
+    Held,
+    HoldRequest,
+    PlaceHoldRequest,
+    Posted,
+    PostingRequest,
+    Refused,
+    TransactionName,
+    TransactionType,
+    TransferRequest,
+    WalletMissing,
+)
+from wallet_gql.domain.refusals import Facts
+from wallet_gql.domain.wallets import Wallet
+from wallet_gql.ledger.heads import Account, KeyName, WantedKey
+from wallet_gql.ledger.rows import EntryRow, OtherRow, RefusedRow, TransactionRow
+
+
+class PostingItem(NamedTuple):
+    """A posting with the accounts it moves credits between."""
+
+    request: PostingRequest
+    key: KeyName
+    owner: Account
+    treasury: Account
+
+    @property
+    def accounts(self) -> tuple[Account, ...]:
+        """All accounts that it may change."""
+        return (self.owner, self.treasury)
+
+
+class TransferItem(NamedTuple):
+    """A transfer with its accounts; without a receiver where the receiver has no wallet."""
+
+    request: TransferRequest
+    key: KeyName
+    owner: Account
+    clearing: Account
+    receiver: Account | None
+    receiver_clearing: Account
+
+    @property
+    def accounts(self) -> tuple[Account, ...]:
+        """All accounts that it may change."""
+        own = (self.owner, self.clearing)
+        return own if self.receiver is None else (*own, self.receiver, self.receiver_clearing)
+
+
+class PlaceItem(NamedTuple):
+    """A hold to place with its account; `receiver` is None where there is none, or it has no wallet."""
+
+    request: PlaceHoldRequest
+    key: KeyName
+    owner: Account
+    receiver: Wallet | None
+
+    @property
+    def accounts(self) -> tuple[Account, ...]:
+        """All accounts that it may change."""
+        return (self.owner,)
+
+
+class HoldItem(NamedTuple):
+    """A hold to capture, void or adjust with its account.
+
+    A capture has the stripe that it pays: the treasury's, or clearing's and the receiver with the one on its side.
+    """
+
+    request: HoldRequest
+    key: KeyName
+    owner: Account
+    stripe: Account | None
+    receiver: Account | None
+    receiver_clearing: Account | None
+
+    @property
+    def accounts(self) -> tuple[Account, ...]:
+        """All accounts that it may change."""
+        return tuple(
+            each for each in (self.owner, self.stripe, self.receiver, self.receiver_clearing) if each is not None
+        )
+
+
+Item: TypeAlias = PostingItem | TransferItem | PlaceItem | HoldItem
+"""A request with the accounts that it is decided on; `owner` is the account of the wallet whose key it is."""
+
+
+class Leg(NamedTuple):
+    """What a transaction adds to an account's balance."""
+
+    account: Account
+    amount_minor: int
+
+
+class HoldChange(NamedTuple):
+    """A step of a hold: what it was, None where it is placed, and what it is."""
+
+    before: Hold | None
+    after: Hold
+
+
+class Movement(NamedTuple):
+    """A transaction to post: its legs, the owner's first; and the step of the hold that it captures."""
+
+    type: TransactionType
+    id: UUID
+    legs: tuple[Leg, ...]
+    counterpart: TransactionName | None = None
+    captured: HoldChange | None = None
+
+
+class Movements(tuple[Movement, ...]):
+    """What is posted together; the first is the one that is answered with."""
+
+    __slots__ = ()
+
+
+Decision: TypeAlias = Movements | HoldChange | Facts | WalletMissing | Unavailable
+"""How a new request ends: what is posted or how a hold changes; or why nothing is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What a key was answered with. `outcome` is None where nobody in the batch asks for the same."""
+
+    fingerprint: bytes
+    transaction_id: UUID
+    outcome: Posted | Held | Refused | None
+
+
+@dataclass(slots=True)
+class Batch:
+    """The clock, what was read under the locks, the rows to insert, and what the operator must be told once."""
+
+    now: datetime
+    answered: dict[KeyName, Answered]
+    settings: Mapping[int, AssetSetting] = field(default_factory=dict)
+    credited: dict[str, TransactionName] = field(default_factory=dict)
+    holds: dict[HoldName, Hold] = field(default_factory=dict)
+    transactions: list[TransactionRow] = field(default_factory=list)
+    entries: list[EntryRow] = field(default_factory=list)
+    refused: list[RefusedRow] = field(default_factory=list)
+    others: dict[type[OtherRow], list[OtherRow]] = field(default_factory=lambda: defaultdict(list))
+    alarms: dict[str, dict[str, object]] = field(default_factory=dict)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to insert."""
+        return not (self.transactions or self.refused or self.others)
+
+    def unavailable(self, alarm: str, **where: object) -> Unavailable:
+        """Answer a request that cannot be posted through no fault of its owner."""
+        self.alarms.setdefault(alarm, where)
+        return Unavailable(f"Nothing was posted: {alarm}.")
+
+
+def wanted_key(item: Item) -> WantedKey:
+    """Return an item's key, and the asset in which it wants to see what was posted."""
+    return WantedKey(*item.key, item.owner.asset.id)

@@ -1,0 +1,115 @@
+"""Joins each request of a batch with the accounts that it is decided on, under the locks of all wallets concerned."""
+
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, field
+from typing import TypeAlias, assert_never
+
+from asyncpg import Connection
+
+from wallet_gql.domain.assets import Asset
+from wallet_gql.domain.postings import (
+    HoldRequest,
+    PlaceHoldRequest,
+    PostingRequest,
+    Request,
+    RequestKind,
+    TransferRequest,
+    WalletMissing,
+)
+from wallet_gql.domain.wallets import Wallet, WalletName
+from wallet_gql.ledger.batch import HoldItem, Item, PlaceItem, PostingItem, TransferItem
+from wallet_gql.ledger.heads import Account, KeyName
+from wallet_gql.ledger.locks import lock_free_wallets, lock_wallets
+from wallet_gql.ledger.treasury import clearing, open_stripes, treasury
+
+
+@dataclass(frozen=True, slots=True)
+class WalletBusy:
+    """Somebody else holds the wallet's lock; nothing was decided. Only a batch that does not wait answers so."""
+
+
+Joined: TypeAlias = Item | WalletMissing | WalletBusy
+
+
+@dataclass(slots=True)
+class _Locked:
+    """The wallets whose locks are had, those that somebody else has, and the accounts of the batch."""
+
+    wallets: dict[WalletName, Wallet]
+    busy: set[WalletName]
+    accounts: dict[tuple[WalletName, int], Account] = field(default_factory=dict)
+
+    def account(self, name: WalletName, asset: Asset) -> Account:
+        """Return the account of a wallet in an asset: one object, whoever asks for it."""
+        account = self.accounts.get((name, asset.id))
+        if account is None:
+            account = self.accounts[name, asset.id] = Account(self.wallets[name], name.kind, asset)
+        return account
+
+
+async def lock_items(
+    connection: Connection, requests: Sequence[Request], slot: int, line: int, busy_receipts: Set[str], *, wait: bool
+) -> list[Joined]:
+    """Lock every wallet concerned, and join each request with its accounts; in order."""
+    concerned = [
+        ([owner.wallet_name for owner in request.owners], _stripes(request, slot, line)) for request in requests
+    ]
+    stripes = {name for _, names in concerned for name in names}
+    names = stripes.union(*(owners for owners, _ in concerned))
+    wallets, busy = (
+        (await lock_wallets(connection, names), set[WalletName]())
+        if wait
+        else await lock_free_wallets(connection, names)
+    )
+    if missing := stripes - wallets.keys() - busy:
+        # Clearing's first use; or a fail-over lost the treasury's wallets: a standby that lagged became the primary.
+        await open_stripes(connection, missing)
+        wallets |= await lock_wallets(connection, missing)
+    locked = _Locked(wallets, busy)
+    return [
+        WalletBusy()
+        if isinstance(request, PostingRequest) and request.receipt and request.receipt.text in busy_receipts
+        else _join(locked, request, *names)
+        for request, names in zip(requests, concerned, strict=True)
+    ]
+
+
+def _stripes(request: Request, slot: int, line: int) -> tuple[WalletName, ...]:
+    """Name the system's wallets on the other side of a request: of each owner concerned, in order."""
+    match request:
+        case PostingRequest():
+            return (treasury(request.shard, slot),)
+        case HoldRequest() if request.kind is RequestKind.CAPTURE_HOLD and request.hold.receiver is None:
+            return (treasury(request.shard, slot),)
+        case HoldRequest() if request.kind is not RequestKind.CAPTURE_HOLD:
+            return ()
+        case PlaceHoldRequest():
+            return ()
+        case _:
+            return tuple(clearing(owner.shard, slot, line) for owner in request.owners)
+
+
+def _join(locked: _Locked, request: Request, owners: Sequence[WalletName], stripes: Sequence[WalletName]) -> Joined:
+    # One that is busy parks the whole request; but who has no wallet is told so at once.
+    if owners[0] not in locked.wallets and owners[0] not in locked.busy:
+        return WalletMissing(request.owner_id)
+    if not locked.busy.isdisjoint((*owners, *stripes)):
+        return WalletBusy()
+    owner = locked.account(owners[0], request.asset)
+    key = KeyName(request.shard, owner.wallet.id, request.idempotency_key)
+    sides = [locked.account(stripe, request.asset) for stripe in stripes]
+    other = owners[1] if len(owners) > 1 and owners[1] in locked.wallets else None
+    match request:
+        case PostingRequest():
+            return PostingItem(request, key, owner, sides[0])
+        case TransferRequest():
+            receiver = None if other is None else locked.account(other, request.asset)
+            return TransferItem(request, key, owner, sides[0], receiver, sides[1])
+        case PlaceHoldRequest():
+            return PlaceItem(request, key, owner, None if other is None else locked.wallets[other])
+        case HoldRequest():
+            receiver = None if other is None else locked.account(other, request.asset)
+            stripe, receiver_clearing = (*sides, None, None)[:2]
+            return HoldItem(request, key, owner, stripe, receiver, receiver_clearing)
+        case _:
+            assert_never(request)

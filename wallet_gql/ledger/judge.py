@@ -1,0 +1,144 @@
+"""Judges postings and transfers: pure functions of the heads as the requests before them left them.
+
+Each kind of request has one function, which says what is posted, or why nothing is; it asks small ones, in the order in
+which refusals win. No I/O, and no clock but the batch's.
+"""
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from wallet_gql.domain.assets import Asset, TransferPolicy
+from wallet_gql.domain.errors import Unavailable
+from wallet_gql.domain.money import BALANCE_MINOR_MAX, TREASURY_MINOR_MAX
+from wallet_gql.domain.postings import PostingRequest, TransactionName, TransactionType, WalletMissing
+from wallet_gql.domain.refusals import (
+    BalanceLimitExceeded,
+    InsufficientBalance,
+    ReceiptUsed,
+    ReceiverCause,
+    ReceiverRefused,
+    TransferForbidden,
+)
+from wallet_gql.ledger.batch import Batch, Decision, Leg, Movement, Movements, PostingItem, TransferItem
+from wallet_gql.ledger.heads import Account
+
+HEAD_AHEAD_MAX: Final = timedelta(seconds=60)
+"""How far an owner's last entry may be ahead of the database's clock: past it, one of the two is wrong."""
+
+
+def judge_posting(batch: Batch, item: PostingItem) -> Decision:
+    """Top-up, bonus, spend: one transaction against the treasury."""
+    request = item.request
+    amount_minor = request.type.sign * request.amount_minor
+    movement = Movement(
+        request.type,
+        request.transaction_id,
+        (Leg(item.owner, amount_minor), Leg(item.treasury, -amount_minor)),
+    )
+    return (
+        judge_clock(batch, item.owner)
+        or judge_receipt(batch, request)
+        or judge_balance(item.owner, amount_minor)
+        or judge_stripe(batch, movement.legs[1])
+        or Movements([movement])
+    )
+
+
+def judge_transfer(batch: Batch, item: TransferItem) -> Decision:
+    """Transfer: what the sender gives to clearing in its shard, the receiver gets from clearing in its own."""
+    request, sender, receiver = item.request, item.owner, item.receiver
+    if receiver is None:
+        return WalletMissing(request.receiver.owner_id)
+    amount_minor = request.amount_minor
+    sent = Movement(
+        TransactionType.TRANSFER_OUT,
+        request.transaction_id,
+        (Leg(sender, -amount_minor), Leg(item.clearing, amount_minor)),
+        TransactionName(request.receiver.shard, request.receiving_id),
+    )
+    received = Movement(
+        TransactionType.TRANSFER_IN,
+        request.receiving_id,
+        (Leg(receiver, amount_minor), Leg(item.receiver_clearing, -amount_minor)),
+        TransactionName(request.sender.shard, request.transaction_id),
+    )
+    return (
+        judge_clock(batch, sender)
+        or judge_clock(batch, receiver)
+        or judge_policy(batch, request.asset)
+        or judge_balance(sender, -amount_minor)
+        or judge_receiver(receiver, amount_minor)
+        or judge_stripe(batch, sent.legs[1])
+        or judge_stripe(batch, received.legs[1])
+        or Movements([sent, received])
+    )
+
+
+def judge_clock(batch: Batch, account: Account) -> Unavailable | None:
+    """Refuse to follow a clock that jumped ahead, which is no fault of the owner's."""
+    if not is_ahead(batch.now, account):
+        return None
+    assert account.executed_at is not None
+    ahead_seconds = round((account.executed_at - batch.now).total_seconds())
+    wallet = account.wallet
+    return batch.unavailable(
+        "wallet_ahead_of_clock", shard=wallet.shard, wallet_id=wallet.id, ahead_seconds=ahead_seconds
+    )
+
+
+def judge_policy(batch: Batch, asset: Asset) -> TransferForbidden | None:
+    """Refuse to transfer an asset that owners may not give away."""
+    setting = batch.settings.get(asset.id)
+    if setting is None or setting.transfers is TransferPolicy.ALL:
+        return None
+    return TransferForbidden(asset, setting.transfers)
+
+
+def judge_receipt(batch: Batch, request: PostingRequest) -> ReceiptUsed | None:
+    """Refuse to credit what was credited before, to whomever."""
+    used = None if request.receipt is None else batch.credited.get(request.receipt.text)
+    return None if used is None else ReceiptUsed(request.asset, *used)
+
+
+def judge_balance(account: Account, amount_minor: int) -> BalanceLimitExceeded | InsufficientBalance | None:
+    """Refuse what would take more than is available, or leave more than an owner's account may hold."""
+    if account.balance_minor + amount_minor > BALANCE_MINOR_MAX:
+        return BalanceLimitExceeded(account.asset, account.balance_minor, abs(amount_minor))
+    if account.available_minor + amount_minor < 0:
+        return InsufficientBalance(account.asset, account.available_minor, abs(amount_minor))
+    return None
+
+
+def judge_receiver(account: Account, amount_minor: int) -> ReceiverRefused | None:
+    """Refuse what another owner cannot take, without telling what it holds."""
+    if judge_balance(account, amount_minor) is None:
+        return None
+    return ReceiverRefused(account.asset, account.wallet.owner_id, ReceiverCause.FULL)
+
+
+def judge_stripe(batch: Batch, leg: Leg) -> Unavailable | None:
+    """Refuse to move a stripe past its end, which is no fault of the owner's."""
+    account = leg.account
+    if not is_exhausted(account.balance_minor + leg.amount_minor):
+        return None
+    return batch.unavailable(
+        f"{account.kind.name.lower()}_stripe_exhausted",
+        shard=account.wallet.shard,
+        slot=account.wallet.owner_id,
+        asset=account.asset.code,
+    )
+
+
+def is_exhausted(balance_minor: int) -> bool:
+    """Say whether a stripe cannot go so far from zero."""
+    return abs(balance_minor) > TREASURY_MINOR_MAX
+
+
+def is_ahead(now: datetime, account: Account) -> bool:
+    """Say whether an account's last entry is further in the future than clocks differ."""
+    return account.executed_at is not None and account.executed_at > now + HEAD_AHEAD_MAX
+
+
+def time_of(now: datetime, *owners: Account) -> datetime:
+    """Return a request's time: an owner's times never run backwards, whatever the clock does."""
+    return max(now, *(owner.executed_at or now for owner in owners))

@@ -1,0 +1,125 @@
+"""Judges holds: placing, capturing, voiding and adjusting them. Pure functions, as in `judge`."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+from wallet_gql.domain.holds import CAPTURES_MAX, OPEN_HOLDS_MAX, Hold, HoldState, HoldStepKind
+from wallet_gql.domain.postings import RequestKind, TransactionName, TransactionType, WalletMissing
+from wallet_gql.domain.refusals import Counted, HoldExceeded, HoldNotOpen, TooMany
+from wallet_gql.ledger.batch import Batch, Decision, HoldChange, HoldItem, Leg, Movement, Movements, PlaceItem
+from wallet_gql.ledger.judge import judge_balance, judge_clock, judge_policy, judge_receiver, judge_stripe, time_of
+
+
+def judge_place(batch: Batch, item: PlaceItem) -> Decision:
+    """Place: what is held stays in the balance, and is no longer available."""
+    request, owner = item.request, item.owner
+    if request.receiver is not None and item.receiver is None:
+        return WalletMissing(request.receiver.owner_id)
+    refusal = (
+        judge_clock(batch, owner)
+        or (judge_policy(batch, request.asset) if request.receiver is not None else None)
+        or (TooMany(owner.asset, Counted.HOLDS, OPEN_HOLDS_MAX) if len(owner.holds) >= OPEN_HOLDS_MAX else None)
+        or judge_balance(owner, -request.amount_minor)
+    )
+    if refusal is not None:
+        return refusal
+    placed_at = time_of(batch.now, owner)
+    hold = Hold(
+        shard=request.shard,
+        id=request.transaction_id,
+        account_id=owner.id,
+        seq=0,
+        wallet=owner.wallet,
+        asset=request.asset,
+        receiver=request.receiver,
+        idempotency_key=request.idempotency_key,
+        description=request.description,
+        reference=request.reference,
+        placed_at=placed_at,
+        step=0,
+        kind=HoldStepKind.PLACED,
+        amount_minor=request.amount_minor,
+        captured_minor=0,
+        released_minor=0,
+        capture_count=0,
+        held_until=placed_at + timedelta(seconds=request.ttl_seconds),
+        changed_at=placed_at,
+        as_of=batch.now,
+    )
+    return HoldChange(None, hold)
+
+
+def judge_change(batch: Batch, item: HoldItem) -> Decision:
+    """Capture, void, adjust: only what is open can change."""
+    hold = batch.holds[item.request.hold.name]
+    refusal = judge_clock(batch, item.owner) or (judge_clock(batch, item.receiver) if item.receiver else None)
+    if refusal is not None:
+        return refusal
+    if hold.state is not HoldState.OPEN:
+        return HoldNotOpen(hold.asset, hold.id, hold.state)
+    match item.request.kind:
+        case RequestKind.CAPTURE_HOLD:
+            return judge_capture(batch, item, hold)
+        case RequestKind.VOID_HOLD:
+            return HoldChange(hold, _closed(hold, HoldStepKind.VOIDED))
+        case _:
+            return judge_adjust(batch, item, hold)
+
+
+def judge_capture(batch: Batch, item: HoldItem, hold: Hold) -> Decision:
+    """Capture: the treasury gets what is taken, or the receiver by a transfer; the rest is released, or kept."""
+    request, owner, receiver = item.request, item.owner, item.receiver
+    amount_minor = hold.remaining_minor if request.amount_minor is None else request.amount_minor
+    if amount_minor > hold.remaining_minor:
+        return HoldExceeded(hold.asset, hold.id, hold.remaining_minor, amount_minor)
+    if hold.capture_count >= CAPTURES_MAX:
+        return TooMany(hold.asset, Counted.CAPTURES, CAPTURES_MAX)
+    captured = replace(
+        hold,
+        kind=HoldStepKind.CAPTURED,
+        captured_minor=hold.captured_minor + amount_minor,
+        capture_count=hold.capture_count + 1,
+    )
+    after = captured if request.keep_remainder else _closed(captured, HoldStepKind.CAPTURED)
+    assert item.stripe is not None
+    legs = (Leg(owner, -amount_minor), Leg(item.stripe, amount_minor))
+    change = HoldChange(hold, after)
+    if receiver is None:
+        paid = Movement(TransactionType.CAPTURE, request.transaction_id, legs, captured=change)
+        return judge_stripe(batch, legs[1]) or Movements([paid])
+    assert item.receiver_clearing is not None
+    received = Movement(
+        TransactionType.TRANSFER_IN,
+        request.receiving_id,
+        (Leg(receiver, amount_minor), Leg(item.receiver_clearing, -amount_minor)),
+        TransactionName(owner.wallet.shard, request.transaction_id),
+    )
+    counterpart = TransactionName(receiver.wallet.shard, request.receiving_id)
+    sent = Movement(TransactionType.TRANSFER_OUT, request.transaction_id, legs, counterpart, change)
+    return (
+        judge_receiver(receiver, amount_minor)
+        or judge_stripe(batch, legs[1])
+        or judge_stripe(batch, received.legs[1])
+        or Movements([sent, received])
+    )
+
+
+def judge_adjust(batch: Batch, item: HoldItem, hold: Hold) -> Decision:
+    """Adjust: a new total, not below what was captured; and a new time, counted from now, at most so long in all."""
+    request, owner = item.request, item.owner
+    amount_minor = hold.amount_minor if request.amount_minor is None else request.amount_minor
+    if amount_minor < hold.captured_minor:
+        return HoldExceeded(hold.asset, hold.id, hold.remaining_minor, amount_minor)
+    raised_minor = amount_minor - hold.amount_minor
+    if raised_minor > 0 and (refusal := judge_balance(owner, -raised_minor)) is not None:
+        return refusal
+    held_until = hold.held_until
+    if request.ttl_seconds is not None:
+        held_until = min(time_of(batch.now, owner) + timedelta(seconds=request.ttl_seconds), hold.latest_end)
+    after = replace(hold, kind=HoldStepKind.ADJUSTED, amount_minor=amount_minor, held_until=held_until)
+    return HoldChange(hold, after)
+
+
+def _closed(hold: Hold, kind: HoldStepKind) -> Hold:
+    """Return the hold with what remains released."""
+    return replace(hold, kind=kind, released_minor=hold.amount_minor - hold.captured_minor)

@@ -1,0 +1,155 @@
+"""Holds: placing, capturing, voiding and adjusting them. Each request is decided once for its key.
+
+A hold is looked for before its request is queued, for whose it is never changes; what it holds is read under the locks.
+The key of a request belongs to the owner whose hold it is.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TypeAlias
+from uuid import UUID
+
+from wallet_gql.domain.errors import BadUserInput
+from wallet_gql.domain.holds import TTL_SECONDS_DEFAULT, TTL_SECONDS_MAX, Hold, HoldName
+from wallet_gql.domain.money import AmountFault, to_minor
+from wallet_gql.domain.postings import (
+    AmountInvalid,
+    AssetMissing,
+    Held,
+    HoldMissing,
+    HoldRequest,
+    KeyReused,
+    PlaceHoldRequest,
+    Posted,
+    ReceiverIsSender,
+    Refused,
+    Request,
+    RequestKind,
+    WalletMissing,
+)
+from wallet_gql.domain.shards import shard_of
+from wallet_gql.domain.text import check_metadata, check_owner_id, check_text
+from wallet_gql.domain.wallets import OwnerName
+from wallet_gql.operations.amounts import find_amount
+from wallet_gql.operations.opening import Ledger
+
+HoldOutcome: TypeAlias = Held | Refused | WalletMissing | KeyReused
+PlaceOutcome: TypeAlias = HoldOutcome | AssetMissing | AmountInvalid | ReceiverIsSender
+ChangeOutcome: TypeAlias = HoldOutcome | HoldMissing | AmountInvalid
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceHoldInput:
+    """What a caller asks for; `amount` is in the asset's own unit, as it was written."""
+
+    owner_id: str
+    asset_code: str
+    amount: Decimal
+    idempotency_key: UUID
+    ttl_seconds: int = TTL_SECONDS_DEFAULT
+    to_owner_id: str | None = None
+    description: str | None = None
+    reference: str | None = None
+    metadata: Mapping[str, object] = field(default_factory=dict)
+    deadline: float | None = None
+    """A time of the event loop's clock; None: as long as a request may take, from now."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeHoldInput:
+    """What a caller asks for; `name` is None where its id names no hold that there could be, `shown` is that id."""
+
+    name: HoldName | None
+    shown: str
+    idempotency_key: UUID
+    amount: Decimal | None = None
+    keep_remainder: bool = False
+    ttl_seconds: int | None = None
+    description: str | None = None
+    reference: str | None = None
+    metadata: Mapping[str, object] = field(default_factory=dict)
+    deadline: float | None = None
+
+
+async def place_hold(ledger: Ledger, request: PlaceHoldInput) -> PlaceOutcome:
+    """Promise credits of an owner to a purchase, or to another owner. Raises `BadUserInput`."""
+    owner = _owner(ledger, request.owner_id, "ownerId")
+    receiver = None if request.to_owner_id is None else _owner(ledger, request.to_owner_id, "toOwnerId")
+    _check_ttl(request.ttl_seconds)
+    description = check_text(request.description, "description")
+    reference = check_text(request.reference, "reference")
+    metadata = check_metadata(request.metadata)
+    found = await find_amount(ledger, request.asset_code, request.amount)
+    if not isinstance(found, tuple):
+        return found
+    if owner == receiver:
+        return ReceiverIsSender(owner.owner_id)
+    key, ttl = request.idempotency_key, request.ttl_seconds
+    place = PlaceHoldRequest(owner, receiver, *found, ttl, key, description, reference, metadata)
+    return await _post(ledger, place, request.deadline)
+
+
+async def capture_hold(ledger: Ledger, request: ChangeHoldInput) -> ChangeOutcome:
+    """Take what is held, or a part of it. Raises `BadUserInput`."""
+    return await _change(ledger, RequestKind.CAPTURE_HOLD, request)
+
+
+async def void_hold(ledger: Ledger, request: ChangeHoldInput) -> ChangeOutcome:
+    """Release what is held. Raises `BadUserInput`."""
+    return await _change(ledger, RequestKind.VOID_HOLD, request)
+
+
+async def adjust_hold(ledger: Ledger, request: ChangeHoldInput) -> ChangeOutcome:
+    """Hold more or less, or for another time. Raises `BadUserInput`."""
+    if request.amount is None and request.ttl_seconds is None:
+        raise BadUserInput("amount", "and ttlSeconds are missing", "send one of them, or both")
+    return await _change(ledger, RequestKind.ADJUST_HOLD, request)
+
+
+async def find_hold(ledger: Ledger, name: HoldName) -> Hold | None:
+    """Return a hold as it is now; None where there is none."""
+    return await ledger.reads.holds.load(name)
+
+
+async def _change(ledger: Ledger, kind: RequestKind, request: ChangeHoldInput) -> ChangeOutcome:
+    if request.ttl_seconds is not None:
+        _check_ttl(request.ttl_seconds)
+    description = check_text(request.description, "description")
+    reference = check_text(request.reference, "reference")
+    metadata = check_metadata(request.metadata)
+    if request.amount is not None and request.amount <= 0:
+        return AmountInvalid(AmountFault.NOT_POSITIVE, None)
+    hold = None if request.name is None else await find_hold(ledger, request.name)
+    if hold is None:
+        return HoldMissing(request.shown)
+    amount_minor = None if request.amount is None else to_minor(request.amount, hold.asset.scale)
+    if isinstance(amount_minor, AmountFault):
+        return AmountInvalid(amount_minor, hold.asset)
+    change = HoldRequest(
+        kind,
+        hold,
+        amount_minor,
+        request.idempotency_key,
+        request.keep_remainder,
+        request.ttl_seconds,
+        description,
+        reference,
+        metadata,
+    )
+    return await _post(ledger, change, request.deadline)
+
+
+async def _post(ledger: Ledger, request: Request, deadline: float | None) -> HoldOutcome:
+    outcome = await ledger.post(request, deadline)
+    assert not isinstance(outcome, Posted)
+    return outcome
+
+
+def _owner(ledger: Ledger, owner_id: str, field: str) -> OwnerName:
+    return OwnerName(shard_of(check_owner_id(owner_id, field), ledger.shard_count), owner_id)
+
+
+def _check_ttl(seconds: int) -> None:
+    if not 1 <= seconds <= TTL_SECONDS_MAX:
+        raise BadUserInput("ttlSeconds", f"is {seconds}", f"send 1 to {TTL_SECONDS_MAX}, which is 31 days")
