@@ -14,7 +14,7 @@ What a batch of postings costs between BEGIN and COMMIT, whatever its size:
 Before the insert the batch is decided in memory (`decide`), in arrival order, on the heads as they move.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -25,7 +25,7 @@ from wallet_gql.domain.assets import Asset
 from wallet_gql.domain.errors import Unavailable
 from wallet_gql.domain.postings import Outcome, PostingRequest, Request, WalletMissing
 from wallet_gql.domain.refusals import OutcomeCode
-from wallet_gql.domain.wallets import WalletName
+from wallet_gql.domain.wallets import Wallet, WalletName
 from wallet_gql.ledger.columns import arrays, names, unnest
 from wallet_gql.ledger.decide import (
     Batch,
@@ -132,15 +132,17 @@ async def _lock(
     ]
     stripes = {name for _, names in concerned for name in names}
     names = stripes.union(*(owners for owners, _ in concerned))
-    wallets, busy = (
-        (await lock_wallets(connection, names), set[WalletName]())
-        if wait
-        else await lock_free_wallets(connection, names)
-    )
+
+    async def lock(names: Iterable[WalletName]) -> tuple[dict[WalletName, Wallet], set[WalletName]]:
+        return (await lock_wallets(connection, names), set()) if wait else await lock_free_wallets(connection, names)
+
+    wallets, busy = await lock(names)
     if missing := stripes - wallets.keys() - busy:
         # Clearing's first use; or a fail-over lost the treasury's wallets: a standby that lagged became the primary.
         await open_stripes(connection, missing)
-        wallets |= await lock_wallets(connection, missing)
+        opened, taken = await lock(missing)
+        wallets |= opened
+        busy |= taken
     accounts: dict[tuple[WalletName, int], Account] = {}
 
     def account(name: WalletName, asset: Asset) -> Account:
@@ -153,6 +155,7 @@ async def _lock(
         if owners[0] not in wallets and owners[0] not in busy:
             return WalletMissing(request.owner_id)
         if not busy.isdisjoint((*owners, *stripes)):
+            busy.update(owners)  # what follows for one of them does not overtake it
             return WalletBusy()
         owner, stripe = account(owners[0], request.asset), account(stripes[0], request.asset)
         if isinstance(request, PostingRequest):
