@@ -14,6 +14,7 @@ from batches import (
     added,
     again,
     ask,
+    connected,
     group_commit_of,
     held,
     keys_held,
@@ -37,11 +38,13 @@ from tables import count_rows
 from wallet_gql.domain.errors import OutcomeUnknown, Overloaded, Unavailable
 from wallet_gql.domain.postings import Outcome, Posted, PostingRequest, Request, TransferRequest, WalletMissing
 from wallet_gql.domain.shards import shard_of
-from wallet_gql.domain.wallets import OwnerName
+from wallet_gql.domain.wallets import OwnerName, WalletName
 from wallet_gql.ledger import posting
+from wallet_gql.ledger.treasury import open_stripes
 from wallet_gql.operations import group_commit, parking
 from wallet_gql.operations.group_commit import LANE_COUNT, GroupCommit
 from wallet_gql.operations.opening import Ledger, open_ledger
+from wallet_gql.operations.unit_of_work import unit_of_work
 from wallet_gql.settings import Settings
 
 # The sender's shard and the receiver's: of two lanes, each the first of them once.
@@ -306,6 +309,29 @@ async def test_order_is_kept_within_the_batch_that_finds_a_wallet_locked(ledger:
     await posted(tasks)
     assert await history_in(ledger, sender, *requests) == [0, 1, 2]
     assert await history_in(ledger, third, *requests) == [2, 3]
+
+
+async def test_stripe_that_others_open_and_lock_meanwhile_is_not_waited_for(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slot_of_nobody = 61
+    sender, receiver = await new_owner_in(ledger, 0, gold=10), await new_owner_in(ledger, 1)
+    request = transfer_request(ledger, sender, receiver)
+    async with AsyncExitStack() as others:
+
+        async def open_elsewhere(_: object, names: Collection[WalletName]) -> None:
+            async with connected(ledger.settings) as other:
+                await open_stripes(other, names)
+            await others.enter_async_context(held(ledger.settings, *names))
+
+        monkeypatch.setattr(posting, "open_stripes", open_elsewhere)
+        async with asyncio.timeout(PATIENCE_SECONDS / 2), unit_of_work(ledger.engine) as connection:
+            decided = await posting.post_batch(connection, [request], slot_of_nobody, wait=False)
+    assert decided == [posting.WalletBusy()]
+
+    async with unit_of_work(ledger.engine) as connection:
+        (outcome,) = await posting.post_batch(connection, [request], slot_of_nobody, wait=False)
+    assert isinstance(outcome, Posted)
 
 
 async def test_groups_that_a_transfer_joins_are_released_together(
