@@ -31,6 +31,7 @@ from batches import (
     waiting_for_locks,
     wallet,
 )
+from conftest import execute
 from factories import TEST_SHARD_COUNT, balance, new_owner_id
 from proxy import COMMIT, Fate, open_through_proxy
 from tables import count_rows
@@ -39,6 +40,7 @@ from wallet_gql.domain.errors import OutcomeUnknown, Overloaded, Unavailable
 from wallet_gql.domain.postings import Outcome, Posted, PostingRequest, Request, TransferRequest, WalletMissing
 from wallet_gql.domain.shards import shard_of
 from wallet_gql.domain.wallets import OwnerName, WalletName
+from wallet_gql.embedded.launcher import EmbeddedPostgres
 from wallet_gql.ledger import posting
 from wallet_gql.ledger.treasury import open_stripes
 from wallet_gql.operations import group_commit, parking
@@ -575,6 +577,15 @@ async def test_transfer_whose_session_is_ended_is_posted_once(ledger: Ledger) ->
 
 
 @pytest.fixture
+async def eager_detector(postgres: EmbeddedPostgres, settings: Settings) -> AsyncIterator[None]:
+    """New sessions look for deadlocks after 10 ms: a slice of waiting ends before the default of a second."""
+    name = settings.server_url().database
+    await execute(postgres.superuser_url, f"ALTER DATABASE {name} SET deadlock_timeout = '10ms'")
+    yield
+    await execute(postgres.superuser_url, f"ALTER DATABASE {name} RESET deadlock_timeout")
+
+
+@pytest.fixture
 def deadlocks(monkeypatch: pytest.MonkeyPatch) -> list[asyncpg.DeadlockDetectedError]:
     """The deadlocks that batches were part of."""
     met: list[asyncpg.DeadlockDetectedError] = []
@@ -612,9 +623,12 @@ async def run_around(ledger: Ledger, works: Sequence[GroupCommit], owners: Seque
 
 
 @pytest.mark.parametrize(
-    "shards", [(0, 1), (0, 2), (0, 0), (0, 1, 2), (3, 2, 1, 0)], ids=lambda shards: "".join(map(str, shards))
+    "shards",
+    [(0, 1), (0, 2), (0, 0), (0, 1, 2), (3, 2, 1, 0), (0, 1, 2, 3) * 3],
+    ids=lambda each: "".join(map(str, each)),
 )
-@pytest.mark.parametrize("works", ["four lanes", "two group commits of one slot", "two workers"])
+@pytest.mark.usefixtures("eager_detector")
+@pytest.mark.parametrize("works", ["four lanes", "two group commits of one slot", "three workers"])
 async def test_transfers_in_a_ring_at_full_speed_meet_no_deadlock(
     ledger: Ledger,
     server_connection: asyncpg.Connection,
@@ -625,8 +639,8 @@ async def test_transfers_in_a_ring_at_full_speed_meet_no_deadlock(
     owners = [await new_owner_in(ledger, shard, gold=1000) for shard in shards]
     before, counted = await count_rows(ledger.settings), await counted_deadlocks(server_connection)
     async with AsyncExitStack() as stack:
-        if works == "two workers":
-            ledgers = [await stack.enter_async_context(open_ledger(ledger.settings)) for _ in range(2)]
+        if works == "three workers":
+            ledgers = [await stack.enter_async_context(open_ledger(ledger.settings)) for _ in range(3)]
             all_works = [opened.commits for opened in ledgers]
         else:
             count = 1 if works == "four lanes" else 2
