@@ -27,10 +27,16 @@ local function posting(field, type)
 end
 
 -- A success names this type, and nothing else in an answer does.
-local TYPENAME = { top_up = 'TopUpPayload"', spend = 'SpendPayload"', balance = '"Balance"', page = '"TransactionConnection"' }
+local TYPENAME = {
+  top_up = 'TopUpPayload"', spend = 'SpendPayload"', transfer = 'TransferPayload"', balance = '"Balance"',
+  page = '"TransactionConnection"',
+}
+-- What each is in the books.
+local TRANSACTIONS = { top_up = 1, spend = 1, transfer = 2 }
 local DOCUMENT = {
   top_up = posting("topUp", "TopUp"),
   spend = posting("spend", "Spend"),
+  transfer = posting("transfer", "Transfer"),
   balance = "query Balance($ownerId: String!) { balance(ownerId: $ownerId) { __typename amount } }",
   page = "query Page($ownerId: String!, $after: String) { transactions(ownerId: $ownerId, first: 10, after: $after) {"
     .. " __typename nodes { id type direction amount balanceAfter executedAt } pageInfo { hasNextPage endCursor } } }",
@@ -66,7 +72,13 @@ local function variables(kind)
   if kind == "page" then
     return '{"ownerId":"' .. owner() .. '"' .. (options.after and ',"after":"' .. options.after .. '"' or "") .. "}"
   end
-  return '{"input":{"ownerId":"' .. owner() .. '","amount":"1","idempotencyKey":"' .. uuid4() .. '"}}'
+  local rest = '"amount":"1","idempotencyKey":"' .. uuid4() .. '"}}'
+  if kind == "transfer" then
+    local from, to = owner(), owner()
+    while to == from do to = owner() end
+    return '{"input":{"fromOwnerId":"' .. from .. '","toOwnerId":"' .. to .. '",' .. rest
+  end
+  return '{"input":{"ownerId":"' .. owner() .. '",' .. rest
 end
 
 local threads = {}
@@ -97,9 +109,9 @@ function request()
 end
 
 local function succeeded(body)
-  for _, kind in ipairs({ "top_up", "spend" }) do
+  for kind, count in pairs(TRANSACTIONS) do
     if body:find(TYPENAME[kind], 1, true) then
-      postings = postings + 1
+      postings = postings + count
       return true
     end
   end

@@ -1,6 +1,7 @@
 """`make bench`: measures the service beside its references, judges the targets, and fails where one is missed.
 
-`python bench/run.py [--quick] [--only GROUP …] [--publish]`. Groups: fresh, throughput, memory, growth, endpoint.
+`python bench/run.py [--quick] [--only GROUP …] [--publish]`. Groups: fresh, throughput, transfers, memory, growth,
+endpoint.
 `--publish` writes docs/performance.md's tables and plots; bench/results/ gets everything in any case.
 """
 
@@ -21,11 +22,18 @@ from fresh import fresh
 from growth import growth
 from session import Session
 from throughput import memory, throughput
+from transfers import transfers
 from wrk import LoadFailed, check_installed
 
 from wallet_gql.embedded.launcher import EmbeddedError
 
-GROUPS: Final = {"fresh": fresh, "throughput": throughput, "memory": memory, "growth": growth}
+GROUPS: Final = {
+    "fresh": fresh,
+    "throughput": throughput,
+    "transfers": transfers,
+    "memory": memory,
+    "growth": growth,
+}
 RESULTS: Final = Path(__file__).with_name("results")
 
 

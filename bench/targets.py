@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 import fresh
 import growth
 import throughput
+import transfers
 from endpoint import RATIO_MAX
 from session import Row
 
@@ -69,6 +70,10 @@ TARGETS: Final = (
         _rate(throughput.TWO_WORKERS_MANY.name), _rate(throughput.MANY.name), at_least=1.3,
     ),
     Target("The hot wallet: rate over the spread rate", _rate(throughput.HOT.name), _TOP_UPS, at_least=0.85),
+    Target(
+        "Transfers across shards, 64 clients: rate over spends", _rate(transfers.TRANSFERS.name),
+        _rate(transfers.SPENDS.name), at_least=0.6,
+    ),
     Target(
         "A fresh database: the hot wallet's slowest 2 s over the spread's",
         Figure(fresh.HOT.name, "slowest_rate"), Figure(fresh.SPREAD.name, "slowest_rate"), at_least=0.9,

@@ -39,7 +39,7 @@ MEMORY_LAST: Final = Scenario("memory, after 200,000 requests", "top_up")
 
 def throughput(session: Session) -> None:
     """Measure all rates, three times in turn."""
-    main, one_shard = _funded(session, "main", 64), _funded(session, "one_shard", 1)
+    main, one_shard = funded(session, "main", 64), funded(session, "one_shard", 1)
     scratch = session.cluster.scratch
     with ExitStack() as stack:
         stock = stack.enter_context(servers.application(scratch, "constant:stock"))
@@ -71,7 +71,7 @@ def throughput(session: Session) -> None:
 
 def memory(session: Session) -> None:
     """Watch a worker's memory over many requests."""
-    database = _funded(session, "memory", 64)
+    database = funded(session, "memory", 64)
     request_count = 5_000 if session.quick else 200_000
     with servers.service(session.cluster.scratch, database.environment()) as ours:
         # The first requests fill pools, caches and the allocator's arenas.
@@ -93,7 +93,8 @@ def memory(session: Session) -> None:
     session.prove(database)
 
 
-def _funded(session: Session, name: str, shard_count: int) -> Database:
+def funded(session: Session, name: str, shard_count: int) -> Database:
+    """Make a database whose wallets have enough for a session."""
     database = session.cluster.create(name, shard_count=shard_count)
     fill(Plan(database, owner_ids(session.wallet_count), session.wallet_count, FUNDS_MINOR))
     database.settle()

@@ -31,7 +31,10 @@ from wallet_gql.embedded.launcher import EmbeddedPostgres
 from wallet_gql.settings import Settings
 
 COMMAND: Final = Path(sys.executable).with_name("wallet-gql")
-COMMANDS: Final = ("serve", "migrate", "seed", "reset", "add-asset", "verify", "export-schema", "database-url")
+COMMANDS: Final = (
+    *("serve", "migrate", "seed", "reset", "add-asset", "set-asset"),
+    *("verify", "export-schema", "database-url"),
+)
 SCHEMA_FILE: Final = Path(__file__).parents[1] / "schema.graphql"
 GUARD_SECONDS: Final = 180
 """When a command that hangs is ended; no test depends on it."""
@@ -296,6 +299,53 @@ def test_add_asset_names_what_is_wrong(own: Shell, code: str, name: str, scale: 
     line = one_line(own.run("add-asset", code, "--name", name, "--scale", scale))
 
     assert f"Error: {field}" in line
+
+
+@pytest.mark.parametrize("policy", ["NONE", "ALL"])
+def test_set_asset_says_what_holds_now(own: Shell, policy: str) -> None:
+    for _ in range(2):
+        result = own.run("set-asset", "GOLD", "--transfers", policy)
+        assert (result.returncode, result.stdout) == (0, f"Asset GOLD: transfers {policy}.\n")
+
+
+def test_set_asset_of_an_unknown_asset_is_told(own: Shell) -> None:
+    line = one_line(own.run("set-asset", "SILVER", "--transfers", "NONE"))
+
+    assert "Error: code 'SILVER' names no asset: add it with add-asset, or name one that there is." in line
+
+
+@pytest.mark.parametrize("arguments", [["--transfers", "none"], ["--transfers", "SOME"], []], ids=" ".join)
+def test_set_asset_refuses_a_policy_that_there_is_not(own: Shell, arguments: list[str]) -> None:
+    result = own.run("set-asset", "GOLD", *arguments)
+
+    assert result.returncode == 2
+    assert "--transfers" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_running_server_notices_at_once_what_set_asset_set(own: Shell) -> None:
+    query = """mutation($k: UUID!) {
+      transfer(input: {fromOwnerId: "demo-alice", toOwnerId: "demo-bob", amount: 1, idempotencyKey: $k}) { __typename }
+    }"""
+
+    with own.serve("--demo", "--workers", "2") as serving:
+
+        def transfer() -> str:
+            body = {"query": query, "variables": {"k": str(uuid4())}}
+            answer = httpx.post(f"{serving.url}/graphql", json=body, timeout=GUARD_SECONDS).json()
+            return str(answer["data"]["transfer"]["__typename"])
+
+        def policy() -> str:
+            body = {"query": "{ assets { code transfers } }"}
+            first, *_ = httpx.post(f"{serving.url}/graphql", json=body, timeout=GUARD_SECONDS).json()["data"]["assets"]
+            assert first["code"] == "GOLD"
+            return str(first["transfers"])
+
+        assert (policy(), transfer()) == ("ALL", "TransferPayload")
+        for set_, typename in (("NONE", "TransferForbidden"), ("ALL", "TransferPayload")):
+            assert own.run("set-asset", "GOLD", "--transfers", set_).returncode == 0
+            # Whichever worker is asked.
+            assert [(policy(), transfer()) for _ in range(4)] == [(set_, typename)] * 4
 
 
 def test_seed_twice_changes_nothing(own: Shell) -> None:

@@ -11,7 +11,7 @@ const [endpoint, executablePath, screenshots] = process.argv.slice(2);
 mkdirSync(screenshots, { recursive: true });
 const origin = new URL(endpoint).origin;
 const TOKEN = "secret-token-9f1c";
-const TABS = "Balance,OpenWallet,TopUp,Bonus,Spend,Refused,History";
+const TABS = "Balance,OpenWallet,TopUp,Bonus,Spend,Refused,Transfer,History";
 const UUID4 = /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
 
 const faults = [];
@@ -158,11 +158,18 @@ async function conversation() {
   }
   await shot(page, "06-refused");
 
+  step = "tab Transfer";
+  await choose(page, "Transfer");
+  const transferred = (await play(page)).data.transfer;
+  balance -= 15n;
+  check(transferred.__typename === "TransferPayload" && BigInt(transferred.balance.amount) === balance
+    && transferred.transaction.counterpartyId === "demo-bob", `transfer: ${JSON.stringify(transferred)}`);
+
   step = "tab History";
   await choose(page, "History");
   const history = (await play(page)).data.transactions;
   await shot(page, "07-history");
-  check(history.nodes.length >= 4 && history.nodes[0].type === "SPEND" && history.nodes[1].type === "BONUS",
+  check(history.nodes.length >= 4 && history.nodes[0].type === "TRANSFER_OUT" && history.nodes[1].type === "SPEND",
     `history: ${JSON.stringify(history)}`);
 
   step = "headers";

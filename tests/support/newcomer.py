@@ -81,9 +81,9 @@ async def play_the_tabs(served: Served) -> None:
     assert answers["Balance"]["amount"] == "799"
     assert answers["OpenWallet"]["__typename"] == "OpenWalletPayload"
     assert answers["OpenWallet"]["alreadyOpen"] is False
-    for title, balance in (("TopUp", "899"), ("Bonus", "924"), ("Spend", "894")):
+    for title, balance in (("TopUp", "899"), ("Bonus", "924"), ("Spend", "894"), ("Transfer", "879")):
         posted = answers[title]
         assert (posted["__typename"], posted["balance"]["amount"]) == (f"{title}Payload", balance)
     refused = answers["Refused"]
     assert (refused["__typename"], refused["available"]) == ("InsufficientBalance", "894")
-    assert [node["amount"] for node in answers["History"]["nodes"]] == ["30", "25", "100", "799"]
+    assert [node["amount"] for node in answers["History"]["nodes"]] == ["15", "30", "25", "100", "799"]

@@ -1,6 +1,6 @@
 """Joins each request of a batch with the accounts that it is decided on, under the locks of all wallets concerned."""
 
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from typing import TypeAlias, assert_never
 
@@ -56,22 +56,26 @@ async def lock_items(
     ]
     stripes = {name for _, names in concerned for name in names}
     names = stripes.union(*(owners for owners, _ in concerned))
-    wallets, busy = (
-        (await lock_wallets(connection, names), set[WalletName]())
-        if wait
-        else await lock_free_wallets(connection, names)
-    )
+
+    async def lock(names: Iterable[WalletName]) -> tuple[dict[WalletName, Wallet], set[WalletName]]:
+        return (await lock_wallets(connection, names), set()) if wait else await lock_free_wallets(connection, names)
+
+    wallets, busy = await lock(names)
     if missing := stripes - wallets.keys() - busy:
         # Clearing's first use; or a fail-over lost the treasury's wallets: a standby that lagged became the primary.
         await open_stripes(connection, missing)
-        wallets |= await lock_wallets(connection, missing)
+        opened, taken = await lock(missing)
+        wallets |= opened
+        busy |= taken
     locked = _Locked(wallets, busy)
     return [
-        WalletBusy()
-        if isinstance(request, PostingRequest) and request.receipt and request.receipt.text in busy_receipts
-        else _join(locked, request, *names)
+        _join(locked, request, *names, is_busy=_receipt(request) in busy_receipts)
         for request, names in zip(requests, concerned, strict=True)
     ]
+
+
+def _receipt(request: Request) -> str | None:
+    return request.receipt.text if isinstance(request, PostingRequest) and request.receipt is not None else None
 
 
 def _stripes(request: Request, slot: int, line: int) -> tuple[WalletName, ...]:
@@ -89,11 +93,20 @@ def _stripes(request: Request, slot: int, line: int) -> tuple[WalletName, ...]:
             return tuple(clearing(owner.shard, slot, line) for owner in request.owners)
 
 
-def _join(locked: _Locked, request: Request, owners: Sequence[WalletName], stripes: Sequence[WalletName]) -> Joined:
+def _join(
+    locked: _Locked,
+    request: Request,
+    owners: Sequence[WalletName],
+    stripes: Sequence[WalletName],
+    *,
+    is_busy: bool,
+) -> Joined:
+    """Return the item of a request; `is_busy` where something else than a wallet keeps it waiting."""
     # One that is busy parks the whole request; but who has no wallet is told so at once.
     if owners[0] not in locked.wallets and owners[0] not in locked.busy:
         return WalletMissing(request.owner_id)
-    if not locked.busy.isdisjoint((*owners, *stripes)):
+    if is_busy or not locked.busy.isdisjoint((*owners, *stripes)):
+        locked.busy.update(owners)  # what follows for one of them does not overtake it
         return WalletBusy()
     owner = locked.account(owners[0], request.asset)
     key = KeyName(request.shard, owner.wallet.id, request.idempotency_key)

@@ -24,6 +24,7 @@ who waits for locks waits in the one order that there is.
 
 import asyncio
 import math
+from bisect import insort
 from collections import Counter, deque
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
@@ -87,6 +88,14 @@ class _Item:
     queue: deque["_Item"] | None = None
     is_in_doubt: bool = False
 
+    def wait_in(self, queue: deque["_Item"]) -> None:
+        """Take its place in a queue: behind all that came before it."""
+        self.queue = queue
+        if not queue or queue[-1].queued_at <= self.queued_at:
+            queue.append(self)
+        else:
+            insort(queue, self, key=lambda item: item.queued_at)
+
     def answer(self, result: Outcome | BaseException) -> None:
         # A caller that hung up, or was told that its deadline passed, listens no more.
         if self.future.done():
@@ -102,7 +111,7 @@ class _Item:
 
 @dataclass(slots=True, eq=False)
 class _Group:
-    """Requests that are parked, with all wallets that they concern: none of these has requests elsewhere."""
+    """Requests that are parked, with all wallets that they concern; what comes for one of these waits here, too."""
 
     owners: set[OwnerName] = field(default_factory=set)
     queue: deque[_Item] = field(default_factory=deque)
@@ -234,6 +243,8 @@ class GroupCommit:
             for item in [item for item in queue if item.future.cancelled()]:
                 queue.remove(item)
                 self._leave_queue(item)
+        for lane in self._lanes:
+            self._run(lane)  # others may have waited behind them
         while self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -253,9 +264,8 @@ class GroupCommit:
             lane.is_running = True
             self._start(self._run_lane(lane))
 
-    def _queue(self, item: _Item, queue: deque[_Item], *, in_front: bool = False) -> None:
-        item.queue = queue
-        queue.appendleft(item) if in_front else queue.append(item)
+    def _queue(self, item: _Item, queue: deque[_Item]) -> None:
+        item.wait_in(queue)
         self._waiting_count += 1
         for owner in item.owners:
             self._waiting[owner] += 1
@@ -277,8 +287,11 @@ class GroupCommit:
                 taken.add(owner)
                 held.setdefault(owner, item)
         lane.queue.extendleft(reversed(left))
-        lane.held = held
-        return self._begin(batch)
+        self._begin(batch)
+        # A batch that is full has not come to all that waits.
+        still = {owner: item for owner, item in lane.held.items() if item.queue is lane.queue}
+        lane.held = {**still, **held}
+        return batch
 
     @staticmethod
     def _is_held(item: _Item, others: Sequence[_Lane]) -> bool:
@@ -404,17 +417,18 @@ class GroupCommit:
             for item in list(lane.queue):
                 if any(owner in self._parked for owner in item.owners):
                     lane.queue.remove(item)
-                    item.queue = self._group_of(item).queue
-                    item.queue.append(item)
+                    item.wait_in(self._group_of(item).queue)
 
     def _unpark(self, group: _Group) -> None:
-        """Send what waits for a group's wallets back to its lanes, in front, in order."""
+        """Send what waits for a group's wallets back to its lanes, in front; what is another lane's keeps the order."""
         del self._groups[group]
         for owner in group.owners:
             del self._parked[owner]
         for item in reversed(group.queue):
-            item.queue = self._lane_of(item).queue
-            item.queue.appendleft(item)
+            lane = self._lane_of(item)
+            item.queue = lane.queue
+            lane.queue.appendleft(item)
+            lane.held.update(dict.fromkeys(item.owners, item))
         for lane in self._lanes:
             self._run(lane)
 
@@ -441,19 +455,27 @@ class GroupCommit:
             group = self._in_line = next(iter(self._groups))
             del self._groups[group]
             self._groups[group] = None  # now it is the last one
-            batch = self._begin([group.queue.popleft() for _ in range(min(len(group.queue), BATCH_SIZE_MAX))])
+            batch = self._begin(self._take_parked(group))
             outcomes = await self._post(batch, line=len(self._lanes), wait=True) if batch else ()
             self._in_line = None
-            for item, outcome in zip(reversed(batch), reversed(outcomes), strict=True):
+            for item, outcome in zip(batch, outcomes, strict=True):
                 if not isinstance(outcome, WalletBusy):
                     item.answer(outcome)
                 elif asyncio.get_running_loop().time() > item.deadline - 2 * MARGIN_SECONDS:
                     item.answer(Unavailable("The wallet stayed locked."))
                 elif not self._is_over(item):
-                    self._queue(item, group.queue, in_front=True)
+                    self._queue(item, group.queue)
             if not any(isinstance(outcome, WalletBusy) for outcome in outcomes):
                 self._unpark(group)
         self._is_standing = False
+
+    def _take_parked(self, group: _Group) -> list[_Item]:
+        """Take a group's next batch, up to what concerns a lane's batch: that came first, and may be parked yet."""
+        under_way = set[OwnerName]().union(*(lane.owners for lane in self._lanes))
+        batch: list[_Item] = []
+        while group.queue and len(batch) < BATCH_SIZE_MAX and under_way.isdisjoint(group.queue[0].owners):
+            batch.append(group.queue.popleft())
+        return batch
 
     def _is_over(self, item: _Item) -> bool:
         """Say whether nothing more is done for a request: its caller was told, or is gone and so is the time.
