@@ -7,7 +7,7 @@ A transaction's time is the later of the clock and its owners' heads, so an owne
 stripes' heads have no say: they would carry one clock's mistake to every owner of the stripe.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final, TypeAlias, assert_never
@@ -43,7 +43,7 @@ from wallet_gql.domain.refusals import (
     facts_of,
 )
 from wallet_gql.domain.wallets import WalletKind
-from wallet_gql.ledger.heads import Account, KeptAnswer, KeyName, WantedKey
+from wallet_gql.ledger.heads import Account, AccountName, KeptAnswer, KeyName, WantedKey
 from wallet_gql.ledger.rows import EntryRow, RefusedRow, TransactionRow
 
 HEAD_AHEAD_MAX: Final = timedelta(seconds=60)
@@ -186,10 +186,23 @@ def _recalled(item: Item, answer: KeptAnswer) -> Posted | Refused | None:
     return Posted(transaction, position, already_processed=True)
 
 
-def needs_accounts(batch: Batch, item: Item) -> bool:
-    """Say whether accounts must be open to decide it: a debit from one that was never used is refused without one."""
-    # A spend can be the first posting of a stripe: another slot's credited what it debits.
-    return (_first_type(item).sign > 0 or item.owner.id != 0) and key_name(item) not in batch.answered
+def accounts_needed(batch: Batch, items: Iterable[Item]) -> list[Account]:
+    """Return the accounts that must be open before a batch is decided.
+
+    A debit from an account that was never used is refused without one, unless a request before it may credit it.
+    """
+    needed: dict[AccountName, Account] = {}
+    for item in items:
+        is_open = item.owner.id != 0 or item.owner.name in needed
+        # A spend can be the first posting of a stripe: another slot's credited what it debits.
+        if (is_open or _first_type(item).sign > 0) and not _is_settled(batch, item):
+            needed |= {account.name: account for account in item.accounts}
+    return list(needed.values())
+
+
+def _is_settled(batch: Batch, item: Item) -> bool:
+    """Say whether a request will surely move nothing: its key was answered, or its receiver has no wallet."""
+    return key_name(item) in batch.answered or (isinstance(item, TransferItem) and item.receiver is None)
 
 
 def _first_type(item: Item) -> TransactionType:

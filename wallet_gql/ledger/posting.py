@@ -32,8 +32,8 @@ from wallet_gql.ledger.decide import (
     Item,
     PostingItem,
     TransferItem,
+    accounts_needed,
     decide,
-    needs_accounts,
     recall,
     wanted_key,
 )
@@ -100,8 +100,7 @@ async def post_batch(
     batch = Batch(now, recall(found, await read_keys(connection, {wanted_key(item) for item in found})))
     if any(isinstance(item, TransferItem) for item in found):
         batch.settings = await read_asset_settings(connection)
-    needed = [each for item in found if needs_accounts(batch, item) for each in item.accounts]
-    if unopened := [account for account in needed if not account.id]:
+    if unopened := [account for account in accounts_needed(batch, found) if not account.id]:
         await open_accounts(connection, unopened)
     outcomes: list[Decided] = [decide(batch, item) if isinstance(item, Item) else item for item in items]
     for alarm, where in batch.alarms.items():
