@@ -11,7 +11,8 @@ What cannot be found without a seal outside the database:
   and of its key where they were changed in every place;
 - an owner renamed to another of the same shard, a treasury stripe renamed to a slot that has none;
 - of a refusal: another key, fingerprint or time, another wallet or balance where an account of that wallet held that
-  balance within an hour of it (the clock may have been set meanwhile), another outcome within an amount of the limit.
+  balance within an hour of it (the clock may have been set meanwhile), another outcome within an amount of the limit;
+- of a refusal that is not about a balance: all but that it names an asset.
 """
 
 from collections.abc import AsyncIterator, Callable
