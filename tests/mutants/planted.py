@@ -628,12 +628,13 @@ def wrong(batch, items):
         ("tests/ledger/test_verify_transfers.py",),
     ),
     Mutant(
-        "verify does not look at who received",
+        "verify does not look at a transfer's fingerprint",
         (
             Change(
                 "wallet_gql.ledger.verify:_CHECKS",
                 r"""
-wrong = right | {"key": right["key"].replace("receiver.owner_id", "w.owner_id")}
+compared = "k.fingerprint IS DISTINCT FROM"
+wrong = right | {"key": right["key"].replace(compared, f"t.type <> 4 AND {compared}")}
 """,
             ),
         ),
