@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wallet_gql.domain.assets import Asset
+from wallet_gql.domain.holds import HoldStepKind
 from wallet_gql.domain.postings import PostingRequest, RequestKind, TransactionType, fingerprint
 from wallet_gql.domain.refusals import OutcomeCode
 from wallet_gql.domain.wallets import WalletKind
@@ -130,6 +131,7 @@ def test_what_an_owner_gives_lowers_the_owner_s_balance() -> None:
         TransactionType.SPEND: -1,
         TransactionType.TRANSFER_OUT: -1,
         TransactionType.TRANSFER_IN: 1,
+        TransactionType.CAPTURE: -1,
     }
 
 
@@ -141,8 +143,25 @@ def test_numbers_that_are_stored_never_change() -> None:
         "SPEND": 3,
         "TRANSFER_OUT": 4,
         "TRANSFER_IN": 5,
+        "CAPTURE": 6,
     }
-    assert {kind.name: int(kind) for kind in RequestKind} == {"TOP_UP": 1, "BONUS": 2, "SPEND": 3, "TRANSFER": 101}
+    assert {kind.name: int(kind) for kind in RequestKind} == {
+        "TOP_UP": 1,
+        "BONUS": 2,
+        "SPEND": 3,
+        "TRANSFER": 101,
+        "PLACE_HOLD": 102,
+        "CAPTURE_HOLD": 103,
+        "VOID_HOLD": 104,
+        "ADJUST_HOLD": 105,
+    }
+    assert {kind.name: int(kind) for kind in HoldStepKind} == {
+        "PLACED": 51,
+        "CAPTURED": 52,
+        "ADJUSTED": 53,
+        "VOIDED": 54,
+        "EXPIRED": 55,
+    }
     assert {code.name: int(code) for code in OutcomeCode} == {
         "POSTED": 1,
         "BALANCE_LIMIT_EXCEEDED": 2,
@@ -150,4 +169,8 @@ def test_numbers_that_are_stored_never_change() -> None:
         "TRANSFER_FORBIDDEN": 4,
         "RECEIVER_REFUSED": 5,
         "RECEIPT_USED": 6,
+        "HOLD_NOT_OPEN": 7,
+        "HOLD_EXCEEDED": 8,
+        "TOO_MANY": 9,
+        "HELD": 50,
     }

@@ -14,6 +14,7 @@ RELEASED_TESTS: Final = ("tests/released",)
 RACE_TESTS: Final = ("tests/ledger", "tests/concurrency", "tests/operations/group_commit")
 
 LAWS: Final = "alembic/versions/0003_shapes_and_bounds.py"
+TRANSFER_LAWS: Final = "alembic/versions/0004_transfers.py"
 
 
 class Change(NamedTuple):
@@ -91,7 +92,7 @@ async def wrong(connection, accounts):
         (
             *_UNLOCKED,
             Change(
-                "wallet_gql.ledger.posting:_lock",
+                "wallet_gql.ledger.posting:lock_items",
                 _LOCK_LATE
                 + """
 async def wrong(connection, *arguments, **more):
@@ -125,9 +126,9 @@ import contextvars
 global BATCH
 BATCH = contextvars.ContextVar("batch")
 
-async def wrong(self, batch, *, wait):
+async def wrong(self, batch, **more):
     BATCH.set(batch)
-    return await right(self, batch, wait=wait)
+    return await right(self, batch, **more)
 """,
             ),
             Change(
@@ -205,7 +206,7 @@ wrong = right.replace("ORDER BY shard, account_id", "WHERE NOT may_go_negative O
         "balance check off by one",
         (
             Change(
-                "wallet_gql.ledger.decide:judge_balance",
+                "wallet_gql.ledger.judge:judge_balance",
                 """
 def wrong(account, amount_minor):
     return None if account.balance_minor + amount_minor == -1 else right(account, amount_minor)
@@ -218,7 +219,7 @@ def wrong(account, amount_minor):
         "balance check too strict by one",
         (
             Change(
-                "wallet_gql.ledger.decide:judge_balance",
+                "wallet_gql.ledger.judge:judge_balance",
                 """
 def wrong(account, amount_minor):
     return right(account, amount_minor - (account.balance_minor + amount_minor == 0))
@@ -243,8 +244,8 @@ def wrong(account, amount_minor):
             Change(
                 "wallet_gql.operations.group_commit:GroupCommit._post",
                 """
-async def wrong(self, batch, *, wait):
-    return [*await right(self, batch, wait=wait)][::-1]
+async def wrong(self, batch, **more):
+    return [*await right(self, batch, **more)][::-1]
 """,
             ),
         ),
@@ -296,7 +297,7 @@ def wrong(batch, item):
     ),
     Mutant(
         "the clock runs backwards",
-        (Change("wallet_gql.ledger.decide:time_of", "wrong = lambda now, *owners: now"),),
+        (Change("wallet_gql.ledger.judge:time_of", "wrong = lambda now, *owners: now"),),
         LEDGER_TESTS,
     ),
     Mutant(
@@ -456,14 +457,14 @@ def wrong(batch, item, *movements):
     ),
     Mutant(
         "a clock that jumped ahead is followed",
-        (Change("wallet_gql.ledger.decide:is_ahead", "wrong = lambda now, account: False"),),
+        (Change("wallet_gql.ledger.judge:is_ahead", "wrong = lambda now, account: False"),),
         LEDGER_TESTS,
     ),
     Mutant(
         "the end of a stripe is kept as its owner's refusal",
         (
             Change(
-                "wallet_gql.ledger.decide:judge_stripe",
+                "wallet_gql.ledger.judge:judge_stripe",
                 """
 def wrong(batch, leg):
     if right(batch, leg) is not None:
@@ -513,5 +514,140 @@ wrong = re.sub(r"BETWEEN (\S+) AND \1\s+ORDER BY w.id", r"= \1", right)
         "a transaction of any shape",
         (Change(f"{LAWS}:ENTRY_LAW", r'wrong = right.replace("OR NOT judged.has_shape", "")'),),
         LEDGER_TESTS,
+    ),
+    Mutant(
+        "clearing leg forgotten",
+        (
+            Change(
+                "wallet_gql.ledger.posting:_INSERT",
+                r"""
+own = "WHERE NOT (may_go_negative AND type IN (4, 5))"
+wrong = right.replace("ORDER BY shard, account_id", own + " ORDER BY shard, account_id")
+""",
+            ),
+        ),
+        LEDGER_TESTS,
+    ),
+    Mutant(
+        "transfer's other half forgotten",
+        (
+            Change(
+                "wallet_gql.ledger.posting:_INSERT",
+                r"""
+wrong = right.replace("FROM posted ORDER BY shard, id", "FROM posted WHERE type <> 5 ORDER BY shard, id").replace(
+    "ORDER BY shard, account_id", "WHERE type <> 5 ORDER BY shard, account_id"
+)
+""",
+            ),
+        ),
+        LEDGER_TESTS,
+    ),
+    Mutant(
+        "receiver's limit not judged",
+        (Change("wallet_gql.ledger.judge:judge_receiver", "wrong = lambda account, amount_minor: None"),),
+        LEDGER_TESTS,
+    ),
+    Mutant(
+        "transfer policy ignored",
+        (Change("wallet_gql.ledger.judge:judge_policy", "wrong = lambda batch, request: None"),),
+        LEDGER_TESTS,
+    ),
+    Mutant(
+        "receiver's clock not looked at",
+        (
+            Change(
+                "wallet_gql.ledger.judge:judge_transfer",
+                """
+def wrong(batch, item):
+    if item.receiver is None or item.receiver.executed_at is None:
+        return right(batch, item)
+    head, item.receiver.executed_at = item.receiver.executed_at, None
+    decision = right(batch, item)
+    item.receiver.executed_at = head
+    return decision
+""",
+            ),
+        ),
+        LEDGER_TESTS,
+    ),
+    Mutant(
+        "the receiver's clock has no say in a transfer's time",
+        (
+            Change(
+                "wallet_gql.ledger.judge:time_of",
+                "wrong = lambda now, *owners: right(now, owners[0])",
+            ),
+        ),
+        LEDGER_TESTS,
+    ),
+    Mutant(
+        "accounts that a batch opens for its own debits are forgotten",
+        (
+            Change(
+                "wallet_gql.ledger.decide:accounts_needed",
+                """
+def wrong(batch, items):
+    return [account for item in items for account in right(batch, [item])]
+""",
+            ),
+        ),
+        ("tests/ledger/test_transfer_batches.py",),
+    ),
+    Mutant(
+        "a transfer without its other half passes the law",
+        (
+            Change(
+                f"{TRANSFER_LAWS}:TRANSACTION_LAW",
+                'wrong = right.replace("WHERE t.counterpart_id IS NOT NULL", "WHERE false")',
+            ),
+        ),
+        ("tests/ledger/test_transfer_laws.py",),
+    ),
+    *(
+        Mutant(
+            f"the law of halves does not look at {what}",
+            (Change(f"{TRANSFER_LAWS}:TRANSACTION_LAW", f"wrong = right.replace({condition!r}, {instead!r})"),),
+            ("tests/ledger/test_transfer_laws.py",),
+        )
+        for what, condition, instead in (
+            ("their types", "OR o.type = t.type", ""),
+            ("their wallets", "OR (o.shard, o.wallet_id) = (t.shard, t.wallet_id)", ""),
+            ("what they name", "OR (o.counterpart_shard, o.counterpart_id) IS DISTINCT FROM (t.shard, t.id)", ""),
+            ("their amounts", "(own.amount, own.asset_id)", "(other.amount, own.asset_id)"),
+            ("their assets", "(own.amount, own.asset_id)", "(own.amount, other.asset_id)"),
+        )
+    ),
+    Mutant(
+        "verify does not pair transfers",
+        (
+            Change(
+                "wallet_gql.ledger.verify:_CHECKS",
+                """wrong = right | {"transfer": "SELECT '', '' WHERE $1::int < 0"}""",
+            ),
+        ),
+        ("tests/ledger/test_verify_transfers.py",),
+    ),
+    Mutant(
+        "verify does not look at a transfer's fingerprint",
+        (
+            Change(
+                "wallet_gql.ledger.verify:_CHECKS",
+                r"""
+compared = "k.fingerprint IS DISTINCT FROM"
+wrong = right | {"key": right["key"].replace(compared, f"t.type <> 4 AND {compared}")}
+""",
+            ),
+        ),
+        ("tests/ledger/test_verify_transfers.py",),
+    ),
+    Mutant(
+        "verify does not sum clearing",
+        (
+            Change(
+                "wallet_gql.ledger.verify:_CLEARED",
+                'wrong = right.replace("HAVING sum(h.balance_after) <> 0", "HAVING false")',
+            ),
+        ),
+        ("tests/ledger/test_verify_transfers.py",),
     ),
 )

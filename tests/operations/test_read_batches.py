@@ -1,6 +1,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
@@ -12,10 +13,12 @@ from pydantic import SecretStr
 
 from wallet_gql.db.engine import create_engine
 from wallet_gql.domain.errors import Unavailable
-from wallet_gql.domain.postings import Posted, TransactionName
+from wallet_gql.domain.postings import Held, Posted, TransactionName
 from wallet_gql.domain.shards import shard_of
 from wallet_gql.domain.wallets import OwnerName
+from wallet_gql.ledger.holds import HoldPageRequest
 from wallet_gql.ledger.reads import EntryName, OwnTransaction, PageRequest, WalletAsset
+from wallet_gql.operations.holds import ChangeHoldInput, PlaceHoldInput, capture_hold, place_hold
 from wallet_gql.operations.opening import Ledger, Reads
 from wallet_gql.operations.read_batches import BATCH_SIZE_MAX, STATEMENTS_UNDER_WAY_MAX, ReadBatch
 from wallet_gql.operations.wallets import open_wallet
@@ -178,6 +181,11 @@ UNREADABLE: dict[str, Callable[[Any], Any]] = {
     "own_transactions": lambda key: key._replace(shard=2**15),
     "owners_of_transactions": lambda key: key._replace(shard=2**15),
     "metadata": lambda key: key._replace(shard=2**15),
+    "holds": lambda key: key._replace(shard=2**15),
+    "holds_by_key": lambda key: (OwnerName(key[0].shard, "\0"), key[1]),
+    "hold_pages": lambda key: replace(key, older_than=2**63),
+    "captures": lambda key: key._replace(shard=2**15),
+    "holds_of_transactions": lambda key: key._replace(shard=2**15),
 }
 
 
@@ -185,6 +193,12 @@ UNREADABLE: dict[str, Callable[[Any], Any]] = {
 async def test_every_kind_of_read_tells_a_data_error_to_its_caller_only(ledger: Ledger, kind: str) -> None:
     posted = await post(ledger, "top_up", await new_owner(ledger), 1, metadata={"level": "7"})
     assert isinstance(posted, Posted)
+    placed = await place_hold(ledger, PlaceHoldInput(posted.balance.wallet.owner_id, "GOLD", Decimal(1), uuid4()))
+    assert isinstance(placed, Held)
+    hold = placed.hold
+    captured = await capture_hold(ledger, ChangeHoldInput(hold.name, "", uuid4()))
+    assert isinstance(captured, Held)
+    assert captured.transaction is not None
     wallet, view = posted.balance.wallet, posted.transaction
     owner, account = OwnerName(wallet.shard, wallet.owner_id), WalletAsset(wallet, view.asset)
     good: dict[str, Any] = {
@@ -199,6 +213,11 @@ async def test_every_kind_of_read_tells_a_data_error_to_its_caller_only(ledger: 
         "own_transactions": OwnTransaction(view.shard, view.id, wallet.id),
         "owners_of_transactions": TransactionName(view.shard, view.id),
         "metadata": TransactionName(view.shard, view.id),
+        "holds": hold.name,
+        "holds_by_key": (owner, hold.idempotency_key),
+        "hold_pages": HoldPageRequest(account, None, 5),
+        "captures": hold.name,
+        "holds_of_transactions": TransactionName(view.shard, captured.transaction.id),
     }
     assert {*good, "assets", "asset_settings"} == set(Reads.__dataclass_fields__), "a new kind of read: add it here"
     reads: ReadBatch[Any, Any] = getattr(ledger.reads, kind)

@@ -1,6 +1,6 @@
 """Writes to the books by SQL, past the ledger's own code: what its laws must refuse, and what its proof must find."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -13,8 +13,8 @@ from asyncpg import Connection
 from uuid_utils.compat import uuid7
 
 from wallet_gql.db.grants import RIGHTS, WRITTEN_BY_MIGRATIONS
-from wallet_gql.domain.postings import TransactionType, fingerprint
-from wallet_gql.domain.wallets import WalletKind
+from wallet_gql.domain.postings import RequestKind, TransactionType, fingerprint
+from wallet_gql.domain.wallets import OwnerName, WalletKind
 
 # What the serving role appends to, and what it only reads.
 TABLES = tuple(table for table in RIGHTS if table != "alembic_version")
@@ -22,9 +22,9 @@ APPENDED = tuple(table for table in TABLES if table not in WRITTEN_BY_MIGRATIONS
 
 _INSERT = """
 WITH new_transaction AS (
-  INSERT INTO public.transaction (shard, id, type, wallet_id, executed_at, idempotency_key, description)
+  INSERT INTO public.transaction (shard, id, type, wallet_id, executed_at, idempotency_key, description{columns})
   SELECT * FROM unnest($1::smallint[], $2::uuid[], $3::smallint[], $4::bigint[], $5::timestamptz[], $6::uuid[],
-                       $7::text[])
+                       $7::text[]{arrays})
 ), new_entry AS (
   INSERT INTO public.entry (shard, account_id, seq, transaction_id, type, amount, balance_after, may_go_negative,
                             executed_at)
@@ -35,6 +35,12 @@ INSERT INTO public.idempotency_key (shard, wallet_id, key, fingerprint, outcome,
 SELECT * FROM unnest($17::smallint[], $18::bigint[], $19::uuid[], $20::bytea[], $21::smallint[], $22::uuid[],
                      $23::jsonb[])
 """
+
+# Only where a row has one: the version before transfers had no such columns.
+_COUNTERPARTS = {
+    "columns": ", counterpart_shard, counterpart_id",
+    "arrays": ", $24::smallint[], $25::uuid[]",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,11 @@ class TransactionRow:
     executed_at: datetime
     idempotency_key: UUID | None
     description: str | None = None
+    counterpart_shard: int | None = None
+    counterpart_id: UUID | None = None
+
+
+_TRANSACTION_COLUMNS = tuple(TransactionRow.__dataclass_fields__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +118,46 @@ class Movement:
         return replace(self, key=replace(self.key, **columns))
 
 
+@dataclass(frozen=True, slots=True)
+class Half:
+    """The rows of what a transfer does to one of its owners."""
+
+    transaction: TransactionRow
+    user: EntryRow
+    clearing: EntryRow
+
+    def altered(self, *legs: str, **columns: Any) -> "Half":
+        """Change columns of the legs that are named, or of both."""
+        return replace(self, **{leg: replace(getattr(self, leg), **columns) for leg in legs or ("user", "clearing")})
+
+    def of_transaction(self, **columns: Any) -> "Half":
+        """Change columns of the transaction's own row."""
+        return replace(self, transaction=replace(self.transaction, **columns))
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """The rows of one transfer; the key is the sender's."""
+
+    sent: Half
+    received: Half
+    key: KeyRow
+
+    def of_sent(self, alter: Callable[[Half], Half]) -> "Transfer":
+        """Change the sender's half."""
+        return replace(self, sent=alter(self.sent))
+
+    def of_received(self, alter: Callable[[Half], Half]) -> "Transfer":
+        """Change the receiver's half."""
+        return replace(self, received=alter(self.received))
+
+
 async def account_of(
     connection: Connection, shard: int, owner_id: str, asset: str = "GOLD", kind: WalletKind = WalletKind.USER
 ) -> Account:
     """Return an account, opened if need be, as it stands now."""
     names = (shard, int(kind), owner_id)
-    if kind is WalletKind.TREASURY:
+    if kind is not WalletKind.USER:
         await connection.execute(
             "INSERT INTO wallet (shard, kind, owner_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING", *names
         )
@@ -177,6 +222,52 @@ async def movement(
     return Movement(transaction, leg(user, amount), leg(treasury, -amount), key)
 
 
+async def transfer(
+    connection: Connection,
+    sender: OwnerName,
+    receiver: OwnerName,
+    amount: int,
+    *,
+    asset: str = "GOLD",
+    line: int | str = 0,
+    after: Sequence[Transfer] = (),
+) -> Transfer:
+    """Return the rows of a valid transfer that follows those in `after`."""
+    heads: dict[tuple[OwnerName, WalletKind], Account] = {}
+    for owner in (sender, receiver):
+        heads[owner, WalletKind.USER] = await account_of(connection, *owner, asset)
+        clearing = OwnerName(owner.shard, str(line))
+        heads[clearing, WalletKind.CLEARING] = await account_of(connection, *clearing, asset, WalletKind.CLEARING)
+    for row in (
+        row for before in after for half in (before.sent, before.received) for row in (half.user, half.clearing)
+    ):
+        for name, head in heads.items():
+            if (row.shard, row.account_id) == (head.shard, head.id):
+                heads[name] = replace(head, seq=row.seq, balance=row.balance_after, executed_at=row.executed_at)
+    now = await connection.fetchval("SELECT clock_timestamp()")
+    at = max(now, *(heads[owner, WalletKind.USER].executed_at for owner in (sender, receiver)))
+    key, sent_id, received_id = uuid4(), uuid7(), uuid7()
+
+    def half(owner: OwnerName, type_: TransactionType, id_: UUID, other: OwnerName, other_id: UUID) -> Half:
+        names = ((owner, WalletKind.USER), (OwnerName(owner.shard, str(line)), WalletKind.CLEARING))
+        wallet_id = heads[names[0]].wallet_id
+        of_sender = key if type_ is TransactionType.TRANSFER_OUT else None
+        row = TransactionRow(owner.shard, id_, int(type_), wallet_id, at, of_sender, None, other.shard, other_id)
+        legs = []
+        for name, moved in zip(names, (type_.sign * amount, -type_.sign * amount), strict=True):
+            head = heads[name]
+            balance = head.balance + moved
+            legs.append(EntryRow(owner.shard, head.id, head.seq + 1, id_, row.type, moved, balance,
+                                 head.may_go_negative, at))  # fmt: skip
+            heads[name] = replace(head, seq=head.seq + 1, balance=balance)
+        return Half(row, *legs)
+
+    sent = half(sender, TransactionType.TRANSFER_OUT, sent_id, receiver, received_id)
+    received = half(receiver, TransactionType.TRANSFER_IN, received_id, sender, sent_id)
+    asked = fingerprint(RequestKind.TRANSFER, asset, amount, None, None, ("to", receiver.owner_id))
+    return Transfer(sent, received, KeyRow(sender.shard, sent.transaction.wallet_id, key, asked, 1, sent_id))
+
+
 @dataclass(frozen=True, slots=True)
 class Rows:
     """What one statement inserts."""
@@ -188,10 +279,17 @@ class Rows:
 
 async def insert_rows(connection: Connection, rows: Rows) -> None:
     """Insert by one statement, as the ledger does."""
-    columns: list[Any] = []
-    for table, type_ in ((rows.transactions, TransactionRow), (rows.entries, EntryRow), (rows.keys, KeyRow)):
-        columns += [[getattr(row, name) for row in table] for name in type_.__dataclass_fields__]
-    await connection.execute(_INSERT, *columns)
+    own, counterpart = _TRANSACTION_COLUMNS[:-2], _TRANSACTION_COLUMNS[-2:]
+    has_counterparts = any(getattr(row, name) is not None for row in rows.transactions for name in counterpart)
+    tables: list[tuple[Sequence[object], Iterable[str]]] = [
+        (rows.transactions, own),
+        (rows.entries, EntryRow.__dataclass_fields__),
+        (rows.keys, KeyRow.__dataclass_fields__),
+        (rows.transactions, counterpart if has_counterparts else ()),
+    ]
+    columns = [[getattr(row, name) for row in table] for table, names in tables for name in names]
+    more = _COUNTERPARTS if has_counterparts else dict.fromkeys(_COUNTERPARTS, "")
+    await connection.execute(_INSERT.format(**more), *columns)
 
 
 async def insert(connection: Connection, *movements: Movement) -> None:
@@ -203,6 +301,16 @@ async def insert(connection: Connection, *movements: Movement) -> None:
             [leg for moved in movements for leg in (moved.user, moved.treasury)],
             [moved.key for moved in movements],
         ),
+    )
+
+
+def rows_of(*transfers: Transfer) -> Rows:
+    """Return all rows of transfers."""
+    halves = [half for made in transfers for half in (made.sent, made.received)]
+    return Rows(
+        [half.transaction for half in halves],
+        [leg for half in halves for leg in (half.user, half.clearing)],
+        [made.key for made in transfers],
     )
 
 

@@ -3,7 +3,7 @@
 `amount = captured + released + remaining`, always. What remains is part of the balance and cannot be spent.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum, IntEnum
 from typing import Final, NamedTuple
@@ -72,7 +72,7 @@ class Hold:
     capture_count: int
     held_until: datetime
     changed_at: datetime
-    as_of: datetime
+    as_of: datetime = field(compare=False)
     """The time at which it was read or decided on."""
 
     @property

@@ -6,11 +6,13 @@ REPEATABLE READ transaction: verification runs beside live traffic without a fal
 What cannot be found without a seal outside the database:
 
 - a removed tail of a shard together with its keys, a removed refusal, a consistent rewrite of a whole history;
+- what was set of an asset, but for a setting that is missing between others;
 - what nothing else repeats: an asset's scale and name, when wallets and accounts were opened, the ids of a transaction
   and of its key where they were changed in every place;
 - an owner renamed to another of the same shard, a treasury stripe renamed to a slot that has none;
 - of a refusal: another key, fingerprint or time, another wallet or balance where an account of that wallet held that
-  balance within an hour of it (the clock may have been set meanwhile), another outcome within an amount of the limit.
+  balance within an hour of it (the clock may have been set meanwhile), another outcome within an amount of the limit;
+- of a refusal that is not about a balance: all but that it names an asset.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -26,6 +28,7 @@ from wallet_gql.domain.shards import shard_of
 from wallet_gql.domain.text import OWNER_ID_LENGTH_MAX
 from wallet_gql.domain.wallets import WalletKind
 from wallet_gql.ledger.judge import HEAD_AHEAD_MAX
+from wallet_gql.ledger.lookups import all_rows, one_row
 from wallet_gql.ledger.treasury import LINES_PER_SLOT, SLOT_COUNT
 
 
@@ -72,11 +75,31 @@ _CAPTURED: Final = ", ".join(
     for keep in ("", " keepRemainder 4:true")
 )
 
-_MOVED: Final = """
-        SELECT max(e.amount) AS amount, min(a.asset_id) AS asset_id
-          FROM entry e JOIN account a ON a.shard = e.shard AND a.id = e.account_id
-         WHERE e.shard = {0}.shard AND e.transaction_id = {0}.id"""
-"""What the legs of a transaction move, and in which asset."""
+
+def _moved(transaction: str) -> str:
+    """Return a subquery: what the legs of a transaction move, and in which asset."""
+    legs = all_rows("entry", "e", by="transaction_id", shard=f"{transaction}.shard", transaction_id=f"{transaction}.id")
+    account = one_row("account", "a", by="id", shard="e.shard", id="e.account_id")
+    return f"""LATERAL (
+        SELECT max(e.amount) AS amount, min(a.asset_id) AS asset_id FROM {legs} CROSS JOIN {account})"""
+
+
+def _note(transaction: str) -> str:
+    """Return a look-up of the note of a transaction."""
+    row = one_row(
+        "transaction_note", "n", by="transaction_id", shard=f"{transaction}.shard", transaction_id=f"{transaction}.id"
+    )
+    return f"{row[: -len(' AS n')]} AS {transaction}_note"
+
+
+# The other half of a transfer is in any shard: it is looked up, or each shard's proof would read all of them.
+_OTHER_HALF: Final = one_row("transaction", "o", by="id", shard="t.counterpart_shard", id="t.counterpart_id")
+_RECEIVER: Final = one_row("wallet", "receiver", by="id", shard="o.shard", id="o.wallet_id")
+
+_RECEIPT_OF_NOTE: Final = one_row("receipt", "r", by="receipt", shard="receipt_shard(n.receipt)", receipt="n.receipt")
+_NOTE_OF_RECEIPT: Final = one_row(
+    "transaction_note", "n", by="transaction_id", shard="r.transaction_shard", transaction_id="r.transaction_id"
+)
 
 _AHEAD_SECONDS: Final = round(HEAD_AHEAD_MAX.total_seconds())
 """How far in the future a row may be dated: clocks differ."""
@@ -189,28 +212,32 @@ _CHECKS: Final = {
                CASE WHEN o.id IS NULL
                     THEN format('its other half, transaction %s of shard %s, does not exist',
                                 t.counterpart_id, t.counterpart_shard)
-                    WHEN o.type = t.type THEN format('its other half, transaction %s, is of type %s too', o.id, o.type)
                     WHEN (o.counterpart_shard, o.counterpart_id) IS DISTINCT FROM (t.shard, t.id)
                     THEN format('its other half, transaction %s, names transaction %s', o.id, o.counterpart_id)
+                    WHEN (t.type, o.type) NOT IN (({_SENT}, {_RECEIVED}), ({_RECEIVED}, {_SENT}))
+                    THEN format('is of type %s, but its other half, transaction %s, of type %s', t.type, o.id, o.type)
                     WHEN o.wallet_id = t.wallet_id AND o.shard = t.shard THEN 'is between a wallet and itself'
-                    WHEN (t.description, t.reference, t_note.metadata)
-                         IS DISTINCT FROM (o.description, o.reference, o_note.metadata)
-                    THEN format('its texts are not those of its other half, transaction %s', o.id)
-                    ELSE format('moves %s of asset %s, but its other half, transaction %s, moves %s of asset %s',
-                                own.amount, own.asset_id, o.id, other.amount, other.asset_id) END
+                    WHEN (own.amount, own.asset_id) IS DISTINCT FROM (other.amount, other.asset_id)
+                    THEN format('moves %s of asset %s, but its other half, transaction %s, moves %s of asset %s',
+                                own.amount, own.asset_id, o.id, other.amount, other.asset_id)
+                    WHEN o.executed_at <> t.executed_at
+                    THEN format('its time is not that of its other half, transaction %s', o.id)
+                    ELSE format('its texts are not those of its other half, transaction %s', o.id) END
           FROM transaction t
-          LEFT JOIN transaction o ON o.shard = t.counterpart_shard AND o.id = t.counterpart_id
-          LEFT JOIN transaction_note t_note ON t_note.shard = t.shard AND t_note.transaction_id = t.id
-          LEFT JOIN transaction_note o_note ON o_note.shard = o.shard AND o_note.transaction_id = o.id
-         CROSS JOIN LATERAL ({_MOVED.format("t")}) AS own
-         CROSS JOIN LATERAL ({_MOVED.format("o")}) AS other
-         WHERE t.shard = $1 AND t.type IN ({_SENT}, {_RECEIVED})
-           AND (o.id IS NULL OR o.type = t.type
+          LEFT JOIN {_OTHER_HALF} ON true
+          LEFT JOIN {_note("t")} ON true
+          LEFT JOIN {_note("o")} ON true
+         CROSS JOIN {_moved("t")} AS own
+         CROSS JOIN {_moved("o")} AS other
+         WHERE t.shard = $1 AND (t.type IN ({_SENT}, {_RECEIVED}) OR t.counterpart_id IS NOT NULL)
+           AND (o.id IS NULL OR (t.type, o.type) NOT IN (({_SENT}, {_RECEIVED}), ({_RECEIVED}, {_SENT}))
                 OR (o.counterpart_shard, o.counterpart_id) IS DISTINCT FROM (t.shard, t.id)
                 OR (o.wallet_id = t.wallet_id AND o.shard = t.shard)
-                OR (t.description, t.reference, t_note.metadata)
-                   IS DISTINCT FROM (o.description, o.reference, o_note.metadata)
-                OR (own.amount, own.asset_id) IS DISTINCT FROM (other.amount, other.asset_id))
+                OR (own.amount, own.asset_id) IS DISTINCT FROM (other.amount, other.asset_id)
+                OR o.executed_at <> t.executed_at
+                -- What a client asked for is in the fingerprint, which only the sender's half has.
+                OR (o.description, o.reference, o_note.metadata)
+                   IS DISTINCT FROM (t.description, t.reference, t_note.metadata))
          ORDER BY t.id""",
     "hold": """
         SELECT format('step %s of hold %s', s.step, s.hold_id),
@@ -262,7 +289,7 @@ _CHECKS: Final = {
           LEFT JOIN account a ON a.shard = $1 AND a.id = h.account_id
          WHERE h.shard = $1 AND (s.step IS NULL OR s.seq <> h.seq OR a.wallet_id IS DISTINCT FROM h.wallet_id)
          ORDER BY h.id""",
-    "note": """
+    "note": f"""
         SELECT format('note of transaction %s', n.transaction_id),
                CASE WHEN t.id IS NULL AND h.id IS NULL THEN 'its transaction does not exist'
                     WHEN r.receipt IS NULL THEN 'its receipt is not kept where it is looked for'
@@ -270,7 +297,7 @@ _CHECKS: Final = {
           FROM transaction_note n
           LEFT JOIN transaction t ON t.shard = n.shard AND t.id = n.transaction_id
           LEFT JOIN hold h ON h.shard = n.shard AND h.id = n.transaction_id
-          LEFT JOIN receipt r ON r.shard = receipt_shard(n.receipt) AND r.receipt = n.receipt
+          LEFT JOIN {_RECEIPT_OF_NOTE} ON true
          WHERE n.shard = $1
            AND ((t.id IS NULL AND h.id IS NULL)
                 OR (n.receipt IS NOT NULL
@@ -279,15 +306,14 @@ _CHECKS: Final = {
     "receipt": f"""
         SELECT format('receipt %s', r.receipt),
                CASE WHEN r.shard <> receipt_shard(r.receipt) THEN 'is in another shard than its own'
-                    WHEN n.receipt IS NULL
+                    WHEN n.receipt IS DISTINCT FROM r.receipt
                     THEN format('transaction %s of shard %s does not have it', r.transaction_id, r.transaction_shard)
                     ELSE format('transaction %s of shard %s is no top-up', r.transaction_id, r.transaction_shard) END
           FROM receipt r
-          LEFT JOIN transaction_note n
-            ON n.shard = r.transaction_shard AND n.transaction_id = r.transaction_id AND n.receipt = r.receipt
-          LEFT JOIN transaction t ON t.shard = r.transaction_shard AND t.id = r.transaction_id
+          LEFT JOIN {_NOTE_OF_RECEIPT} ON true
+          LEFT JOIN {one_row("transaction", "t", by="id", shard="r.transaction_shard", id="r.transaction_id")} ON true
          WHERE r.shard = $1
-           AND (r.shard <> receipt_shard(r.receipt) OR n.receipt IS NULL
+           AND (r.shard <> receipt_shard(r.receipt) OR n.receipt IS DISTINCT FROM r.receipt
                 OR t.type IS DISTINCT FROM {TransactionType.TOP_UP:d})
          ORDER BY r.receipt""",
     "key": f"""
@@ -323,8 +349,8 @@ _CHECKS: Final = {
                        FROM transaction_note n WHERE n.shard = $1) AS note ON note.transaction_id = t.id
           LEFT JOIN hold h ON h.shard = $1 AND h.id::text = k.details ->> 'hold_id' AND h.wallet_id = k.wallet_id
           LEFT JOIN hold_step captured ON captured.shard = $1 AND captured.event_id = t.id
-          LEFT JOIN transaction other ON other.shard = t.counterpart_shard AND other.id = t.counterpart_id
-          LEFT JOIN wallet receiver ON receiver.shard = other.shard AND receiver.id = other.wallet_id
+          LEFT JOIN {_OTHER_HALF} ON true
+          LEFT JOIN {_RECEIVER} ON true
           LEFT JOIN (SELECT e.transaction_id, a.wallet_id, s.code, e.amount
                        FROM entry e
                        JOIN account a ON a.shard = $1 AND a.id = e.account_id AND a.wallet_kind = {_USER}
@@ -471,6 +497,14 @@ SELECT format('asset %s (%s)', s.id, s.code), 'is there more than once'
  ORDER BY s.id
 """
 
+_SETTINGS: Final = """
+SELECT format('setting %s of asset %s', n.step, n.asset_id), 'does not follow the one before it'
+  FROM (SELECT n.*, coalesce(lag(n.step) OVER (PARTITION BY n.asset_id ORDER BY n.step), 0) AS step_before
+          FROM asset_setting n) AS n
+ WHERE n.step <> n.step_before + 1
+ ORDER BY n.asset_id, n.step
+"""
+
 _CLEARED: Final = f"""
 SELECT format('asset %s (%s)', s.id, s.code), format('clearing holds %s, but should hold nothing', sum(h.balance_after))
   FROM account a
@@ -519,11 +553,10 @@ async def verify_shard(
 
 
 async def verify_outside(connection: Connection, shard_count: int) -> AsyncIterator[Finding]:
-    """Yield what is wrong in no shard: doubled assets, a clearing that is not empty, rows in shards past the last."""
-    for row, fault in await connection.fetch(f"{_ASSETS} LIMIT {FINDINGS_PER_CHECK_MAX}"):
-        yield Finding("asset", None, row, fault)
-    for row, fault in await connection.fetch(f"{_CLEARED} LIMIT {FINDINGS_PER_CHECK_MAX}"):
-        yield Finding("clearing", None, row, fault)
+    """Yield what is wrong in no shard: assets and their settings, clearing's balance, rows in shards past the last."""
+    for check, statement in (("asset", _ASSETS), ("asset setting", _SETTINGS), ("clearing", _CLEARED)):
+        for row, fault in await connection.fetch(f"{statement} LIMIT {FINDINGS_PER_CHECK_MAX}"):
+            yield Finding(check, None, row, fault)
     for shard, table in await connection.fetch(_OUTSIDE, shard_count):
         yield Finding("shard", shard, f"table {table}", f"has rows in a shard past the last, {shard_count - 1}")
 

@@ -41,7 +41,7 @@ from wallet_gql.domain.postings import Outcome, Posted, PostingRequest, Request,
 from wallet_gql.domain.shards import shard_of
 from wallet_gql.domain.wallets import OwnerName, WalletName
 from wallet_gql.embedded.launcher import EmbeddedPostgres
-from wallet_gql.ledger import posting
+from wallet_gql.ledger import items, posting
 from wallet_gql.ledger.treasury import open_stripes
 from wallet_gql.operations import group_commit, parking
 from wallet_gql.operations.group_commit import LANE_COUNT, GroupCommit
@@ -326,10 +326,10 @@ async def test_stripe_that_others_open_and_lock_meanwhile_is_not_waited_for(
                 await open_stripes(other, names)
             await others.enter_async_context(held(ledger.settings, *names))
 
-        monkeypatch.setattr(posting, "open_stripes", open_elsewhere)
+        monkeypatch.setattr(items, "open_stripes", open_elsewhere)
         async with asyncio.timeout(PATIENCE_SECONDS / 2), unit_of_work(ledger.engine) as connection:
             decided = await posting.post_batch(connection, [request], slot_of_nobody, wait=False)
-    assert decided == [posting.WalletBusy()]
+    assert decided == [items.WalletBusy()]
 
     async with unit_of_work(ledger.engine) as connection:
         (outcome,) = await posting.post_batch(connection, [request], slot_of_nobody, wait=False)
