@@ -51,7 +51,9 @@ async def main() -> None:
 
 
 # The first migration writes it down, and no later one changes it.
-context.config.attributes["shard_count"] = Settings().shard_count
+settings = Settings()
+context.config.attributes["shard_count"] = settings.shard_count
+context.config.attributes["is_test_mode"] = settings.mode == "test"
 
 if context.is_offline_mode():
     context.configure(dialect_name="postgresql", target_metadata=metadata, literal_binds=True)

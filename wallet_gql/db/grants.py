@@ -7,6 +7,8 @@ from sqlalchemy import Connection, inspect, text
 
 RIGHTS: Final = {
     "ledger": "SELECT, INSERT",
+    "clock_offset": "SELECT, INSERT",
+    "sweep": "SELECT, INSERT",
     "asset": "SELECT, INSERT",
     "asset_setting": "SELECT, INSERT",
     # A row lock needs the UPDATE right on a column; the guard trigger refuses the update itself.

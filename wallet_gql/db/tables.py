@@ -39,19 +39,46 @@ metadata = MetaData(
     }
 )
 
+# The one clock: a test clock may move it.
+NOW = text("wallet_now()")
+
 Code = Text(collation="C")
 Timestamp = DateTime(timezone=True)
 
-# One row: what is fixed when the database is made.
+# One row: what is fixed when the database is made. mode: 1 live, 2 test, where the clock may be moved.
 ledger = Table(
     "ledger",
     metadata,
     Column("is_only_row", Boolean, primary_key=True, server_default=text("true")),
     Column("shard_count", SmallInteger, nullable=False),
     Column("created_at", Timestamp, nullable=False, server_default=func.now()),
+    Column("mode", SmallInteger, nullable=False, server_default=text("1")),
     CheckConstraint("is_only_row", name="one_row"),
+    CheckConstraint("mode IN (1, 2)", name="mode"),
     CheckConstraint("isfinite(created_at)", name="created_at"),
     CheckConstraint("shard_count BETWEEN 1 AND 4096", name="shard_count"),
+)
+
+# How far the test clock is ahead, one row a move.
+clock_offset = Table(
+    "clock_offset",
+    metadata,
+    Column("step", Integer, primary_key=True, autoincrement=False),
+    Column("seconds", BigInteger, nullable=False),
+    Column("set_at", Timestamp, nullable=False, server_default=func.clock_timestamp()),
+    CheckConstraint("step >= 1", name="step"),
+    CheckConstraint("seconds BETWEEN 1 AND 3155760000", name="seconds"),
+    CheckConstraint("isfinite(set_at)", name="set_at"),
+)
+
+# Up to when what ended is booked: a sweeper that starts goes on from the last row of each shard.
+sweep = Table(
+    "sweep",
+    metadata,
+    Column("shard", SmallInteger, nullable=False, autoincrement=False),
+    Column("until", Timestamp, nullable=False),
+    PrimaryKeyConstraint("shard", "until"),
+    CheckConstraint("isfinite(until)", name="until"),
 )
 
 asset = Table(
@@ -61,7 +88,7 @@ asset = Table(
     Column("code", Code, nullable=False),
     Column("name", Text, nullable=False),
     Column("scale", SmallInteger, nullable=False),
-    Column("created_at", Timestamp, nullable=False, server_default=func.now()),
+    Column("created_at", Timestamp, nullable=False, server_default=NOW),
     UniqueConstraint("code"),
     CheckConstraint("code ~ '^[A-Z][A-Z0-9_]{0,31}$'", name="code"),
     CheckConstraint("length(name) BETWEEN 1 AND 100", name="name"),
@@ -76,7 +103,7 @@ asset_setting = Table(
     Column("asset_id", SmallInteger, nullable=False, autoincrement=False),
     Column("step", Integer, nullable=False, autoincrement=False),
     Column("transfers", SmallInteger, nullable=False),
-    Column("set_at", Timestamp, nullable=False, server_default=func.clock_timestamp()),
+    Column("set_at", Timestamp, nullable=False, server_default=NOW),
     PrimaryKeyConstraint("asset_id", "step"),
     ForeignKeyConstraint(["asset_id"], ["asset.id"]),
     CheckConstraint("step >= 1", name="step"),
@@ -93,7 +120,7 @@ wallet = Table(
     Column("id", BigInteger, Identity(always=True), nullable=False),
     Column("kind", SmallInteger, nullable=False),
     Column("owner_id", Code, nullable=False),
-    Column("opened_at", Timestamp, nullable=False, server_default=func.clock_timestamp()),
+    Column("opened_at", Timestamp, nullable=False, server_default=NOW),
     PrimaryKeyConstraint("shard", "id"),
     UniqueConstraint("shard", "kind", "owner_id"),
     CheckConstraint("shard >= 0", name="shard"),
@@ -112,7 +139,7 @@ account = Table(
     Column("wallet_kind", SmallInteger, nullable=False),
     Column("asset_id", SmallInteger, nullable=False),
     Column("may_go_negative", Boolean, nullable=False),
-    Column("opened_at", Timestamp, nullable=False, server_default=func.clock_timestamp()),
+    Column("opened_at", Timestamp, nullable=False, server_default=NOW),
     PrimaryKeyConstraint("shard", "id"),
     UniqueConstraint("shard", "wallet_id", "asset_id"),
     ForeignKeyConstraint(["asset_id"], ["asset.id"]),
@@ -309,7 +336,7 @@ idempotency_key = Table(
     # Of a refusal: the id that the transaction would have had.
     Column("transaction_id", Uuid, nullable=False),
     Column("details", JSONB),
-    Column("created_at", Timestamp, nullable=False, server_default=func.clock_timestamp()),
+    Column("created_at", Timestamp, nullable=False, server_default=NOW),
     PrimaryKeyConstraint("shard", "wallet_id", "key"),
     CheckConstraint("octet_length(fingerprint) = 16", name="fingerprint"),
     CheckConstraint("outcome BETWEEN 1 AND 9 OR outcome = 50", name="outcome"),

@@ -58,6 +58,7 @@ class ErrorCode(Enum):
     HOLD_EXCEEDED = strawberry.enum_value(
         "HOLD_EXCEEDED", description="The hold does not hold so much, or more of it was captured."
     )
+    TEST_CLOCK_OFF = strawberry.enum_value("TEST_CLOCK_OFF", description="The service is not in test mode.")
     TOO_MANY = strawberry.enum_value("TOO_MANY", description="There are as many as there may be.")
     RECEIPT_USED = strawberry.enum_value("RECEIPT_USED", description="The receipt was credited before.")
     RECEIVER_REFUSED = strawberry.enum_value("RECEIVER_REFUSED", description="The receiver takes nothing.")
@@ -261,6 +262,22 @@ class TransferForbidden(Error, Replayable):
             asset=Asset.of(facts.asset),
             policy=TransferPolicy[facts.policy.name],
             already_processed=refusal.already_processed,
+        )
+
+
+@strawberry.type(description="The clock cannot be moved: the service is not in test mode.")
+class TestClockOff(Error):
+    """The service is not in test mode."""
+
+    __test__ = False  # no test, whatever a collector thinks of its name
+
+    @classmethod
+    def of(cls) -> Self:
+        """Make it."""
+        return cls(
+            code=ErrorCode.TEST_CLOCK_OFF,
+            message="The clock of a live service cannot be moved: use one in test mode, WALLET_MODE=test",
+            retryable=False,
         )
 
 

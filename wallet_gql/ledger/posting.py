@@ -42,13 +42,13 @@ from wallet_gql.ledger.reads import read_asset_settings
 from wallet_gql.ledger.receipts import lock_receipts, read_receipts
 from wallet_gql.ledger.rows import OTHERS, EntryRow, RefusedRow, TransactionRow
 
-_FIRST_ENTRY: Final = len(TransactionRow._fields) + 1
+_FIRST_ENTRY: Final = len(TransactionRow._fields) + 2
 _FIRST_REFUSED: Final = _FIRST_ENTRY + len(EntryRow._fields)
 
 # Sorted by their keys, rows keep the indexes' pages dense. What is refused has no transaction, but a key.
 _INSERT: Final = f"""
 WITH posted AS MATERIALIZED (
-  SELECT * FROM {unnest(TransactionRow, "posted")}
+  SELECT * FROM {unnest(TransactionRow, "posted", first=2)}
 ), new_transaction AS (
   INSERT INTO transaction (shard, id, type, wallet_id, executed_at, idempotency_key, description, reference,
                            counterpart_shard, counterpart_id)
@@ -59,11 +59,11 @@ WITH posted AS MATERIALIZED (
   INSERT INTO entry ({names(EntryRow)})
   SELECT * FROM {unnest(EntryRow, "leg", first=_FIRST_ENTRY)} ORDER BY shard, account_id, seq
 )
-INSERT INTO idempotency_key ({names(RefusedRow)})
-SELECT shard, wallet_id, idempotency_key, fingerprint, {OutcomeCode.POSTED:d}, id, NULL::jsonb
+INSERT INTO idempotency_key ({names(RefusedRow)}, created_at)
+SELECT shard, wallet_id, idempotency_key, fingerprint, {OutcomeCode.POSTED:d}, id, NULL::jsonb, $1::timestamptz
   FROM posted WHERE fingerprint IS NOT NULL
  UNION ALL
-SELECT {names(RefusedRow)} FROM {unnest(RefusedRow, "refused", first=_FIRST_REFUSED)}
+SELECT {names(RefusedRow)}, $1::timestamptz FROM {unnest(RefusedRow, "refused", first=_FIRST_REFUSED)}
  ORDER BY shard, wallet_id, idempotency_key
 """
 
@@ -117,16 +117,23 @@ async def post_batch(
     outcomes: list[Decided] = [decide(batch, item) if isinstance(item, Item) else item for item in items]
     for alarm, where in batch.alarms.items():
         _log.error(alarm, **where)
-    if not batch.is_empty:
-        others = {table: batch.others[row] for table, row in OTHERS.items() if row in batch.others}
-        await connection.execute(
-            _insert(*others),
-            *arrays(TransactionRow, batch.transactions),
-            *arrays(EntryRow, batch.entries),
-            *arrays(RefusedRow, batch.refused),
-            *(array for table, rows in others.items() for array in arrays(OTHERS[table], rows)),
-        )
+    await insert(connection, batch)
     return outcomes
+
+
+async def insert(connection: Connection, batch: Batch) -> None:
+    """Insert what a batch has to insert, by one statement; none where there is nothing."""
+    if batch.is_empty:
+        return
+    others = {table: batch.others[row] for table, row in OTHERS.items() if row in batch.others}
+    await connection.execute(
+        _insert(*others),
+        batch.now,
+        *arrays(TransactionRow, batch.transactions),
+        *arrays(EntryRow, batch.entries),
+        *arrays(RefusedRow, batch.refused),
+        *(array for table, rows in others.items() for array in arrays(OTHERS[table], rows)),
+    )
 
 
 async def _read_more(

@@ -33,6 +33,7 @@ from wallet_gql.operations.group_commit import GroupCommit
 from wallet_gql.operations.openings import Openings
 from wallet_gql.operations.outcomes import Outcomes
 from wallet_gql.operations.read_batches import ReadBatch
+from wallet_gql.operations.sweeper import keep_sweeping
 from wallet_gql.settings import Settings
 
 SLOT_CHECKED_EVERY_SECONDS: Final = 5
@@ -90,6 +91,10 @@ class ShardCountDiffers(UnfitDatabase):
     """The settings name another number of shards than the database was made with."""
 
 
+class ModeDiffers(UnfitDatabase):
+    """The settings name another mode than the database was made for."""
+
+
 @asynccontextmanager
 async def open_ledger(settings: Settings) -> AsyncIterator[Ledger]:
     """Open the ledger of the configured database until the block ends.
@@ -107,6 +112,12 @@ async def open_ledger(settings: Settings) -> AsyncIterator[Ledger]:
                 raise ShardCountDiffers(
                     f"The database was made with {shard_count} shards, which never changes, but WALLET_SHARD_COUNT"
                     f" says {settings.shard_count}: set it to {shard_count}."
+                )
+            mode = "test" if await reads.read_is_test_mode(connection) else "live"
+            if mode != settings.mode:
+                raise ModeDiffers(
+                    f"The database was made in {mode} mode, which never changes, but WALLET_MODE says {settings.mode}:"
+                    f" set it to {mode}, or use a database of its own."
                 )
             assets = {asset.code: asset for asset in await reads.read_assets(connection)}
         holding = await stack.enter_async_context(AsyncExitStack())
@@ -130,6 +141,7 @@ async def open_ledger(settings: Settings) -> AsyncIterator[Ledger]:
         )
         if session is not None:
             stack.push_async_callback(end, asyncio.create_task(_keep_slot(ledger, holding, session)))
+        stack.push_async_callback(end, asyncio.create_task(keep_sweeping(engine, shard_count)))
         stack.push_async_callback(commits.close)
         stack.push_async_callback(ledger.openings.close)
         stack.push_async_callback(ledger.outcomes.close)
