@@ -19,6 +19,7 @@ RIGHTS: Final = {
     "transaction_note": "SELECT, INSERT",
     "receipt": "SELECT, INSERT",
     "entry": "SELECT, INSERT",
+    "reversal": "SELECT, INSERT",
     "hold": "SELECT, INSERT",
     "hold_step": "SELECT, INSERT",
     "idempotency_key": "SELECT, INSERT",

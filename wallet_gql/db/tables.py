@@ -155,7 +155,9 @@ transaction_shape = Table(
     Column("type", SmallInteger, nullable=False, autoincrement=False),
     Column("wallet_kind", SmallInteger, nullable=False),
     Column("sign", SmallInteger, nullable=False),
-    PrimaryKeyConstraint("type", "wallet_kind", "sign"),
+    # A type may have several shapes.
+    Column("variant", SmallInteger, nullable=False, server_default=text("1")),
+    PrimaryKeyConstraint("type", "variant", "wallet_kind", "sign"),
     CheckConstraint("wallet_kind IN (1, 2, 3)", name="wallet_kind"),
     CheckConstraint("sign IN (-1, 1)", name="sign"),
 )
@@ -177,9 +179,10 @@ transaction = Table(
     Column("counterpart_shard", SmallInteger),
     Column("counterpart_id", Uuid),
     PrimaryKeyConstraint("shard", "id"),
-    CheckConstraint("type BETWEEN 1 AND 6", name="type"),
+    CheckConstraint("type BETWEEN 1 AND 8", name="type"),
     CheckConstraint(
-        "(type IN (4, 5)) = (counterpart_id IS NOT NULL) AND (counterpart_id IS NULL) = (counterpart_shard IS NULL)",
+        "(counterpart_id IS NULL) = (counterpart_shard IS NULL)"
+        " AND CASE WHEN counterpart_id IS NULL THEN type NOT IN (4, 5) ELSE type IN (4, 5, 8) END",
         name="counterpart",
     ),
     CheckConstraint("length(description) <= 500", name="description"),
@@ -323,6 +326,22 @@ hold_step = Table(
     CheckConstraint("isfinite(held_until) AND isfinite(at)", name="at"),
 )
 
+# What gives a transaction back, or takes it back: a chain for each original, what was reversed so far running along.
+reversal = Table(
+    "reversal",
+    metadata,
+    Column("shard", SmallInteger, nullable=False, autoincrement=False),
+    Column("original_id", Uuid, nullable=False),
+    Column("step", Integer, nullable=False, autoincrement=False),
+    Column("transaction_id", Uuid, nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("reversed_after", BigInteger, nullable=False),
+    PrimaryKeyConstraint("shard", "original_id", "step"),
+    UniqueConstraint("shard", "transaction_id"),
+    CheckConstraint("step BETWEEN 1 AND 50", name="step"),
+    CheckConstraint("amount > 0", name="amount"),
+)
+
 # What was answered to a key, for ever: a posting (1) or a refusal that depended on the wallet's state (2 and up), with
 # what it was refused on.
 idempotency_key = Table(
@@ -339,7 +358,7 @@ idempotency_key = Table(
     Column("created_at", Timestamp, nullable=False, server_default=NOW),
     PrimaryKeyConstraint("shard", "wallet_id", "key"),
     CheckConstraint("octet_length(fingerprint) = 16", name="fingerprint"),
-    CheckConstraint("outcome BETWEEN 1 AND 9 OR outcome = 50", name="outcome"),
+    CheckConstraint("outcome BETWEEN 1 AND 11 OR outcome IN (50, 51)", name="outcome"),
     CheckConstraint("(outcome = 1) = (details IS NULL)", name="details"),
     CheckConstraint("isfinite(created_at)", name="created_at"),
 )

@@ -8,6 +8,7 @@ What a batch of postings costs between BEGIN and COMMIT, whatever its size:
 | 2 heads | the clock, and the last entry of every account concerned, read after the lock |
 | 3 keys | every key that was answered before, with its transaction |
 | (receipts) | locks of receipts before all others, and which were credited, only where the batch has some |
+| (reversals) | how much of the originals was reversed, only where the batch has refunds or clawbacks |
 | (settings) | whether owners may transfer the assets, only where the batch has a transfer |
 | (holds) | those that are open or named, only where the batch has requests for holds, or some that are due; two |
 | (4 open) | accounts for the first posting in an asset |
@@ -32,7 +33,7 @@ from wallet_gql.domain.postings import (
     Request,
 )
 from wallet_gql.domain.refusals import OutcomeCode
-from wallet_gql.ledger.batch import Batch, HoldItem, Item, PlaceItem, TransferItem, wanted_key
+from wallet_gql.ledger.batch import Batch, HoldItem, Item, PlaceItem, ReverseItem, TransferItem, wanted_key
 from wallet_gql.ledger.columns import arrays, cast, names, unnest
 from wallet_gql.ledger.decide import accounts_needed, book_due, decide, held_names, recall
 from wallet_gql.ledger.heads import KeptAnswer, open_accounts, read_heads, read_keys
@@ -40,6 +41,7 @@ from wallet_gql.ledger.holds import read_holds, read_open_holds
 from wallet_gql.ledger.items import WalletBusy, lock_items
 from wallet_gql.ledger.reads import read_asset_settings
 from wallet_gql.ledger.receipts import lock_receipts, read_receipts
+from wallet_gql.ledger.reversals import read_reversed
 from wallet_gql.ledger.rows import OTHERS, EntryRow, RefusedRow, TransactionRow
 
 _FIRST_ENTRY: Final = len(TransactionRow._fields) + 2
@@ -148,6 +150,8 @@ async def _read_more(
         batch.credited = await read_receipts(connection, receipts)
     if any(isinstance(item, TransferItem | PlaceItem) for item in items):
         batch.settings = await read_asset_settings(connection)
+    if originals := {item.request.original.name for item in items if isinstance(item, ReverseItem)}:
+        batch.reversed = await read_reversed(connection, list(originals))
     accounts = {
         item.owner.name: item.owner for item in items if isinstance(item, PlaceItem | HoldItem) and item.owner.held_seq
     }

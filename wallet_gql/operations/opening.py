@@ -28,6 +28,7 @@ from wallet_gql.ledger.holds import (
     read_holds_by_key,
     read_holds_of_transactions,
 )
+from wallet_gql.ledger.reversals import Reversal, read_reversals, read_reversed, read_reversing
 from wallet_gql.ledger.treasury import any_slot, claim_slot, open_stripes, treasuries
 from wallet_gql.operations.group_commit import GroupCommit
 from wallet_gql.operations.openings import Openings
@@ -63,6 +64,9 @@ class Reads:
     hold_pages: ReadBatch[HoldPageRequest, HoldPage]
     captures: ReadBatch[HoldName, list[TransactionView]]
     holds_of_transactions: ReadBatch[TransactionName, Hold | None]
+    reversals: ReadBatch[TransactionName, Reversal | None]
+    reversing: ReadBatch[TransactionName, list[TransactionName]]
+    reversed_minor: ReadBatch[TransactionName, int]
     assets: ReadBatch[None, list[Asset]]
     asset_settings: ReadBatch[None, dict[int, AssetSetting]]
 
@@ -225,6 +229,9 @@ def _batched_reads(engine: AsyncEngine, deadline_seconds: float) -> Reads:
         hold_pages=ReadBatch(engine, read_hold_pages, deadline_seconds, rows=lambda page: 1 + len(page.holds)),
         captures=ReadBatch(engine, reads.read_captures, deadline_seconds, rows=len),
         holds_of_transactions=ReadBatch(engine, read_holds_of_transactions, deadline_seconds),
+        reversals=ReadBatch(engine, read_reversals, deadline_seconds),
+        reversing=ReadBatch(engine, read_reversing, deadline_seconds, rows=len),
+        reversed_minor=ReadBatch(engine, _read_reversed_minor, deadline_seconds),
         assets=ReadBatch(engine, _read_assets, deadline_seconds),
         asset_settings=ReadBatch(engine, _read_asset_settings, deadline_seconds),
     )
@@ -238,3 +245,9 @@ async def _read_assets(connection: Connection, keys: Sequence[None]) -> list[lis
 async def _read_asset_settings(connection: Connection, keys: Sequence[None]) -> list[dict[int, AssetSetting]]:
     """Return what holds for assets now, for whoever asks."""
     return [await reads.read_asset_settings(connection)] * len(keys)
+
+
+async def _read_reversed_minor(connection: Connection, originals: Sequence[TransactionName]) -> list[int]:
+    """Return how much of each transaction was reversed, in order."""
+    found = await read_reversed(connection, originals)
+    return [found[original].amount_minor if original in found else 0 for original in originals]
