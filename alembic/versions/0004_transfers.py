@@ -82,7 +82,10 @@ BEGIN
                   HINT = 'Insert a transaction and its entries by one statement.';
     END IF;
 
-    -- A transfer has two halves: what one owner sends, the other receives.
+    -- A transfer has two halves: what one owner sends, the other receives. Nothing else pays for this part.
+    IF NOT EXISTS (SELECT FROM inserted t WHERE t.counterpart_id IS NOT NULL) THEN
+        RETURN NULL;
+    END IF;
     SELECT t.shard, t.id
       INTO broken
       FROM inserted t

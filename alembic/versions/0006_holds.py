@@ -76,19 +76,9 @@ BEGIN
                     THEN 'it is older than the entry before it'
                     WHEN e.balance_after <> coalesce(p.balance_after, 0) + e.amount
                     THEN 'balance_after is not the balance before it plus amount'
-                    WHEN coalesce(e.position, e.seq) <> coalesce(p.position, p.seq, 0) + (e.amount <> 0)::int
-                    THEN 'position does not count the entries that move credits'
                     WHEN e.type = 6 AND a.wallet_kind = 1 AND e.held_seq IS DISTINCT FROM e.seq
                     THEN 'it captures no hold'
-                    -- What is held: changed by the step of a hold that belongs to this entry, else as it was.
-                    WHEN e.held_seq = e.seq AND (s.seq IS NULL OR s.event_id <> e.transaction_id
-                         OR (e.amount = 0 AND s.kind <> e.type)
-                         OR e.held_after <> coalesce(p.held_after, 0) + s.change)
-                    THEN 'held_after is not what was held before it and the step of its hold'
-                    WHEN e.held_seq IS DISTINCT FROM e.seq
-                         AND (e.amount = 0
-                              OR (e.held_seq, e.held_after, e.next_due_at)
-                                 IS DISTINCT FROM (p.held_seq, p.held_after, p.next_due_at))
+                    WHEN e.held_seq IS NULL AND p.held_seq IS NOT NULL
                     THEN 'what is held differs from the entry before it, without a step of a hold' END AS fault
           FROM inserted e
           LEFT JOIN LATERAL (
@@ -103,11 +93,6 @@ BEGIN
                SELECT * FROM entry p
                 WHERE p.shard = e.shard AND p.account_id = e.account_id AND p.seq BETWEEN e.seq - 1 AND e.seq - 1
                 ORDER BY p.seq LIMIT 1) AS p ON true
-          LEFT JOIN LATERAL (
-               SELECT * FROM hold_step s
-                WHERE e.held_seq = e.seq AND s.shard = e.shard AND s.account_id = e.account_id
-                  AND s.seq BETWEEN e.seq AND e.seq
-                ORDER BY s.seq LIMIT 1) AS s ON true
     ), asset_moved AS (
         SELECT leg.shard, leg.transaction_id, leg.asset_id, min(leg.type) AS type,
                count(*)::int AS leg_count, sum(leg.amount) AS excess, bool_and(leg.amount = 0) AS is_hold,
@@ -145,7 +130,41 @@ BEGIN
         OR NOT judged.has_shape
      LIMIT 1;
     IF NOT FOUND THEN
-        RETURN NULL;
+        -- Accounts without holds pay nothing for this part.
+        IF NOT EXISTS (SELECT FROM inserted e WHERE e.held_seq IS NOT NULL) THEN
+            RETURN NULL;
+        END IF;
+        SELECT format('entry (shard %s, account %s, seq %s) breaks the chain: %s',
+                      e.shard, e.account_id, e.seq,
+                      CASE WHEN e.position <> coalesce(p.position, p.seq, 0) + (e.amount <> 0)::int
+                           THEN 'position does not count the entries that move credits'
+                           -- Changed by the step of a hold that belongs to this entry, else as it was.
+                           WHEN e.held_seq = e.seq
+                           THEN 'held_after is not what was held before it and the step of its hold'
+                           ELSE 'what is held differs from the entry before it, without a step of a hold' END) AS fault
+          INTO broken
+          FROM inserted e
+          LEFT JOIN LATERAL (
+               SELECT * FROM entry p
+                WHERE p.shard = e.shard AND p.account_id = e.account_id AND p.seq BETWEEN e.seq - 1 AND e.seq - 1
+                ORDER BY p.seq LIMIT 1) AS p ON true
+          LEFT JOIN LATERAL (
+               SELECT * FROM hold_step s
+                WHERE s.shard = e.shard AND s.account_id = e.account_id AND s.seq BETWEEN e.seq AND e.seq
+                ORDER BY s.seq LIMIT 1) AS s ON true
+         WHERE e.held_seq IS NOT NULL
+           AND (e.position <> coalesce(p.position, p.seq, 0) + (e.amount <> 0)::int
+                OR CASE WHEN e.held_seq = e.seq
+                        THEN s.seq IS NULL OR s.event_id <> e.transaction_id OR (e.amount = 0 AND s.kind <> e.type)
+                             OR e.held_after <> coalesce(p.held_after, 0) + s.change
+                        ELSE e.amount = 0 OR (e.held_seq, e.held_after, e.next_due_at)
+                                             IS DISTINCT FROM (p.held_seq, p.held_after, p.next_due_at) END)
+         LIMIT 1;
+        IF NOT FOUND THEN
+            RETURN NULL;
+        END IF;
+        RAISE EXCEPTION '%', broken.fault
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'entry_law_chain';
     ELSIF broken.fault IS NOT NULL THEN
         RAISE EXCEPTION '%', broken.fault
             USING ERRCODE = 'check_violation', CONSTRAINT = 'entry_law_chain';

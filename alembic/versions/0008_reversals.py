@@ -123,9 +123,12 @@ def transaction_law() -> str:
     """Return the law of transactions, for halves that are clawbacks, and for reversals that name no original."""
     law = context.script.get_revision("0004").module.TRANSACTION_LAW
     law = law.replace("o.type = t.type", "(t.type = 5) = (o.type = 5)")
-    return law.replace(
-        "    RETURN NULL;\nEND",
-        """
+    # Nothing else pays for the parts that are not its own.
+    halves = law.index("    -- A transfer has two halves")
+    return f"""{law[:halves]}    IF NOT EXISTS (SELECT FROM inserted t WHERE t.type > 3) THEN
+        RETURN NULL;
+    END IF;
+
     -- What reverses names what it reverses.
     SELECT t.shard, t.id
       INTO broken
@@ -140,9 +143,8 @@ def transaction_law() -> str:
         RAISE EXCEPTION 'transaction % (shard %) reverses nothing', broken.id, broken.shard
             USING ERRCODE = 'check_violation', CONSTRAINT = 'transaction_law_reversal';
     END IF;
-    RETURN NULL;
-END""",
-    )
+
+{law[halves:]}"""
 
 
 def upgrade() -> None:

@@ -489,10 +489,12 @@ def unopened(shard: int) -> Account:
 def test_a_credit_needs_its_accounts_and_a_debit_those_of_an_owner_with_one(pair: Pair) -> None:
     treasury = account(1, 0, WalletKind.TREASURY)
     top_up, spend = posting(unopened(1), treasury), posting(unopened(1), treasury, 10, SPEND)
-    assert accounts_needed(batch(), [top_up]) == [*top_up.accounts]
+    assert accounts_needed(batch(), [top_up]) == [top_up.owner]
     assert accounts_needed(batch(), [spend]) == []
     given = pair.transfer()
-    assert accounts_needed(batch(), [given]) == [*given.accounts]
+    assert accounts_needed(batch(), [given]) == []
+    pair.receiver.id = 0
+    assert accounts_needed(batch(), [given]) == [pair.receiver]
     assert accounts_needed(batch(), [transfer(unopened(1), pair.receiver, pair.clearing)]) == []
     assert accounts_needed(batch(), [given._replace(receiver=None)]) == []
 
@@ -504,7 +506,8 @@ def test_a_debit_needs_accounts_where_its_owner_s_is_opened_before_it_in_the_bat
     onward = second._replace(owner=new, receiver=last)
     back = third._replace(owner=last)
     needed = accounts_needed(batch(), [gift, onward, back])
-    assert {each.name for each in needed} == {each.name for item in (gift, onward, back) for each in item.accounts}
+    accounts = {each.name: each for item in (gift, onward, back) for each in item.accounts}
+    assert {each.name for each in needed} == {name for name, each in accounts.items() if not each.id}
     assert accounts_needed(batch(), [onward, back]) == []
 
 

@@ -140,7 +140,7 @@ def fingerprint(
     the order of their names and only where they differ from their defaults, so what came before keeps its bytes.
     """
     texts = "".join("-" if text is None else f"{len(text)}:{text}" for text in (description, reference))
-    added = "".join(f" {name} {len(text)}:{text}" for name, text in more)
+    added = "".join([f" {name} {len(text)}:{text}" for name, text in more]) if more else ""
     return sha256(f"{kind:d} {asset_code} {amount_minor} {texts}{added}".encode()).digest()[:16]
 
 
@@ -179,15 +179,10 @@ class PostingRequest:
     @property
     def fingerprint(self) -> bytes:
         """The bytes that tell another request under the same key."""
-        return fingerprint(
-            self.type,
-            self.asset.code,
-            self.amount_minor,
-            self.description,
-            self.reference,
-            *metadata_text(self.metadata),
-            *(() if self.receipt is None else (("receipt", self.receipt.text),)),
-        )
+        more = metadata_text(self.metadata)
+        if self.receipt is not None:
+            more += (("receipt", self.receipt.text),)
+        return fingerprint(self.type, self.asset.code, self.amount_minor, self.description, self.reference, *more)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,8 +35,16 @@ def unnest(row: type[tuple[Any, ...]], alias: str, *, first: int = 1, numbered: 
 
 
 def arrays(row: type[tuple[Any, ...]], rows: Collection[tuple[Any, ...]]) -> Sequence[tuple[Any, ...]]:
-    """Return the parameters that `unnest` takes: one array per column."""
-    return list(zip(*rows, strict=True)) or [()] * len(_names(row))
+    """Return the parameters that `unnest` takes: one array per column.
+
+    A column without any value is an empty array, which `unnest` fills up with NULLs: each value costs the driver time.
+    """
+    columns = list(zip(*rows, strict=True)) or [()] * len(_names(row))
+    return [() if _is_blank(column) else column for column in columns]
+
+
+def _is_blank(column: tuple[Any, ...]) -> bool:
+    return bool(column) and column[0] is None and all(value is None for value in column)
 
 
 def select(row: type[tuple[Any, ...]], **expressions: str) -> str:

@@ -134,11 +134,13 @@ def _kept_view(item: Item, answer: KeptAnswer) -> TransactionView:
     )
 
 
-def accounts_needed(batch: Batch, items: Iterable[Item]) -> list[Account]:
-    """Return the accounts that must be open before a batch is decided.
+def accounts_needed(batch: Batch, items: Sequence[Item]) -> list[Account]:
+    """Return the accounts that must be opened before a batch is decided.
 
     A debit from an account that was never used is refused without one, unless a request before it may credit it.
     """
+    if all(account.id for item in items for account in item.accounts):
+        return []
     needed: dict[AccountName, Account] = {}
     for item in items:
         is_open = item.owner.id != 0 or item.owner.name in needed
@@ -146,7 +148,7 @@ def accounts_needed(batch: Batch, items: Iterable[Item]) -> list[Account]:
         # A spend can be the first posting of a stripe: another slot's credited what it debits.
         if (is_open or raises) and not _is_settled(batch, item):
             needed |= {account.name: account for account in item.accounts}
-    return list(needed.values())
+    return [account for account in needed.values() if not account.id]
 
 
 def _is_settled(batch: Batch, item: Item) -> bool:
@@ -157,7 +159,7 @@ def _is_settled(batch: Batch, item: Item) -> bool:
 def book_due(batch: Batch, accounts: Iterable[Account]) -> None:
     """Book the end of holds whose time is over, before anything is decided on what they held."""
     for account in accounts:
-        due = [hold for hold in account.holds.values() if hold.is_due]
+        due = [hold for hold in account.holds.values() if hold.is_due] if account.holds else ()
         for hold in sorted(due, key=lambda hold: hold.held_until):
             after = replace(hold, kind=HoldStepKind.EXPIRED, released_minor=hold.amount_minor - hold.captured_minor)
             event_id = uuid5(hold.id, HoldStepKind.EXPIRED.name)
@@ -170,7 +172,7 @@ def decide(batch: Batch, item: Item) -> Outcome | Unavailable:
     if first is not None:
         return replay(batch, first, item)
     decision = judge(batch, item)
-    if isinstance(decision, Unavailable | WalletMissing):
+    if isinstance(decision, (Unavailable, WalletMissing)):
         return decision
     asked = item.request.fingerprint
     if isinstance(decision, Movements):
@@ -260,7 +262,7 @@ def _hold(batch: Batch, item: Item, fingerprint: bytes, change: HoldChange) -> H
 
 def _post(batch: Batch, item: Item, fingerprint: bytes, movements: Movements) -> Posted | Held:
     """Append transactions with their legs to the rows to insert, and move the heads."""
-    owners = [leg.account for movement in movements for leg in movement.legs if leg.account.kind is WalletKind.USER]
+    owners = [movement.legs[0].account for movement in movements]
     executed_at = time_of(batch.now, *owners)
     first, *others = movements
     _append(batch, item.request, first, executed_at, fingerprint)
@@ -299,7 +301,8 @@ def _append(
             fingerprint,
         )
     )
-    _note(batch, request, wallet.shard, movement.id, is_asked_for=fingerprint is not None)
+    if request.metadata or (isinstance(request, PostingRequest) and request.receipt is not None):
+        _note(batch, request, wallet.shard, movement.id, is_asked_for=fingerprint is not None)
     if movement.reverses is not None:
         original, before = movement.reverses
         amount_minor = max(leg.amount_minor for leg in movement.legs)

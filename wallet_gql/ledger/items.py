@@ -70,7 +70,7 @@ async def lock_items(
         busy |= taken
     locked = _Locked(wallets, busy)
     return [
-        _join(locked, request, *names, is_busy=_receipt(request) in busy_receipts)
+        _join(locked, request, *names, is_busy=bool(busy_receipts) and _receipt(request) in busy_receipts)
         for request, names in zip(requests, concerned, strict=True)
     ]
 
@@ -108,16 +108,16 @@ def _join(
     # One that is busy parks the whole request; but who has no wallet is told so at once.
     if owners[0] not in locked.wallets and owners[0] not in locked.busy:
         return WalletMissing(request.owner_id)
-    if is_busy or not locked.busy.isdisjoint((*owners, *stripes)):
+    if is_busy or (locked.busy and not locked.busy.isdisjoint((*owners, *stripes))):
         locked.busy.update(owners)  # what follows for one of them does not overtake it
         return WalletBusy()
     owner = locked.account(owners[0], request.asset)
     key = KeyName(request.shard, owner.wallet.id, request.idempotency_key)
+    if isinstance(request, PostingRequest):
+        return PostingItem(request, key, owner, locked.account(stripes[0], request.asset))
     sides = [locked.account(stripe, request.asset) for stripe in stripes]
     other = owners[1] if len(owners) > 1 and owners[1] in locked.wallets else None
     match request:
-        case PostingRequest():
-            return PostingItem(request, key, owner, sides[0])
         case TransferRequest():
             receiver = None if other is None else locked.account(other, request.asset)
             return TransferItem(request, key, owner, sides[0], receiver, sides[1])

@@ -33,10 +33,10 @@ from wallet_gql.domain.postings import (
     Request,
 )
 from wallet_gql.domain.refusals import OutcomeCode
-from wallet_gql.ledger.batch import Batch, HoldItem, Item, PlaceItem, ReverseItem, TransferItem, wanted_key
+from wallet_gql.ledger.batch import ITEMS, Batch, HoldItem, Item, PlaceItem, ReverseItem, TransferItem, wanted_key
 from wallet_gql.ledger.columns import arrays, cast, names, unnest
 from wallet_gql.ledger.decide import accounts_needed, book_due, decide, held_names, recall
-from wallet_gql.ledger.heads import KeptAnswer, open_accounts, read_heads, read_keys
+from wallet_gql.ledger.heads import Account, KeptAnswer, open_accounts, read_heads, read_keys
 from wallet_gql.ledger.holds import read_holds, read_open_holds
 from wallet_gql.ledger.items import WalletBusy, lock_items
 from wallet_gql.ledger.reads import read_asset_settings
@@ -105,18 +105,18 @@ async def post_batch(
     receipts = [each.receipt for each in requests if isinstance(each, PostingRequest) and each.receipt is not None]
     busy_receipts = await lock_receipts(connection, receipts, wait=wait) if receipts else set[str]()
     items = await lock_items(connection, requests, slot, line, busy_receipts, wait=wait)
-    found = [item for item in items if isinstance(item, Item)]
+    found = [item for item in items if isinstance(item, ITEMS)]
     if not found:
-        return [item for item in items if not isinstance(item, Item)]
+        return [item for item in items if not isinstance(item, ITEMS)]
     accounts = {each.name: each for item in found for each in item.accounts}
     batch = Batch(await read_heads(connection, accounts), {})
     kept = await read_keys(connection, {wanted_key(item) for item in found})
-    await _read_more(connection, batch, found, kept, receipts)
+    await _read_more(connection, batch, found, list(accounts.values()), kept, receipts)
     book_due(batch, accounts.values())
     batch.answered = recall(batch, found, kept)
-    if unopened := [account for account in accounts_needed(batch, found) if not account.id]:
+    if unopened := accounts_needed(batch, found):
         await open_accounts(connection, unopened)
-    outcomes: list[Decided] = [decide(batch, item) if isinstance(item, Item) else item for item in items]
+    outcomes: list[Decided] = [decide(batch, item) if isinstance(item, ITEMS) else item for item in items]
     for alarm, where in batch.alarms.items():
         _log.error(alarm, **where)
     await insert(connection, batch)
@@ -142,28 +142,29 @@ async def _read_more(
     connection: Connection,
     batch: Batch,
     items: Sequence[Item],
+    accounts: Sequence[Account],
     kept: Sequence[KeptAnswer],
     receipts: Sequence[Receipt],
 ) -> None:
     """Read what only some kinds of requests are decided on: a statement each, only where the batch has one of them."""
     if receipts:
         batch.credited = await read_receipts(connection, receipts)
-    if any(isinstance(item, TransferItem | PlaceItem) for item in items):
+    kinds = {type(item) for item in items}
+    if not kinds.isdisjoint({TransferItem, PlaceItem}):
         batch.settings = await read_asset_settings(connection)
-    if originals := {item.request.original.name for item in items if isinstance(item, ReverseItem)}:
+    if ReverseItem in kinds:
+        originals = {item.request.original.name for item in items if isinstance(item, ReverseItem)}
         batch.reversed = await read_reversed(connection, list(originals))
-    accounts = {
-        item.owner.name: item.owner for item in items if isinstance(item, PlaceItem | HoldItem) and item.owner.held_seq
-    }
-    accounts |= {
+    held = {
         account.name: account
-        for item in items
-        for account in item.accounts
+        for account in accounts
         if account.next_due_at is not None and account.next_due_at <= batch.now
     }
-    if accounts:
-        await read_open_holds(connection, list(accounts.values()), batch.now)
-        batch.holds |= {hold.name: hold for account in accounts.values() for hold in account.holds.values()}
+    if not kinds.isdisjoint({PlaceItem, HoldItem}):
+        held |= {item.owner.name: item.owner for item in items if isinstance(item, (PlaceItem, HoldItem))}
+    if held:
+        await read_open_holds(connection, list(held.values()), batch.now)
+        batch.holds |= {hold.name: hold for account in held.values() for hold in account.holds.values()}
     if named := held_names(items, kept) - batch.holds.keys():
         closed = await read_holds(connection, list(named))
         batch.holds |= {hold.name: replace(hold, as_of=batch.now) for hold in closed if hold is not None}

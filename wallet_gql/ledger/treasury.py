@@ -7,6 +7,7 @@ is zero.
 
 import random
 from collections.abc import Iterable
+from functools import cache
 from typing import Final
 
 from asyncpg import Connection
@@ -51,6 +52,7 @@ def any_slot() -> int:
     return random.randrange(SLOT_COUNT)  # noqa: S311 - no secret
 
 
+@cache
 def treasury(shard: int, slot: int) -> WalletName:
     """Name the treasury wallet of a slot."""
     return WalletName(shard, WalletKind.TREASURY, str(slot))
@@ -61,6 +63,7 @@ def treasuries(slot: int, shard_count: int) -> list[WalletName]:
     return [treasury(shard, slot) for shard in range(shard_count)]
 
 
+@cache
 def clearing(shard: int, slot: int, line: int) -> WalletName:
     """Name the clearing wallet of a slot's line of work."""
     return WalletName(shard, WalletKind.CLEARING, str(slot * LINES_PER_SLOT + line % LINES_PER_SLOT))
