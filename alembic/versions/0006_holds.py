@@ -3,12 +3,13 @@
 - An entry may move nothing and change what is held. `held_after` is what open holds hold after it, `held_seq` the last
   entry that changed it, `next_due_at` when the first of them ends, `position` its number among those that move credits.
   All are NULL on an account that never had a hold: nothing is held, and an entry's position is its seq.
-- `hold` is what was asked for; `hold_step` is its chain: placed, captured, adjusted, voided, expired. Each step belongs to
-  one entry, and says which holds of the account are open after it.
-- A CHECK keeps what is held within the balance, and the key of entries forbids forks: no two sessions can spend it twice.
+- `hold` is what was asked for; `hold_step` is its chain: placed, captured, adjusted, voided, expired. Each step belongs
+  to one entry, and says which holds of the account are open after it.
+- A CHECK keeps what is held within the balance, and the key of entries forbids forks: no two sessions can spend it
+  twice.
 
-It runs beside servers of the version before: where there is no hold, what they write keeps to the new laws. The CHECKs and
-the index come first, outside the migration's transaction; the next run begins with them again.
+It runs beside servers of the version before: where there is no hold, what they write keeps to the new laws. The CHECKs
+and the index come first, outside the migration's transaction; the next run begins with them again.
 
 Revision ID: 0006
 Revises: 0005
@@ -36,7 +37,12 @@ CHECKS = (
         "may_go_negative OR balance_after >= 0",
     ),
     ("entry", "held_after", "held_after IS NULL OR (held_after >= 0 AND NOT may_go_negative)", None),
-    ("entry", "held_seq", "(held_seq IS NULL) = (held_after IS NULL) AND (held_seq IS NULL) = (position IS NULL)", None),
+    (
+        "entry",
+        "held_seq",
+        "(held_seq IS NULL) = (held_after IS NULL) AND (held_seq IS NULL) = (position IS NULL)",
+        None,
+    ),
     ("entry", "next_due_at", "(next_due_at IS NOT NULL) = (coalesce(held_after, 0) > 0)", None),
     ("idempotency_key", "outcome", "outcome BETWEEN 1 AND 9 OR outcome = 50", "outcome BETWEEN 1 AND 6"),
 )
@@ -340,9 +346,7 @@ def create_tables() -> None:
         sa.UniqueConstraint("shard", "account_id", "seq", name="hold_shard_account_id_seq_key"),
         sa.CheckConstraint("length(description) <= 500", name=op.f("hold_description_check")),
         sa.CheckConstraint("length(reference) <= 500", name=op.f("hold_reference_check")),
-        sa.CheckConstraint(
-            "(receiver_shard IS NULL) = (receiver_wallet_id IS NULL)", name=op.f("hold_receiver_check")
-        ),
+        sa.CheckConstraint("(receiver_shard IS NULL) = (receiver_wallet_id IS NULL)", name=op.f("hold_receiver_check")),
     )
     op.create_table(
         "hold_step",
