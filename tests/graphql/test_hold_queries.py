@@ -8,10 +8,12 @@ import httpx
 import pytest
 from batches import PATIENCE_SECONDS, new_owner_in
 from factories import gql, new_owner, new_owner_id, post
-from held import BALANCE, HOLD, ask, change, given, place
+from held import BALANCE, HOLD, ask, change, fill_with_holds, given, place
 
 from wallet_gql.domain.holds import HoldName
+from wallet_gql.endpoint.limits import UNIT_BYTES
 from wallet_gql.graphql import ids
+from wallet_gql.operations.holds import ChangeHoldInput, void_hold
 from wallet_gql.operations.opening import Ledger
 
 PAGE: Final = "nodes { id } edges { cursor node { id } } pageInfo { hasNextPage hasPreviousPage startCursor endCursor }"
@@ -128,6 +130,43 @@ async def test_pages(client: httpx.AsyncClient, ledger: Ledger, state: str | Non
     await place(client, owner, 1)
     second = await states_of(client, owner, s=state, f=3, c=first["pageInfo"]["endCursor"])
     assert page_ids(second) == expected[3:6]
+
+
+async def test_page_in_a_state_looks_at_so_many_holds_only(client: httpx.AsyncClient, ledger: Ledger) -> None:
+    owner = await new_owner(ledger, gold=100)
+    oldest = await place(client, owner, 1)
+    await change(client, "captureHold", oldest)
+    for _ in range(2):
+        holds = await fill_with_holds(ledger, owner, 99)
+        await asyncio.gather(*(void_hold(ledger, ChangeHoldInput(each.name, "shown", uuid4())) for each in holds))
+    assert page_ids(await states_of(client, owner, s="CAPTURED", f=1)) == [oldest["id"]]
+    newest = [await place(client, owner, 1) for _ in range(2)]
+
+    page = await states_of(client, owner, s="CAPTURED", f=1)
+
+    # 200 newer ones were looked at: the list goes on, without a hold.
+    assert (page["nodes"], page["pageInfo"]["hasNextPage"]) == ([], True)
+    rest = await states_of(client, owner, s="CAPTURED", f=1, c=page["pageInfo"]["endCursor"])
+    assert (page_ids(rest), rest["pageInfo"]["hasNextPage"]) == ([oldest["id"]], False)
+    # Open ones are found by look-ups, however many were closed.
+    found = await states_of(client, owner, s="OPEN", f=10)
+    assert page_ids(found) == [hold["id"] for hold in reversed(newest)]
+
+
+async def test_an_answer_weighs_at_most_what_its_cost_says(client: httpx.AsyncClient, ledger: Ledger) -> None:
+    # A character takes six bytes where JSON escapes it.
+    long, receiver = "\x01" * 500, await new_owner(ledger)
+    owner = await new_owner(ledger, gold=100)
+    pairs = {f"k{n}": long for n in range(8)} | {"rest": long[:70]}
+    for _ in range(3):
+        hold = await place(client, owner, 1, toOwnerId=receiver, description=long, reference=long, metadata=pairs)
+        await change(client, "captureHold", hold)
+    fields = HOLD.replace("captures { type amount }", "")  # of which it had fewer than it may have
+    query = f'{{ holds(ownerId: "{owner}", first: 3) {{ nodes {{ {fields} }} }} }}'
+    answer = await client.post("/graphql", json={"query": query}, headers={"x-graphql-cost": "1"})
+    assert len(answer.json()["data"]["holds"]["nodes"]) == 3
+    cost = answer.json()["extensions"]["cost"]["requested"]
+    assert 3 * 30_000 < len(answer.content) <= cost * UNIT_BYTES + 100
 
 
 async def test_a_page_has_ten_unless_it_is_said(client: httpx.AsyncClient, ledger: Ledger) -> None:
