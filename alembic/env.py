@@ -7,14 +7,16 @@ way.
 """
 
 import asyncio
+from time import monotonic, sleep
 from typing import Any
 
 from alembic import context
 from sqlalchemy import Connection, text
 
+from wallet_gql.db import migrations
 from wallet_gql.db.engine import create_owner_engine
 from wallet_gql.db.grants import grant_statements
-from wallet_gql.db.migrations import MIGRATION_ADVISORY_LOCK, check_encoding
+from wallet_gql.db.migrations import MIGRATION_ADVISORY_LOCK, MigratorBusy, check_encoding
 from wallet_gql.db.tables import metadata
 from wallet_gql.settings import Settings
 
@@ -29,12 +31,28 @@ def run(connection: Connection, server_role: str | None) -> None:
     context.configure(
         connection=connection, target_metadata=metadata, compare_server_default=True, include_object=include_object
     )
+    wait_for_others(connection)
     with context.begin_transaction():
         check_encoding(connection.execute(text("SHOW server_encoding")).scalar_one())
-        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATION_ADVISORY_LOCK})
         context.run_migrations()
         for statement in grant_statements(connection, server_role):
             connection.execute(text(statement))
+
+
+def wait_for_others(connection: Connection) -> None:
+    """Have the migrators' lock; raises MigratorBusy where another one keeps it.
+
+    It is asked for again and again, each time in a transaction of its own: an index that the other one makes
+    CONCURRENTLY waits for the end of every transaction that has begun.
+    """
+    end = monotonic() + migrations.MIGRATOR_WAIT_SECONDS
+    try_lock, key = text("SELECT pg_try_advisory_lock(:key)"), {"key": MIGRATION_ADVISORY_LOCK}
+    while not (is_had := connection.execute(try_lock, key).scalar()) and monotonic() < end:
+        connection.rollback()
+        sleep(0.05)
+    connection.rollback()
+    if not is_had:
+        raise MigratorBusy("Another migration is under way: let it end, then run this one again.")
 
 
 async def main() -> None:
@@ -51,7 +69,9 @@ async def main() -> None:
 
 
 # The first migration writes it down, and no later one changes it.
-context.config.attributes["shard_count"] = Settings().shard_count
+settings = Settings()
+context.config.attributes["shard_count"] = settings.shard_count
+context.config.attributes["is_test_mode"] = settings.mode == "test"
 
 if context.is_offline_mode():
     context.configure(dialect_name="postgresql", target_metadata=metadata, literal_binds=True)

@@ -59,7 +59,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         app()
-    except (CannotListen, EmbeddedError, migrations.UnfitDatabase, Fault) as error:
+    except (CannotListen, EmbeddedError, migrations.UnfitDatabase, migrations.MigratorBusy, Fault) as error:
         _fail(str(error))
     except ValidationError as error:
         for problem in error.errors():

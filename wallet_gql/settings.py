@@ -20,6 +20,7 @@ class Settings(BaseSettings):
     migration_database_url: SecretStr | None = None
     data_dir: Path | None = None
     postgres_version: Literal[16, 18] = 18
+    mode: Literal["live", "test"] = "live"
     shard_count: int = Field(SHARD_COUNT_DEFAULT, ge=1, le=4096)
 
     host: str = "127.0.0.1"

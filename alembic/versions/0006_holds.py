@@ -5,8 +5,7 @@
   All are NULL on an account that never had a hold: nothing is held, and an entry's position is its seq.
 - `hold` is what was asked for; `hold_step` is its chain: placed, captured, adjusted, voided, expired. Each step belongs
   to one entry, and says which holds of the account are open after it.
-- A CHECK keeps what is held within the balance, and the key of entries forbids forks: no two sessions can spend it
-  twice.
+- A CHECK keeps what is held within the balance, and the key of entries forbids forks: no two sessions can spend it.
 
 It runs beside servers of the version before: where there is no hold, what they write keeps to the new laws. The CHECKs
 and the index come first, outside the migration's transaction; the next run begins with them again.

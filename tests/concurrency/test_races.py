@@ -228,7 +228,7 @@ async def run_worker(settings: Settings, job: Job) -> list[Answer]:
         WORKER,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        env=environment(settings, PYTHONPATH=f"{TESTS}:{TESTS / 'support'}"),
+        env=environment(settings, PYTHONPATH=f"{TESTS.parent}:{TESTS}:{TESTS / 'support'}"),
     )
     output, _ = await process.communicate(json.dumps(asdict(job)).encode())
     assert process.returncode == 0

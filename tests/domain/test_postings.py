@@ -164,6 +164,8 @@ def test_what_an_owner_gives_lowers_the_owner_s_balance() -> None:
         TransactionType.TRANSFER_OUT: -1,
         TransactionType.TRANSFER_IN: 1,
         TransactionType.CAPTURE: -1,
+        TransactionType.REFUND: 1,
+        TransactionType.CLAWBACK: -1,
     }
 
 
@@ -176,6 +178,8 @@ def test_numbers_that_are_stored_never_change() -> None:
         "TRANSFER_OUT": 4,
         "TRANSFER_IN": 5,
         "CAPTURE": 6,
+        "REFUND": 7,
+        "CLAWBACK": 8,
     }
     assert {kind.name: int(kind) for kind in RequestKind} == {
         "TOP_UP": 1,
@@ -186,6 +190,8 @@ def test_numbers_that_are_stored_never_change() -> None:
         "CAPTURE_HOLD": 103,
         "VOID_HOLD": 104,
         "ADJUST_HOLD": 105,
+        "REFUND": 106,
+        "CLAWBACK": 107,
     }
     assert {kind.name: int(kind) for kind in HoldStepKind} == {
         "PLACED": 51,
@@ -204,5 +210,8 @@ def test_numbers_that_are_stored_never_change() -> None:
         "HOLD_NOT_OPEN": 7,
         "HOLD_EXCEEDED": 8,
         "TOO_MANY": 9,
+        "NOT_REFUNDABLE": 10,
+        "REFUND_EXCEEDS_ORIGINAL": 11,
         "HELD": 50,
+        "NOTHING": 51,
     }

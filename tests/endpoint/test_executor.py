@@ -172,7 +172,7 @@ def test_every_attribute_that_is_a_leaf_is_read_at_once() -> None:
         for name, graphql_type in executable_schema().type_map.items()
         if isinstance(graphql_type, GraphQLObjectType) and not name.startswith("__")
     }
-    assert leaves["Balance"] == {"id", "ownerId", "amount", "cursor"}
+    assert leaves["Balance"] == {"id", "ownerId", "amount", "available", "held", "lapsed", "debt", "cursor"}
     assert leaves["Wallet"] == {"id", "ownerId", "openedAt"}
     assert leaves["Query"] == leaves["Mutation"] == set()
     assert leaves["InsufficientBalance"] == {

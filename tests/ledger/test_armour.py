@@ -127,7 +127,12 @@ DAMAGE: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
     ),
     "a check that is dropped": (
         ("ALTER TABLE entry DROP CONSTRAINT entry_balance_after_check",),
-        [("constraint entry.entry_balance_after_check", f"{MISSING}CHECK (may_go_negative OR balance_after >= 0)")],
+        [
+            (
+                "constraint entry.entry_balance_after_check",
+                f"{MISSING}CHECK (may_go_negative OR balance_after >= COALESCE(held_after, 0::bigint))",
+            )
+        ],
     ),
     "a check that is not validated": (
         (

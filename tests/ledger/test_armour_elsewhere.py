@@ -70,7 +70,7 @@ OF_ROLES: Final = {
         f"owns {thing}, or is a member of its owner: "
         for thing in (
             "database {database}",
-            *(f"function {name.removesuffix('()')}" for name in sorted(expected_armour()["function"])),
+            *(f"function {name.partition('(')[0]}" for name in sorted(expected_armour()["function"])),
             "schema public",
             *(f"table {table}" for table in ALL_TABLES),
         )

@@ -30,7 +30,7 @@ COLUMNS: Final = {
     "wallet": "*",
     "account": "*",
     "transaction": "shard, id, type, wallet_id, executed_at, idempotency_key, description, reference",
-    "entry": "*",
+    "entry": "shard, account_id, seq, transaction_id, type, amount, balance_after, may_go_negative, executed_at",
     "idempotency_key": "*",
 }
 

@@ -2,21 +2,19 @@
 
 from dataclasses import replace
 from decimal import Decimal
-from typing import Any
 from uuid import uuid4
 
 import pytest
 from factories import balance, new_owner, post
+from holds import change, held, place
 from tables import count_rows
 
-from wallet_gql.domain.holds import Hold, HoldState
+from wallet_gql.domain.holds import HoldState
 from wallet_gql.domain.postings import Held, HoldMissing, KeyReused, Posted, Refused, TransactionType
 from wallet_gql.domain.refusals import Counted, HoldExceeded, HoldNotOpen, InsufficientBalance, TooMany
 from wallet_gql.domain.shards import shard_of
 from wallet_gql.domain.wallets import Balance, OwnerName
 from wallet_gql.operations.holds import (
-    ChangeHoldInput,
-    PlaceHoldInput,
     adjust_hold,
     capture_hold,
     find_hold,
@@ -24,21 +22,6 @@ from wallet_gql.operations.holds import (
     void_hold,
 )
 from wallet_gql.operations.opening import Ledger
-
-
-def place(owner: str, amount: int, **more: Any) -> PlaceHoldInput:
-    return replace(PlaceHoldInput(owner, "GOLD", Decimal(amount), uuid4()), **more)
-
-
-def change(hold: Hold, amount: int | None = None, **more: Any) -> ChangeHoldInput:
-    asked = ChangeHoldInput(hold.name, "shown", uuid4(), None if amount is None else Decimal(amount))
-    return replace(asked, **more)
-
-
-def held(outcome: object, *, again: bool = False) -> Hold:
-    assert isinstance(outcome, Held), outcome
-    assert outcome.already_processed is again
-    return outcome.hold
 
 
 async def position(ledger: Ledger, owner: str) -> Balance:

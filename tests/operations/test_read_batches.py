@@ -21,6 +21,7 @@ from wallet_gql.ledger.reads import EntryName, OwnTransaction, PageRequest, Wall
 from wallet_gql.operations.holds import ChangeHoldInput, PlaceHoldInput, capture_hold, place_hold
 from wallet_gql.operations.opening import Ledger, Reads
 from wallet_gql.operations.read_batches import BATCH_SIZE_MAX, STATEMENTS_UNDER_WAY_MAX, ReadBatch
+from wallet_gql.operations.reversals import ReverseInput, refund
 from wallet_gql.operations.wallets import open_wallet
 
 DEADLINE_SECONDS = 10
@@ -186,6 +187,9 @@ UNREADABLE: dict[str, Callable[[Any], Any]] = {
     "hold_pages": lambda key: replace(key, older_than=2**63),
     "captures": lambda key: key._replace(shard=2**15),
     "holds_of_transactions": lambda key: key._replace(shard=2**15),
+    "reversals": lambda key: key._replace(shard=2**15),
+    "reversing": lambda key: key._replace(shard=2**15),
+    "reversed_minor": lambda key: key._replace(shard=2**15),
 }
 
 
@@ -199,6 +203,11 @@ async def test_every_kind_of_read_tells_a_data_error_to_its_caller_only(ledger: 
     captured = await capture_hold(ledger, ChangeHoldInput(hold.name, "", uuid4()))
     assert isinstance(captured, Held)
     assert captured.transaction is not None
+    capture = captured.transaction
+    refunded = await refund(
+        ledger, ReverseInput(EntryName(capture.shard, capture.account_id, capture.seq), "", uuid4())
+    )
+    assert isinstance(refunded, Posted)
     wallet, view = posted.balance.wallet, posted.transaction
     owner, account = OwnerName(wallet.shard, wallet.owner_id), WalletAsset(wallet, view.asset)
     good: dict[str, Any] = {
@@ -217,7 +226,10 @@ async def test_every_kind_of_read_tells_a_data_error_to_its_caller_only(ledger: 
         "holds_by_key": (owner, hold.idempotency_key),
         "hold_pages": HoldPageRequest(account, None, 5),
         "captures": hold.name,
-        "holds_of_transactions": TransactionName(view.shard, captured.transaction.id),
+        "holds_of_transactions": captured.transaction.name,
+        "reversals": refunded.transaction.name,
+        "reversing": captured.transaction.name,
+        "reversed_minor": captured.transaction.name,
     }
     assert {*good, "assets", "asset_settings"} == set(Reads.__dataclass_fields__), "a new kind of read: add it here"
     reads: ReadBatch[Any, Any] = getattr(ledger.reads, kind)

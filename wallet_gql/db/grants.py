@@ -7,6 +7,8 @@ from sqlalchemy import Connection, inspect, text
 
 RIGHTS: Final = {
     "ledger": "SELECT, INSERT",
+    "clock_offset": "SELECT, INSERT",
+    "sweep": "SELECT, INSERT",
     "asset": "SELECT, INSERT",
     "asset_setting": "SELECT, INSERT",
     # A row lock needs the UPDATE right on a column; the guard trigger refuses the update itself.
@@ -17,6 +19,7 @@ RIGHTS: Final = {
     "transaction_note": "SELECT, INSERT",
     "receipt": "SELECT, INSERT",
     "entry": "SELECT, INSERT",
+    "reversal": "SELECT, INSERT",
     "hold": "SELECT, INSERT",
     "hold_step": "SELECT, INSERT",
     "idempotency_key": "SELECT, INSERT",

@@ -17,6 +17,14 @@ from wallet_gql.db.engine import connect
 MIGRATION_ADVISORY_LOCK: Final = 0x77616C6C6574  # "wallet" in ASCII
 
 
+MIGRATOR_WAIT_SECONDS = 60.0
+"""How long one migrator waits for another."""
+
+
+class MigratorBusy(Exception):
+    """Another migration is under way, and stays."""
+
+
 class UnfitDatabase(Exception):
     """A database that this version must not work with; waiting does not cure it."""
 

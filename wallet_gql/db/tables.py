@@ -39,19 +39,46 @@ metadata = MetaData(
     }
 )
 
+# The one clock: a test clock may move it.
+NOW = text("wallet_now()")
+
 Code = Text(collation="C")
 Timestamp = DateTime(timezone=True)
 
-# One row: what is fixed when the database is made.
+# One row: what is fixed when the database is made. mode: 1 live, 2 test, where the clock may be moved.
 ledger = Table(
     "ledger",
     metadata,
     Column("is_only_row", Boolean, primary_key=True, server_default=text("true")),
     Column("shard_count", SmallInteger, nullable=False),
     Column("created_at", Timestamp, nullable=False, server_default=func.now()),
+    Column("mode", SmallInteger, nullable=False, server_default=text("1")),
     CheckConstraint("is_only_row", name="one_row"),
+    CheckConstraint("mode IN (1, 2)", name="mode"),
     CheckConstraint("isfinite(created_at)", name="created_at"),
     CheckConstraint("shard_count BETWEEN 1 AND 4096", name="shard_count"),
+)
+
+# How far the test clock is ahead, one row a move.
+clock_offset = Table(
+    "clock_offset",
+    metadata,
+    Column("step", Integer, primary_key=True, autoincrement=False),
+    Column("seconds", BigInteger, nullable=False),
+    Column("set_at", Timestamp, nullable=False, server_default=func.clock_timestamp()),
+    CheckConstraint("step >= 1", name="step"),
+    CheckConstraint("seconds BETWEEN 1 AND 3155760000", name="seconds"),
+    CheckConstraint("isfinite(set_at)", name="set_at"),
+)
+
+# Up to when what ended is booked: a sweeper that starts goes on from the last row of each shard.
+sweep = Table(
+    "sweep",
+    metadata,
+    Column("shard", SmallInteger, nullable=False, autoincrement=False),
+    Column("until", Timestamp, nullable=False),
+    PrimaryKeyConstraint("shard", "until"),
+    CheckConstraint("isfinite(until)", name="until"),
 )
 
 asset = Table(
@@ -61,7 +88,7 @@ asset = Table(
     Column("code", Code, nullable=False),
     Column("name", Text, nullable=False),
     Column("scale", SmallInteger, nullable=False),
-    Column("created_at", Timestamp, nullable=False, server_default=func.now()),
+    Column("created_at", Timestamp, nullable=False, server_default=NOW),
     UniqueConstraint("code"),
     CheckConstraint("code ~ '^[A-Z][A-Z0-9_]{0,31}$'", name="code"),
     CheckConstraint("length(name) BETWEEN 1 AND 100", name="name"),
@@ -76,7 +103,7 @@ asset_setting = Table(
     Column("asset_id", SmallInteger, nullable=False, autoincrement=False),
     Column("step", Integer, nullable=False, autoincrement=False),
     Column("transfers", SmallInteger, nullable=False),
-    Column("set_at", Timestamp, nullable=False, server_default=func.clock_timestamp()),
+    Column("set_at", Timestamp, nullable=False, server_default=NOW),
     PrimaryKeyConstraint("asset_id", "step"),
     ForeignKeyConstraint(["asset_id"], ["asset.id"]),
     CheckConstraint("step >= 1", name="step"),
@@ -93,7 +120,7 @@ wallet = Table(
     Column("id", BigInteger, Identity(always=True), nullable=False),
     Column("kind", SmallInteger, nullable=False),
     Column("owner_id", Code, nullable=False),
-    Column("opened_at", Timestamp, nullable=False, server_default=func.clock_timestamp()),
+    Column("opened_at", Timestamp, nullable=False, server_default=NOW),
     PrimaryKeyConstraint("shard", "id"),
     UniqueConstraint("shard", "kind", "owner_id"),
     CheckConstraint("shard >= 0", name="shard"),
@@ -112,7 +139,7 @@ account = Table(
     Column("wallet_kind", SmallInteger, nullable=False),
     Column("asset_id", SmallInteger, nullable=False),
     Column("may_go_negative", Boolean, nullable=False),
-    Column("opened_at", Timestamp, nullable=False, server_default=func.clock_timestamp()),
+    Column("opened_at", Timestamp, nullable=False, server_default=NOW),
     PrimaryKeyConstraint("shard", "id"),
     UniqueConstraint("shard", "wallet_id", "asset_id"),
     ForeignKeyConstraint(["asset_id"], ["asset.id"]),
@@ -128,7 +155,9 @@ transaction_shape = Table(
     Column("type", SmallInteger, nullable=False, autoincrement=False),
     Column("wallet_kind", SmallInteger, nullable=False),
     Column("sign", SmallInteger, nullable=False),
-    PrimaryKeyConstraint("type", "wallet_kind", "sign"),
+    # A type may have several shapes.
+    Column("variant", SmallInteger, nullable=False, server_default=text("1")),
+    PrimaryKeyConstraint("type", "variant", "wallet_kind", "sign"),
     CheckConstraint("wallet_kind IN (1, 2, 3)", name="wallet_kind"),
     CheckConstraint("sign IN (-1, 1)", name="sign"),
 )
@@ -150,9 +179,10 @@ transaction = Table(
     Column("counterpart_shard", SmallInteger),
     Column("counterpart_id", Uuid),
     PrimaryKeyConstraint("shard", "id"),
-    CheckConstraint("type BETWEEN 1 AND 6", name="type"),
+    CheckConstraint("type BETWEEN 1 AND 8", name="type"),
     CheckConstraint(
-        "(type IN (4, 5)) = (counterpart_id IS NOT NULL) AND (counterpart_id IS NULL) = (counterpart_shard IS NULL)",
+        "(counterpart_id IS NULL) = (counterpart_shard IS NULL)"
+        " AND CASE WHEN counterpart_id IS NULL THEN type NOT IN (4, 5) ELSE type IN (4, 5, 8) END",
         name="counterpart",
     ),
     CheckConstraint("length(description) <= 500", name="description"),
@@ -296,6 +326,22 @@ hold_step = Table(
     CheckConstraint("isfinite(held_until) AND isfinite(at)", name="at"),
 )
 
+# What gives a transaction back, or takes it back: a chain for each original, what was reversed so far running along.
+reversal = Table(
+    "reversal",
+    metadata,
+    Column("shard", SmallInteger, nullable=False, autoincrement=False),
+    Column("original_id", Uuid, nullable=False),
+    Column("step", Integer, nullable=False, autoincrement=False),
+    Column("transaction_id", Uuid, nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("reversed_after", BigInteger, nullable=False),
+    PrimaryKeyConstraint("shard", "original_id", "step"),
+    UniqueConstraint("shard", "transaction_id"),
+    CheckConstraint("step BETWEEN 1 AND 50", name="step"),
+    CheckConstraint("amount > 0", name="amount"),
+)
+
 # What was answered to a key, for ever: a posting (1) or a refusal that depended on the wallet's state (2 and up), with
 # what it was refused on.
 idempotency_key = Table(
@@ -309,10 +355,10 @@ idempotency_key = Table(
     # Of a refusal: the id that the transaction would have had.
     Column("transaction_id", Uuid, nullable=False),
     Column("details", JSONB),
-    Column("created_at", Timestamp, nullable=False, server_default=func.clock_timestamp()),
+    Column("created_at", Timestamp, nullable=False, server_default=NOW),
     PrimaryKeyConstraint("shard", "wallet_id", "key"),
     CheckConstraint("octet_length(fingerprint) = 16", name="fingerprint"),
-    CheckConstraint("outcome BETWEEN 1 AND 9 OR outcome = 50", name="outcome"),
+    CheckConstraint("outcome BETWEEN 1 AND 11 OR outcome IN (50, 51)", name="outcome"),
     CheckConstraint("(outcome = 1) = (details IS NULL)", name="details"),
     CheckConstraint("isfinite(created_at)", name="created_at"),
 )

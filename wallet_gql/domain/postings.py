@@ -5,7 +5,7 @@ Amounts are integers in minor units and say so; an entry's amount is signed, a p
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import IntEnum
+from enum import Enum, IntEnum
 from hashlib import sha256
 from typing import Final, NamedTuple, TypeAlias
 from uuid import UUID
@@ -29,6 +29,8 @@ class TransactionType(IntEnum):
     TRANSFER_OUT = 4
     TRANSFER_IN = 5
     CAPTURE = 6
+    REFUND = 7
+    CLAWBACK = 8
 
     @property
     def sign(self) -> int:
@@ -36,7 +38,18 @@ class TransactionType(IntEnum):
         return -1 if self in _LOWERING else 1
 
 
-_LOWERING: Final = {TransactionType.SPEND, TransactionType.TRANSFER_OUT, TransactionType.CAPTURE}
+_LOWERING: Final = {
+    TransactionType.SPEND,
+    TransactionType.TRANSFER_OUT,
+    TransactionType.CAPTURE,
+    TransactionType.CLAWBACK,
+}
+
+REFUNDABLE: Final = frozenset({TransactionType.SPEND, TransactionType.CAPTURE})
+"""What an owner paid the treasury: it can be given back."""
+
+CLAWABLE: Final = frozenset({TransactionType.TOP_UP, TransactionType.BONUS, TransactionType.TRANSFER_IN})
+"""What an owner was credited: it can be taken back."""
 
 POSTING_TYPES: Final = (TransactionType.TOP_UP, TransactionType.BONUS, TransactionType.SPEND)
 """What moves credits between an owner and the treasury."""
@@ -53,6 +66,8 @@ class RequestKind(IntEnum):
     CAPTURE_HOLD = 103
     VOID_HOLD = 104
     ADJUST_HOLD = 105
+    REFUND = 106
+    CLAWBACK = 107
 
 
 class Receipt(NamedTuple):
@@ -94,7 +109,12 @@ class TransactionView:
         """What both halves of a transfer have in common: the id of the sender's."""
         if self.counterpart is None:
             return None
-        return self.id if self.type is TransactionType.TRANSFER_OUT else self.counterpart.id
+        return self.counterpart.id if self.type is TransactionType.TRANSFER_IN else self.id
+
+    @property
+    def name(self) -> TransactionName:
+        """What names it."""
+        return TransactionName(self.shard, self.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,7 +340,71 @@ class HoldRequest:
         )
 
 
-Request: TypeAlias = PostingRequest | TransferRequest | PlaceHoldRequest | HoldRequest
+class Shortfall(Enum):
+    """What a clawback does where less is available than it is to take back. The names are in fingerprints."""
+
+    REFUSE = "REFUSE"
+    AVAILABLE = "AVAILABLE"
+
+
+@dataclass(frozen=True, slots=True)
+class ReverseRequest:
+    """A transaction to give back (refund) or to take back (clawback); `amount_minor` is None for all that is left.
+
+    `sender` is who gets back what was a transfer.
+    """
+
+    kind: RequestKind
+    original: TransactionView
+    owner: OwnerName
+    sender: OwnerName | None
+    amount_minor: int | None
+    idempotency_key: UUID
+    on_shortfall: Shortfall = Shortfall.REFUSE
+    description: str | None = None
+    reference: str | None = None
+    metadata: Metadata = ()
+    transaction_id: UUID = field(default_factory=uuid7)
+    receiving_id: UUID = field(default_factory=uuid7)
+
+    @property
+    def shard(self) -> int:
+        """Where its key is."""
+        return self.owner.shard
+
+    @property
+    def owner_id(self) -> str:
+        """Whose key it is."""
+        return self.owner.owner_id
+
+    @property
+    def asset(self) -> Asset:
+        """What was moved."""
+        return self.original.asset
+
+    @property
+    def owners(self) -> tuple[OwnerName, ...]:
+        """Whose wallets it concerns, the one whose key it is first."""
+        return (self.owner,) if self.sender is None else (self.owner, self.sender)
+
+    @property
+    def fingerprint(self) -> bytes:
+        """The bytes that tell another request under the same key; an amount that is not named is 0, which none is."""
+        is_default = self.on_shortfall is Shortfall.REFUSE
+        shortfall = () if is_default else (("onShortfall", self.on_shortfall.value),)
+        return fingerprint(
+            self.kind,
+            self.asset.code,
+            self.amount_minor or 0,
+            self.description,
+            self.reference,
+            *metadata_text(self.metadata),
+            *shortfall,
+            ("original", str(self.original.id)),
+        )
+
+
+Request: TypeAlias = PostingRequest | TransferRequest | PlaceHoldRequest | HoldRequest | ReverseRequest
 """What is decided under locks, once for its key. All kinds have a key, the owners concerned, and a fingerprint."""
 
 
@@ -414,5 +498,21 @@ class HoldMissing:
     hold_id: str
 
 
-Outcome: TypeAlias = Posted | Held | Refused | WalletMissing | KeyReused
+@dataclass(frozen=True, slots=True)
+class TransactionMissing:
+    """There is no such transaction; not kept."""
+
+    transaction_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """There was nothing to take back; kept under the key. `forgone_minor` is what was to be taken."""
+
+    forgone_minor: int
+    balance: Balance
+    already_processed: bool
+
+
+Outcome: TypeAlias = Posted | Held | Nothing | Refused | WalletMissing | KeyReused
 """What the ledger answers to a request."""

@@ -16,7 +16,7 @@ from wallet_gql.domain.holds import HoldState
 class OutcomeCode(IntEnum):
     """How a request that reached its wallet ended. The numbers are stored under the idempotency key.
 
-    POSTED names a transaction, HELD a hold; the others are refusals.
+    POSTED names a transaction, HELD a hold, NOTHING that there was nothing to do; the others are refusals.
     """
 
     POSTED = 1
@@ -28,7 +28,10 @@ class OutcomeCode(IntEnum):
     HOLD_NOT_OPEN = 7
     HOLD_EXCEEDED = 8
     TOO_MANY = 9
+    NOT_REFUNDABLE = 10
+    REFUND_EXCEEDS_ORIGINAL = 11
     HELD = 50
+    NOTHING = 51
 
 
 class ReceiverCause(Enum):
@@ -112,6 +115,7 @@ class Counted(Enum):
 
     HOLDS = "HOLDS"
     CAPTURES = "CAPTURES"
+    REFUNDS = "REFUNDS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +128,26 @@ class TooMany:
     most: int
 
 
+@dataclass(frozen=True, slots=True)
+class NotRefundable:
+    """The transaction is of a type that cannot be reversed so."""
+
+    code: ClassVar = OutcomeCode.NOT_REFUNDABLE
+    asset: Asset
+    shard: int
+    transaction_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class RefundExceedsOriginal:
+    """More would be reversed than the transaction moved."""
+
+    code: ClassVar = OutcomeCode.REFUND_EXCEEDS_ORIGINAL
+    asset: Asset
+    refundable_minor: int
+    amount_minor: int
+
+
 Facts: TypeAlias = (
     BalanceLimitExceeded
     | InsufficientBalance
@@ -133,6 +157,8 @@ Facts: TypeAlias = (
     | HoldNotOpen
     | HoldExceeded
     | TooMany
+    | NotRefundable
+    | RefundExceedsOriginal
 )
 
 _FACTS: Final[Mapping[OutcomeCode, type[Facts]]] = {kind.code: kind for kind in get_args(Facts)}

@@ -43,11 +43,12 @@ INTROSPECTIONS_MAX: Final = 2
 """How often an operation may ask for the schema: once takes 0.1 s, whatever it costs."""
 
 # How many members a list has that no argument bounds: a page's default, an entry for each leg, the captures that a hold
-# may have, assets by the guess that there are no more than ten.
+# and the refunds that a transaction may have, assets by the guess that there are no more than ten.
 _LISTS: Final = {
     "transactions": PAGE_SIZE_DEFAULT,
     "holds": PAGE_SIZE_DEFAULT,
     "captures": CAPTURES_MAX,
+    "refunds": 50,  # `ledger.judge_reversals.REVERSALS_MAX`, which a test compares
     "entries": 2,
     "assets": 10,
     "balances": 10,

@@ -25,6 +25,9 @@ class KeyOutcomeState(Enum):
     HELD = strawberry.enum_value(
         "HELD", description="It placed, voided or adjusted a hold, once: done. Never send it with a new key."
     )
+    NOTHING = strawberry.enum_value(
+        "NOTHING", description="There was nothing to take back: done. Another attempt needs a new key."
+    )
     REFUSED = strawberry.enum_value(
         "REFUSED", description="It was refused for good, and nothing moved. Another attempt needs a new key."
     )
@@ -58,6 +61,8 @@ class KeyOutcome:
                 assert outcome.transaction is not None
                 transaction = Transaction.of(outcome.transaction)
                 return cls(state=KeyOutcomeState.POSTED, transaction=transaction, hold=None, refusal=None)
+            case OutcomeCode.NOTHING:
+                return cls(state=KeyOutcomeState.NOTHING, transaction=None, hold=None, refusal=None)
             case OutcomeCode.HELD:
                 assert outcome.hold is not None
                 return cls(state=KeyOutcomeState.HELD, transaction=None, hold=Hold.of(outcome.hold), refusal=None)

@@ -15,7 +15,7 @@ from wallet_gql.graphql import refusals
 from wallet_gql.graphql.assets import DEFAULT_ASSET
 from wallet_gql.graphql.context import Info
 from wallet_gql.graphql.payloads import Payload, result
-from wallet_gql.graphql.scalars import Amount, Metadata
+from wallet_gql.graphql.scalars import Amount, Metadata, amount
 from wallet_gql.operations import postings
 
 
@@ -64,10 +64,20 @@ class SpendInput(_PostingInput):
 class TopUpPayload(Payload):
     """The top-up is in the books."""
 
+    @strawberry.field(description="How much of it repaid what the owner owed.")
+    def repaid(self) -> Amount:
+        """Nobody owes anything yet."""
+        return amount(0, self.posted.transaction.asset)
+
 
 @strawberry.type(description="The bonus is in the books.")
 class BonusPayload(Payload):
     """The bonus is in the books."""
+
+    @strawberry.field(description="How much of it repaid what the owner owed.")
+    def repaid(self) -> Amount:
+        """Nobody owes anything yet."""
+        return amount(0, self.posted.transaction.asset)
 
 
 @strawberry.type(description="The spend is in the books.")

@@ -30,6 +30,7 @@ OutcomeOfRefusal: TypeAlias = (
     | domain.AmountInvalid
     | domain.ReceiverIsSender
     | domain.HoldMissing
+    | domain.TransactionMissing
 )
 
 
@@ -58,6 +59,14 @@ class ErrorCode(Enum):
     HOLD_EXCEEDED = strawberry.enum_value(
         "HOLD_EXCEEDED", description="The hold does not hold so much, or more of it was captured."
     )
+    TRANSACTION_NOT_FOUND = strawberry.enum_value("TRANSACTION_NOT_FOUND", description="There is no such transaction.")
+    NOT_REFUNDABLE = strawberry.enum_value(
+        "NOT_REFUNDABLE", description="The transaction is of a type that cannot be reversed so."
+    )
+    REFUND_EXCEEDS_ORIGINAL = strawberry.enum_value(
+        "REFUND_EXCEEDS_ORIGINAL", description="More than is left of the transaction."
+    )
+    TEST_CLOCK_OFF = strawberry.enum_value("TEST_CLOCK_OFF", description="The service is not in test mode.")
     TOO_MANY = strawberry.enum_value("TOO_MANY", description="There are as many as there may be.")
     RECEIPT_USED = strawberry.enum_value("RECEIPT_USED", description="The receipt was credited before.")
     RECEIVER_REFUSED = strawberry.enum_value("RECEIVER_REFUSED", description="The receiver takes nothing.")
@@ -161,6 +170,8 @@ _KEPT_MESSAGES: Final = {
     OutcomeCode.HOLD_NOT_OPEN: "The hold is closed",
     OutcomeCode.HOLD_EXCEEDED: "The hold does not hold so much",
     OutcomeCode.TOO_MANY: "There are as many as there may be",
+    OutcomeCode.NOT_REFUNDABLE: "The transaction cannot be reversed so",
+    OutcomeCode.REFUND_EXCEEDS_ORIGINAL: "More than is left of the transaction",
 }
 
 _AMOUNT_MESSAGES: Final = {
@@ -264,6 +275,83 @@ class TransferForbidden(Error, Replayable):
         )
 
 
+@strawberry.type(description="The clock cannot be moved: the service is not in test mode.")
+class TestClockOff(Error):
+    """The service is not in test mode."""
+
+    __test__ = False  # no test, whatever a collector thinks of its name
+
+    @classmethod
+    def of(cls) -> Self:
+        """Make it."""
+        return cls(
+            code=ErrorCode.TEST_CLOCK_OFF,
+            message="The clock of a live service cannot be moved: use one in test mode, WALLET_MODE=test",
+            retryable=False,
+        )
+
+
+@strawberry.type(description="There is no such transaction.")
+class TransactionNotFound(Error):
+    """There is no such transaction."""
+
+    transaction_id: strawberry.ID = strawberry.field(description="The id that was sent.")
+
+    @classmethod
+    def of(cls, refusal: domain.TransactionMissing) -> Self:
+        """Make it from the ledger's refusal."""
+        return cls(
+            code=ErrorCode.TRANSACTION_NOT_FOUND,
+            message="Transaction not found: send the id of a transaction as it was received",
+            retryable=False,
+            transaction_id=strawberry.ID(refusal.transaction_id),
+        )
+
+
+@strawberry.type(
+    description="A refund is of a spend or a capture, a clawback of a top-up, a bonus or what was received. Kept under"
+    " the key."
+)
+class NotRefundable(Error, Replayable):
+    """The transaction is of a type that cannot be reversed so."""
+
+    own: strawberry.Private[OwnTransaction]
+
+    @strawberry.field(description="The transaction.")
+    async def transaction(self, info: Info) -> Transaction:
+        """Read the transaction."""
+        view = await info.context.ledger.reads.own_transactions.load(self.own)
+        assert view is not None
+        return Transaction.of(view)
+
+    @classmethod
+    def of(cls, refusal: domain.Refused, facts: kept.NotRefundable) -> Self:
+        """Make it from the ledger's refusal."""
+        return cls(
+            **_kept(facts.code),
+            own=OwnTransaction(facts.shard, facts.transaction_id, refusal.balance.wallet.id),
+            already_processed=refusal.already_processed,
+        )
+
+
+@strawberry.type(description="More than is left of the transaction was to be reversed. Kept under the key.")
+class RefundExceedsOriginal(Error, Replayable):
+    """More than is left of the transaction."""
+
+    refundable: Amount = strawberry.field(description="What was left of it when the request was refused.")
+    required: Amount = strawberry.field(description="What was to be reversed.")
+
+    @classmethod
+    def of(cls, refusal: domain.Refused, facts: kept.RefundExceedsOriginal) -> Self:
+        """Make it from the ledger's refusal."""
+        return cls(
+            **_kept(facts.code),
+            refundable=amount(facts.refundable_minor, facts.asset),
+            required=amount(facts.amount_minor, facts.asset),
+            already_processed=refusal.already_processed,
+        )
+
+
 @strawberry.type(description="There is no such hold.")
 class HoldNotFound(Error):
     """There is no such hold."""
@@ -337,6 +425,7 @@ class Counted(Enum):
 
     HOLDS = strawberry.enum_value("HOLDS", description="Open holds of an account.")
     CAPTURES = strawberry.enum_value("CAPTURES", description="Captures of a hold.")
+    REFUNDS = strawberry.enum_value("REFUNDS", description="Refunds and clawbacks of a transaction.")
 
 
 @strawberry.type(description="There are as many as there may be. Kept under the key.")
@@ -455,11 +544,13 @@ Kept: TypeAlias = (
     | HoldNotOpen
     | HoldExceeded
     | TooMany
+    | NotRefundable
+    | RefundExceedsOriginal
 )
 """What is kept under a key."""
 
 
-def of_refused(refusal: domain.Refused) -> Kept:
+def of_refused(refusal: domain.Refused) -> Kept:  # noqa: C901 - a case for each refusal
     """Make the member of the union that tells a kept refusal's facts."""
     match facts := refusal.facts:
         case kept.BalanceLimitExceeded():
@@ -474,6 +565,10 @@ def of_refused(refusal: domain.Refused) -> Kept:
             return HoldExceeded.of(refusal, facts)
         case kept.TooMany():
             return TooMany.of(refusal, facts)
+        case kept.NotRefundable():
+            return NotRefundable.of(refusal, facts)
+        case kept.RefundExceedsOriginal():
+            return RefundExceedsOriginal.of(refusal, facts)
         case kept.ReceiptUsed():
             return ReceiptUsed.of(refusal, facts)
         case kept.ReceiverRefused():
@@ -482,7 +577,15 @@ def of_refused(refusal: domain.Refused) -> Kept:
             assert_never(facts)
 
 
-NotKept: TypeAlias = WalletNotFound | IdempotencyKeyReused | AssetNotFound | InvalidAmount | SelfTransfer | HoldNotFound
+NotKept: TypeAlias = (
+    WalletNotFound
+    | IdempotencyKeyReused
+    | AssetNotFound
+    | InvalidAmount
+    | SelfTransfer
+    | HoldNotFound
+    | TransactionNotFound
+)
 """What is not kept under a key: the same request may be answered otherwise later."""
 
 
@@ -499,6 +602,8 @@ def of_outcome(outcome: OutcomeOfRefusal) -> Kept | NotKept:
             return AssetNotFound.of(outcome)
         case domain.AmountInvalid():
             return InvalidAmount.of(outcome)
+        case domain.TransactionMissing():
+            return TransactionNotFound.of(outcome)
         case domain.HoldMissing():
             return HoldNotFound.of(outcome)
         case domain.ReceiverIsSender():

@@ -1,5 +1,6 @@
 """Transactions as one wallet sees them, their legs, and pages of them."""
 
+from asyncio import gather
 from datetime import datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Self, TypeAlias
@@ -16,7 +17,7 @@ from wallet_gql.graphql.node import Node, NodeId
 from wallet_gql.graphql.owners import OwnerId, owner_name
 from wallet_gql.graphql.paging import PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX, PageInfo
 from wallet_gql.graphql.scalars import Amount, Metadata, amount
-from wallet_gql.ledger.reads import EntryName, WalletAsset
+from wallet_gql.ledger.reads import EntryName, OwnTransaction, WalletAsset
 from wallet_gql.operations.assets import find_asset
 
 if TYPE_CHECKING:  # the two show each other
@@ -53,6 +54,8 @@ class TransactionType(Enum):
     SPEND = strawberry.enum_value("SPEND", description="A player spent credits.")
     TRANSFER_OUT = strawberry.enum_value("TRANSFER_OUT", description="The owner gave credits to another owner.")
     CAPTURE = strawberry.enum_value("CAPTURE", description="What was held was paid.")
+    REFUND = strawberry.enum_value("REFUND", description="What was paid was given back.")
+    CLAWBACK = strawberry.enum_value("CLAWBACK", description="What was credited was taken back.")
     TRANSFER_IN = strawberry.enum_value("TRANSFER_IN", description="The owner got credits from another owner.")
 
 
@@ -132,6 +135,42 @@ class Transaction(Node):
             return None
         hold = await info.context.ledger.reads.holds_of_transactions.load(name)
         return None if hold is None else held.Hold.of(hold)
+
+    @strawberry.field(description="What it gave back or took back; null for anything else.")
+    async def refund_of(self, info: Info) -> Annotated["Transaction", strawberry.lazy(__name__)] | None:
+        """Read the original."""
+        if self.view.type not in {domain.TransactionType.REFUND, domain.TransactionType.CLAWBACK}:
+            return None
+        reads = info.context.ledger.reads
+        reversal = await reads.reversals.load(self.view.name)
+        assert reversal is not None
+        return await self._own(info, reversal.original)
+
+    @strawberry.field(
+        description="How much of it can still be given back or taken back; null where none of it ever can. It changes,"
+        " unlike the rest."
+    )
+    async def refundable(self, info: Info) -> Amount | None:
+        """Read how much was reversed."""
+        if self.view.type not in domain.REFUNDABLE | domain.CLAWABLE:
+            return None
+        reversed_minor = await info.context.ledger.reads.reversed_minor.load(self.view.name)
+        return amount(abs(self.view.amount_minor) - reversed_minor, self.view.asset)
+
+    @strawberry.field(description="What gave it back or took it back, newest first. It grows, unlike the rest.")
+    async def refunds(self, info: Info) -> list[Annotated["Transaction", strawberry.lazy(__name__)]] | None:
+        """Read what reversed it."""
+        if self.view.type not in domain.REFUNDABLE | domain.CLAWABLE:
+            return []
+        names = await info.context.ledger.reads.reversing.load(self.view.name)
+        return list(await gather(*(self._own(info, name) for name in names)))
+
+    async def _own(self, info: Info, name: domain.TransactionName) -> "Transaction":
+        """Read another transaction of this wallet."""
+        wanted = OwnTransaction(name.shard, name.id, self.view.wallet_id)
+        view = await info.context.ledger.reads.own_transactions.load(wanted)
+        assert view is not None
+        return Transaction.of(view)
 
     @strawberry.field(description="Its legs in this asset: the double entry.")
     async def entries(self, info: Info) -> list[Entry] | None:

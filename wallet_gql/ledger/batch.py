@@ -13,10 +13,12 @@ from wallet_gql.domain.holds import Hold, HoldName
 from wallet_gql.domain.postings import (
     Held,
     HoldRequest,
+    Nothing,
     PlaceHoldRequest,
     Posted,
     PostingRequest,
     Refused,
+    ReverseRequest,
     TransactionName,
     TransactionType,
     TransferRequest,
@@ -94,7 +96,26 @@ class HoldItem(NamedTuple):
         )
 
 
-Item: TypeAlias = PostingItem | TransferItem | PlaceItem | HoldItem
+class ReverseItem(NamedTuple):
+    """A refund or clawback with its accounts.
+
+    `stripe` is the treasury's, or clearing's where a transfer goes back to who had sent it: `sender` with its side.
+    """
+
+    request: ReverseRequest
+    key: KeyName
+    owner: Account
+    stripe: Account
+    sender: Account | None
+    sender_clearing: Account | None
+
+    @property
+    def accounts(self) -> tuple[Account, ...]:
+        """All accounts that it may change."""
+        return tuple(each for each in (self.owner, self.stripe, self.sender, self.sender_clearing) if each is not None)
+
+
+Item: TypeAlias = PostingItem | TransferItem | PlaceItem | HoldItem | ReverseItem
 """A request with the accounts that it is decided on; `owner` is the account of the wallet whose key it is."""
 
 
@@ -112,14 +133,32 @@ class HoldChange(NamedTuple):
     after: Hold
 
 
+class Reversed(NamedTuple):
+    """How much of a transaction was reversed, in how many steps."""
+
+    step: int
+    amount_minor: int
+
+
 class Movement(NamedTuple):
-    """A transaction to post: its legs, the owner's first; and the step of the hold that it captures."""
+    """A transaction to post: its legs, the owner's first.
+
+    It may be the half of a transfer, capture a hold by a step of it, or reverse an original, of which so much was
+    reversed before.
+    """
 
     type: TransactionType
     id: UUID
     legs: tuple[Leg, ...]
     counterpart: TransactionName | None = None
     captured: HoldChange | None = None
+    reverses: tuple[TransactionName, Reversed] | None = None
+
+
+class Forgone(NamedTuple):
+    """There is nothing to take back."""
+
+    amount_minor: int
 
 
 class Movements(tuple[Movement, ...]):
@@ -128,7 +167,7 @@ class Movements(tuple[Movement, ...]):
     __slots__ = ()
 
 
-Decision: TypeAlias = Movements | HoldChange | Facts | WalletMissing | Unavailable
+Decision: TypeAlias = Movements | HoldChange | Forgone | Facts | WalletMissing | Unavailable
 """How a new request ends: what is posted or how a hold changes; or why nothing is."""
 
 
@@ -138,7 +177,7 @@ class Answered:
 
     fingerprint: bytes
     transaction_id: UUID
-    outcome: Posted | Held | Refused | None
+    outcome: Posted | Held | Nothing | Refused | None
 
 
 @dataclass(slots=True)
@@ -150,6 +189,7 @@ class Batch:
     settings: Mapping[int, AssetSetting] = field(default_factory=dict)
     credited: dict[str, TransactionName] = field(default_factory=dict)
     holds: dict[HoldName, Hold] = field(default_factory=dict)
+    reversed: dict[TransactionName, Reversed] = field(default_factory=dict)
     transactions: list[TransactionRow] = field(default_factory=list)
     entries: list[EntryRow] = field(default_factory=list)
     refused: list[RefusedRow] = field(default_factory=list)

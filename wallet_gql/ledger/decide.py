@@ -21,11 +21,13 @@ from wallet_gql.domain.postings import (
     Held,
     HoldRequest,
     KeyReused,
+    Nothing,
     Outcome,
     Posted,
     PostingRequest,
     Refused,
     Request,
+    RequestKind,
     TransactionName,
     TransactionType,
     TransactionView,
@@ -37,6 +39,7 @@ from wallet_gql.ledger.batch import (
     Answered,
     Batch,
     Decision,
+    Forgone,
     HoldChange,
     HoldItem,
     Item,
@@ -44,11 +47,14 @@ from wallet_gql.ledger.batch import (
     Movements,
     PlaceItem,
     PostingItem,
+    Reversed,
+    ReverseItem,
     TransferItem,
 )
 from wallet_gql.ledger.heads import Account, AccountName, KeptAnswer, KeyName
 from wallet_gql.ledger.judge import judge_posting, judge_transfer, time_of
 from wallet_gql.ledger.judge_holds import judge_change, judge_place
+from wallet_gql.ledger.judge_reversals import judge_reversal
 from wallet_gql.ledger.rows import (
     EntryRow,
     HeldEntryRow,
@@ -57,6 +63,7 @@ from wallet_gql.ledger.rows import (
     NoteRow,
     ReceiptRow,
     RefusedRow,
+    ReversalRow,
     TransactionRow,
 )
 
@@ -80,11 +87,13 @@ def recall(batch: Batch, items: Sequence[Item], kept: Sequence[KeptAnswer]) -> d
     return answered
 
 
-def _recalled(batch: Batch, item: Item, answer: KeptAnswer) -> Posted | Held | Refused | None:
+def _recalled(batch: Batch, item: Item, answer: KeptAnswer) -> Posted | Held | Nothing | Refused | None:
     request, balance = item.request, item.owner.balance()
     if answer.outcome == OutcomeCode.HELD:
         hold = batch.holds[HoldName(answer.shard, UUID(_details(answer)["hold_id"]))]
         return Held(hold, balance, already_processed=True)
+    if answer.outcome == OutcomeCode.NOTHING:
+        return Nothing(_details(answer)["forgone_minor"], balance, already_processed=True)
     if answer.outcome != OutcomeCode.POSTED:
         # 0.1.0 kept neither asset nor amount; whoever asks for the same again says them.
         details = {"amount_minor": request.amount_minor, **_details(answer)}
@@ -165,16 +174,18 @@ def decide(batch: Batch, item: Item) -> Outcome | Unavailable:
         return decision
     asked = item.request.fingerprint
     if isinstance(decision, Movements):
-        outcome: Posted | Held | Refused = _post(batch, item, asked, decision)
+        outcome: Posted | Held | Nothing | Refused = _post(batch, item, asked, decision)
     elif isinstance(decision, HoldChange):
         outcome = _hold(batch, item, asked, decision)
+    elif isinstance(decision, Forgone):
+        outcome = _forgo(batch, item, asked, decision)
     else:
         outcome = _refuse(batch, item, asked, decision)
     batch.answered[item.key] = Answered(asked, item.request.transaction_id, outcome)
     return outcome
 
 
-def replay(batch: Batch, first: Answered, item: Item) -> Posted | Held | Refused | KeyReused:
+def replay(batch: Batch, first: Answered, item: Item) -> Posted | Held | Nothing | Refused | KeyReused:
     """Answer a request whose key was answered before: the same again as things are now, or that it is another."""
     if first.outcome is None or first.fingerprint != item.request.fingerprint:
         return KeyReused(item.request.idempotency_key)
@@ -198,6 +209,8 @@ def judge(batch: Batch, item: Item) -> Decision:
             return judge_place(batch, item)
         case HoldItem():
             return judge_change(batch, item)
+        case ReverseItem():
+            return judge_reversal(batch, item)
         case _:
             assert_never(item)
 
@@ -207,6 +220,14 @@ def _refuse(batch: Batch, item: Item, fingerprint: bytes, facts: Facts) -> Refus
     details = orjson.dumps(details_of(facts)).decode()
     batch.refused.append(RefusedRow(*item.key, fingerprint, facts.code, item.request.transaction_id, details))
     return Refused(facts, item.owner.balance(), already_processed=False)
+
+
+def _forgo(batch: Batch, item: Item, fingerprint: bytes, forgone: Forgone) -> Nothing:
+    """Keep that there was nothing to take back: a late retry must not take what came since."""
+    details = orjson.dumps({"forgone_minor": forgone.amount_minor, "asset_id": item.owner.asset.id}).decode()
+    row = RefusedRow(*item.key, fingerprint, OutcomeCode.NOTHING, item.request.transaction_id, details)
+    batch.refused.append(row)
+    return Nothing(forgone.amount_minor, item.owner.balance(), already_processed=False)
 
 
 def _hold(batch: Batch, item: Item, fingerprint: bytes, change: HoldChange) -> Held:
@@ -279,6 +300,13 @@ def _append(
         )
     )
     _note(batch, request, wallet.shard, movement.id, is_asked_for=fingerprint is not None)
+    if movement.reverses is not None:
+        original, before = movement.reverses
+        amount_minor = max(leg.amount_minor for leg in movement.legs)
+        after = Reversed(before.step + 1, before.amount_minor + amount_minor)
+        batch.reversed[original] = after
+        row = ReversalRow(*original, after.step, movement.id, amount_minor, after.amount_minor)
+        batch.others[ReversalRow].append(row)
     change = movement.captured
     for account, amount_minor in movement.legs:
         if change is not None and account.kind is WalletKind.USER:
@@ -403,5 +431,8 @@ def _type(item: Item) -> TransactionType:
             return item.request.type
         case HoldItem() if item.receiver is None:
             return TransactionType.CAPTURE
+        case ReverseItem():
+            is_refund = item.request.kind is RequestKind.REFUND
+            return TransactionType.REFUND if is_refund else TransactionType.CLAWBACK
         case _:
             return TransactionType.TRANSFER_OUT

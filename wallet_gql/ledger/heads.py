@@ -112,10 +112,11 @@ SELECT {
         held_seq="head.held_seq",
         position="head.position",
         next_due_at="head.next_due_at",
-        now="clock_timestamp()",
+        now="clock.now",
     )
 }
   FROM {unnest(AccountName, "wanted")}
+ CROSS JOIN (SELECT wallet_now() AS now) AS clock
   LEFT JOIN {ACCOUNT} ON true
   LEFT JOIN {HEAD} ON true
 """

@@ -13,11 +13,12 @@ from wallet_gql.domain.postings import (
     PostingRequest,
     Request,
     RequestKind,
+    ReverseRequest,
     TransferRequest,
     WalletMissing,
 )
 from wallet_gql.domain.wallets import Wallet, WalletName
-from wallet_gql.ledger.batch import HoldItem, Item, PlaceItem, PostingItem, TransferItem
+from wallet_gql.ledger.batch import HoldItem, Item, PlaceItem, PostingItem, ReverseItem, TransferItem
 from wallet_gql.ledger.heads import Account, KeyName
 from wallet_gql.ledger.locks import lock_free_wallets, lock_wallets
 from wallet_gql.ledger.treasury import clearing, open_stripes, treasury
@@ -85,6 +86,8 @@ def _stripes(request: Request, slot: int, line: int) -> tuple[WalletName, ...]:
             return (treasury(request.shard, slot),)
         case HoldRequest() if request.kind is RequestKind.CAPTURE_HOLD and request.hold.receiver is None:
             return (treasury(request.shard, slot),)
+        case ReverseRequest() if request.sender is None:
+            return (treasury(request.shard, slot),)
         case HoldRequest() if request.kind is not RequestKind.CAPTURE_HOLD:
             return ()
         case PlaceHoldRequest():
@@ -124,5 +127,10 @@ def _join(
             receiver = None if other is None else locked.account(other, request.asset)
             stripe, receiver_clearing = (*sides, None, None)[:2]
             return HoldItem(request, key, owner, stripe, receiver, receiver_clearing)
+        case ReverseRequest():
+            sender = None if other is None else locked.account(other, request.asset)
+            stripe, sender_clearing = (*sides, None)[:2]
+            assert stripe is not None
+            return ReverseItem(request, key, owner, stripe, sender, sender_clearing)
         case _:
             assert_never(request)

@@ -43,7 +43,7 @@ HEAD: Final = """LATERAL (
 """The last entry of the account `a`."""
 
 HELD: Final = f"""
-CASE WHEN head.next_due_at <= clock_timestamp() THEN (
+CASE WHEN head.next_due_at IS NOT NULL AND head.next_due_at <= wallet_now() THEN (
        SELECT coalesce(sum(last.amount - last.captured - last.released), 0)::bigint
          FROM {one_row("hold_step", "s", by="seq", shard="a.shard", account_id="a.id", seq="head.held_seq")}
         CROSS JOIN unnest(s.open_holds) AS is_open(id)
@@ -52,6 +52,6 @@ CASE WHEN head.next_due_at <= clock_timestamp() THEN (
                WHERE l.shard = a.shard AND l.hold_id = is_open.id
                ORDER BY l.step DESC
                LIMIT 1) AS last
-        WHERE last.held_until > clock_timestamp())
+        WHERE last.held_until > wallet_now())
      ELSE coalesce(head.held_after, 0) END"""
 """What open holds hold of the account `a` after its `head`: what is over holds nothing, whether or not it is booked."""

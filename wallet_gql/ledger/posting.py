@@ -8,6 +8,7 @@ What a batch of postings costs between BEGIN and COMMIT, whatever its size:
 | 2 heads | the clock, and the last entry of every account concerned, read after the lock |
 | 3 keys | every key that was answered before, with its transaction |
 | (receipts) | locks of receipts before all others, and which were credited, only where the batch has some |
+| (reversals) | how much of the originals was reversed, only where the batch has refunds or clawbacks |
 | (settings) | whether owners may transfer the assets, only where the batch has a transfer |
 | (holds) | those that are open or named, only where the batch has requests for holds, or some that are due; two |
 | (4 open) | accounts for the first posting in an asset |
@@ -32,7 +33,7 @@ from wallet_gql.domain.postings import (
     Request,
 )
 from wallet_gql.domain.refusals import OutcomeCode
-from wallet_gql.ledger.batch import Batch, HoldItem, Item, PlaceItem, TransferItem, wanted_key
+from wallet_gql.ledger.batch import Batch, HoldItem, Item, PlaceItem, ReverseItem, TransferItem, wanted_key
 from wallet_gql.ledger.columns import arrays, cast, names, unnest
 from wallet_gql.ledger.decide import accounts_needed, book_due, decide, held_names, recall
 from wallet_gql.ledger.heads import KeptAnswer, open_accounts, read_heads, read_keys
@@ -40,15 +41,16 @@ from wallet_gql.ledger.holds import read_holds, read_open_holds
 from wallet_gql.ledger.items import WalletBusy, lock_items
 from wallet_gql.ledger.reads import read_asset_settings
 from wallet_gql.ledger.receipts import lock_receipts, read_receipts
+from wallet_gql.ledger.reversals import read_reversed
 from wallet_gql.ledger.rows import OTHERS, EntryRow, RefusedRow, TransactionRow
 
-_FIRST_ENTRY: Final = len(TransactionRow._fields) + 1
+_FIRST_ENTRY: Final = len(TransactionRow._fields) + 2
 _FIRST_REFUSED: Final = _FIRST_ENTRY + len(EntryRow._fields)
 
 # Sorted by their keys, rows keep the indexes' pages dense. What is refused has no transaction, but a key.
 _INSERT: Final = f"""
 WITH posted AS MATERIALIZED (
-  SELECT * FROM {unnest(TransactionRow, "posted")}
+  SELECT * FROM {unnest(TransactionRow, "posted", first=2)}
 ), new_transaction AS (
   INSERT INTO transaction (shard, id, type, wallet_id, executed_at, idempotency_key, description, reference,
                            counterpart_shard, counterpart_id)
@@ -59,11 +61,11 @@ WITH posted AS MATERIALIZED (
   INSERT INTO entry ({names(EntryRow)})
   SELECT * FROM {unnest(EntryRow, "leg", first=_FIRST_ENTRY)} ORDER BY shard, account_id, seq
 )
-INSERT INTO idempotency_key ({names(RefusedRow)})
-SELECT shard, wallet_id, idempotency_key, fingerprint, {OutcomeCode.POSTED:d}, id, NULL::jsonb
+INSERT INTO idempotency_key ({names(RefusedRow)}, created_at)
+SELECT shard, wallet_id, idempotency_key, fingerprint, {OutcomeCode.POSTED:d}, id, NULL::jsonb, $1::timestamptz
   FROM posted WHERE fingerprint IS NOT NULL
  UNION ALL
-SELECT {names(RefusedRow)} FROM {unnest(RefusedRow, "refused", first=_FIRST_REFUSED)}
+SELECT {names(RefusedRow)}, $1::timestamptz FROM {unnest(RefusedRow, "refused", first=_FIRST_REFUSED)}
  ORDER BY shard, wallet_id, idempotency_key
 """
 
@@ -117,16 +119,23 @@ async def post_batch(
     outcomes: list[Decided] = [decide(batch, item) if isinstance(item, Item) else item for item in items]
     for alarm, where in batch.alarms.items():
         _log.error(alarm, **where)
-    if not batch.is_empty:
-        others = {table: batch.others[row] for table, row in OTHERS.items() if row in batch.others}
-        await connection.execute(
-            _insert(*others),
-            *arrays(TransactionRow, batch.transactions),
-            *arrays(EntryRow, batch.entries),
-            *arrays(RefusedRow, batch.refused),
-            *(array for table, rows in others.items() for array in arrays(OTHERS[table], rows)),
-        )
+    await insert(connection, batch)
     return outcomes
+
+
+async def insert(connection: Connection, batch: Batch) -> None:
+    """Insert what a batch has to insert, by one statement; none where there is nothing."""
+    if batch.is_empty:
+        return
+    others = {table: batch.others[row] for table, row in OTHERS.items() if row in batch.others}
+    await connection.execute(
+        _insert(*others),
+        batch.now,
+        *arrays(TransactionRow, batch.transactions),
+        *arrays(EntryRow, batch.entries),
+        *arrays(RefusedRow, batch.refused),
+        *(array for table, rows in others.items() for array in arrays(OTHERS[table], rows)),
+    )
 
 
 async def _read_more(
@@ -141,6 +150,8 @@ async def _read_more(
         batch.credited = await read_receipts(connection, receipts)
     if any(isinstance(item, TransferItem | PlaceItem) for item in items):
         batch.settings = await read_asset_settings(connection)
+    if originals := {item.request.original.name for item in items if isinstance(item, ReverseItem)}:
+        batch.reversed = await read_reversed(connection, list(originals))
     accounts = {
         item.owner.name: item.owner for item in items if isinstance(item, PlaceItem | HoldItem) and item.owner.held_seq
     }

@@ -421,6 +421,12 @@ async def read_shard_count(connection: Connection) -> int:
     return count
 
 
+async def read_is_test_mode(connection: Connection) -> bool:
+    """Return whether the database was made for tests, where the clock may be moved."""
+    is_test: bool = await connection.fetchval("SELECT mode = 2 FROM ledger")
+    return is_test
+
+
 def _views(rows: Iterable[Record], count: int) -> list[TransactionView | None]:
     views: list[TransactionView | None] = [None] * count
     for row in rows:

@@ -97,6 +97,17 @@ class HoldStepRow(NamedTuple):
     open_holds: Uuids
 
 
+class ReversalRow(NamedTuple):
+    """A step of what reverses a transaction."""
+
+    shard: Smallint
+    original_id: Uuid
+    step: Integer
+    transaction_id: Uuid
+    amount: Bigint
+    reversed_after: Bigint
+
+
 class NoteRow(NamedTuple):
     """What only some transactions have."""
 
@@ -127,10 +138,11 @@ class RefusedRow(NamedTuple):
     details: Json
 
 
-OtherRow: TypeAlias = HeldEntryRow | NoteRow | ReceiptRow | HoldRow | HoldStepRow
+OtherRow: TypeAlias = HeldEntryRow | ReversalRow | NoteRow | ReceiptRow | HoldRow | HoldStepRow
 
 OTHERS: Final[Mapping[str, type[OtherRow]]] = {
     "entry": HeldEntryRow,
+    "reversal": ReversalRow,
     "transaction_note": NoteRow,
     "receipt": ReceiptRow,
     "hold": HoldRow,

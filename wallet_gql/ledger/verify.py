@@ -12,7 +12,8 @@ What cannot be found without a seal outside the database:
 - an owner renamed to another of the same shard, a treasury stripe renamed to a slot that has none;
 - of a refusal: another key, fingerprint or time, another wallet or balance where an account of that wallet held that
   balance within an hour of it (the clock may have been set meanwhile), another outcome within an amount of the limit;
-- of a refusal that is not about a balance: all but that it names an asset.
+- of a refusal that is not about a balance: all but that it names an asset;
+- of a clawback: its fingerprint.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -54,6 +55,7 @@ _POSTED: Final = f"{OutcomeCode.POSTED:d}"
 _OUTCOMES: Final = ", ".join(f"{code:d}" for code in OutcomeCode)
 _ON_BALANCE: Final = f"{OutcomeCode.BALANCE_LIMIT_EXCEEDED:d}, {OutcomeCode.INSUFFICIENT_BALANCE:d}"
 _SENT: Final = f"{TransactionType.TRANSFER_OUT:d}"
+_CLAWBACK: Final = f"{TransactionType.CLAWBACK:d}"
 _RECEIVED: Final = f"{TransactionType.TRANSFER_IN:d}"
 
 _HELD: Final = f"{OutcomeCode.HELD:d}"
@@ -75,6 +77,13 @@ _CAPTURED: Final = ", ".join(
     for keep in ("", " keepRemainder 4:true")
 )
 
+# Nor is whether a refund named its amount. What a clawback asked for is in no row where it took less.
+_REFUNDED: Final = ", ".join(
+    _FINGERPRINTED.format(kind=f"'{RequestKind.REFUND:d}'", amount=amount, before="")
+    + " || ' original 36:' || reversing.original_id"
+    for amount in ("abs(leg.amount::numeric)", "'0'")
+)
+
 
 def _moved(transaction: str) -> str:
     """Return a subquery: what the legs of a transaction move, and in which asset."""
@@ -91,6 +100,11 @@ def _note(transaction: str) -> str:
     )
     return f"{row[: -len(' AS n')]} AS {transaction}_note"
 
+
+_HALVES: Final = (
+    f"({_SENT}, {_RECEIVED}), ({_RECEIVED}, {_SENT}), ({_CLAWBACK}, {_RECEIVED}), ({_RECEIVED}, {_CLAWBACK})"
+)
+"""The types of two transactions that are halves of one movement between owners."""
 
 # The other half of a transfer is in any shard: it is looked up, or each shard's proof would read all of them.
 _OTHER_HALF: Final = one_row("transaction", "o", by="id", shard="t.counterpart_shard", id="t.counterpart_id")
@@ -131,7 +145,7 @@ _CHECKS: Final = {
                          IS DISTINCT FROM (c.held_seq_before, c.held_before, c.next_due_before)
                     THEN 'what is held differs from the entry before it, without a step of a hold'
                     WHEN c.executed_at = '-infinity' THEN 'has no time'
-                    WHEN c.executed_at > now() + interval '{_AHEAD_SECONDS} s'
+                    WHEN c.executed_at > wallet_now() + interval '{_AHEAD_SECONDS} s'
                     THEN format('is dated in the future: %s', c.executed_at)
                     ELSE 'is older than the entry before it' END
           FROM (SELECT e.shard, e.account_id, e.seq, e.amount, e.balance_after, e.may_go_negative, e.executed_at,
@@ -156,7 +170,7 @@ _CHECKS: Final = {
             OR (NOT c.is_changed
                 AND (c.amount = 0 OR (c.held_seq, c.held, c.next_due_at)
                                      IS DISTINCT FROM (c.held_seq_before, c.held_before, c.next_due_before)))
-            OR c.executed_at = '-infinity' OR c.executed_at > now() + interval '{_AHEAD_SECONDS} s'
+            OR c.executed_at = '-infinity' OR c.executed_at > wallet_now() + interval '{_AHEAD_SECONDS} s'
             -- A stripe's entries have the times of their transactions, which only follow the owner's.
             OR (c.executed_at < c.executed_before AND w.kind = {_USER})
          ORDER BY c.account_id, c.seq""",
@@ -201,8 +215,11 @@ _CHECKS: Final = {
                  GROUP BY l.transaction_id) AS legs
           FULL JOIN (SELECT * FROM transaction WHERE shard = $1) AS t ON t.id = legs.transaction_id
           -- As the law of entries does: a bit for each kind of wallet and sign, as many bits as legs.
-          LEFT JOIN (SELECT type, count(*) AS leg_count, bit_or(1 << (2 * wallet_kind + (sign > 0)::int)) AS bits
-                       FROM transaction_shape GROUP BY type) AS shape ON shape.type = t.type
+          LEFT JOIN (SELECT type, variant, count(*) AS leg_count,
+                            bit_or(1 << (2 * wallet_kind + (sign > 0)::int)) AS bits
+                       FROM transaction_shape GROUP BY type, variant) AS shape
+            ON (shape.type, shape.variant) = (t.type, CASE WHEN t.type = {_CLAWBACK} AND t.counterpart_id IS NOT NULL
+                                                           THEN 2 ELSE 1 END)
          WHERE t.id IS NULL OR legs.transaction_id IS NULL OR legs.unbalanced OR legs.other_type OR legs.other_time
             OR legs.owner_leg_count <> 1 OR legs.wallet_id IS DISTINCT FROM t.wallet_id
             OR (legs.leg_count, legs.bits) IS DISTINCT FROM (shape.leg_count, shape.bits)
@@ -214,7 +231,7 @@ _CHECKS: Final = {
                                 t.counterpart_id, t.counterpart_shard)
                     WHEN (o.counterpart_shard, o.counterpart_id) IS DISTINCT FROM (t.shard, t.id)
                     THEN format('its other half, transaction %s, names transaction %s', o.id, o.counterpart_id)
-                    WHEN (t.type, o.type) NOT IN (({_SENT}, {_RECEIVED}), ({_RECEIVED}, {_SENT}))
+                    WHEN (t.type, o.type) NOT IN ({_HALVES})
                     THEN format('is of type %s, but its other half, transaction %s, of type %s', t.type, o.id, o.type)
                     WHEN o.wallet_id = t.wallet_id AND o.shard = t.shard THEN 'is between a wallet and itself'
                     WHEN (own.amount, own.asset_id) IS DISTINCT FROM (other.amount, other.asset_id)
@@ -230,7 +247,7 @@ _CHECKS: Final = {
          CROSS JOIN {_moved("t")} AS own
          CROSS JOIN {_moved("o")} AS other
          WHERE t.shard = $1 AND (t.type IN ({_SENT}, {_RECEIVED}) OR t.counterpart_id IS NOT NULL)
-           AND (o.id IS NULL OR (t.type, o.type) NOT IN (({_SENT}, {_RECEIVED}), ({_RECEIVED}, {_SENT}))
+           AND (o.id IS NULL OR (t.type, o.type) NOT IN ({_HALVES})
                 OR (o.counterpart_shard, o.counterpart_id) IS DISTINCT FROM (t.shard, t.id)
                 OR (o.wallet_id = t.wallet_id AND o.shard = t.shard)
                 OR (own.amount, own.asset_id) IS DISTINCT FROM (other.amount, other.asset_id)
@@ -289,6 +306,44 @@ _CHECKS: Final = {
           LEFT JOIN account a ON a.shard = $1 AND a.id = h.account_id
          WHERE h.shard = $1 AND (s.step IS NULL OR s.seq <> h.seq OR a.wallet_id IS DISTINCT FROM h.wallet_id)
          ORDER BY h.id""",
+    "reversal": """
+        SELECT format('reversal %s of transaction %s', r.step, r.original_id),
+               CASE WHEN o.id IS NULL THEN 'its original does not exist'
+                    WHEN t.id IS NULL THEN format('transaction %s does not exist', r.transaction_id)
+                    WHEN r.step <> r.step_before + 1 THEN format('follows step %s', r.step_before)
+                    WHEN o.wallet_id <> t.wallet_id OR own.asset_id <> original.asset_id
+                    THEN format('transaction %s is not of the account of its original', t.id)
+                    WHEN (t.type, o.type) NOT IN ((7, 3), (7, 6), (8, 1), (8, 2), (8, 5))
+                    THEN format('transaction %s is of type %s, which does not reverse type %s', t.id, t.type, o.type)
+                    WHEN r.amount <> own.amount
+                    THEN format('says %s, but transaction %s moves %s', r.amount, t.id, own.amount)
+                    WHEN r.reversed_after <> r.reversed_before + r.amount
+                    THEN format('%s is reversed after it, but should be %s',
+                                r.reversed_after, r.reversed_before + r.amount)
+                    ELSE format('%s is reversed, but its original moved %s', r.reversed_after, original.amount) END
+          FROM (SELECT r.*, coalesce(lag(r.step) OVER chain, 0) AS step_before,
+                       coalesce(lag(r.reversed_after) OVER chain, 0) AS reversed_before
+                  FROM reversal r WHERE r.shard = $1
+                WINDOW chain AS (PARTITION BY r.original_id ORDER BY r.step)) AS r
+          LEFT JOIN transaction o ON o.shard = $1 AND o.id = r.original_id
+          LEFT JOIN transaction t ON t.shard = $1 AND t.id = r.transaction_id
+         CROSS JOIN """
+    + _moved("t")
+    + """ AS own
+         CROSS JOIN """
+    + _moved("o")
+    + """ AS original
+         WHERE o.id IS NULL OR t.id IS NULL OR r.step <> r.step_before + 1 OR o.wallet_id <> t.wallet_id
+            OR own.asset_id <> original.asset_id OR (t.type, o.type) NOT IN ((7, 3), (7, 6), (8, 1), (8, 2), (8, 5))
+            OR r.amount <> own.amount OR r.reversed_after <> r.reversed_before + r.amount
+            OR r.reversed_after > original.amount
+         ORDER BY r.original_id, r.step""",
+    "reversing": f"""
+        SELECT format('transaction %s', t.id), 'reverses nothing'
+          FROM transaction t
+          LEFT JOIN reversal r ON r.shard = $1 AND r.transaction_id = t.id
+         WHERE t.shard = $1 AND t.type IN ({TransactionType.REFUND:d}, {_CLAWBACK}) AND r.step IS NULL
+         ORDER BY t.id""",
     "note": f"""
         SELECT format('note of transaction %s', n.transaction_id),
                CASE WHEN t.id IS NULL AND h.id IS NULL THEN 'its transaction does not exist'
@@ -325,7 +380,7 @@ _CHECKS: Final = {
                     WHEN k.outcome NOT IN ({_OUTCOMES}) THEN format('has outcome %s, which does not exist', k.outcome)
                     WHEN octet_length(k.fingerprint) <> 16
                     THEN format('its fingerprint has %s bytes', octet_length(k.fingerprint))
-                    WHEN k.created_at > now() + interval '{_AHEAD_SECONDS} s'
+                    WHEN k.created_at > wallet_now() + interval '{_AHEAD_SECONDS} s'
                     THEN format('is dated in the future: %s', k.created_at)
                     WHEN k.outcome = {_POSTED} AND t.id IS NULL
                     THEN format('says posted, but there is no transaction %s', k.transaction_id)
@@ -348,6 +403,8 @@ _CHECKS: Final = {
                               FROM jsonb_each_text(n.metadata)) AS pairs
                        FROM transaction_note n WHERE n.shard = $1) AS note ON note.transaction_id = t.id
           LEFT JOIN hold h ON h.shard = $1 AND h.id::text = k.details ->> 'hold_id' AND h.wallet_id = k.wallet_id
+          LEFT JOIN reversal reversing ON reversing.shard = $1 AND reversing.transaction_id = t.id
+          LEFT JOIN transaction original ON original.shard = $1 AND original.id = reversing.original_id
           LEFT JOIN hold_step captured ON captured.shard = $1 AND captured.event_id = t.id
           LEFT JOIN {_OTHER_HALF} ON true
           LEFT JOIN {_RECEIVER} ON true
@@ -359,7 +416,8 @@ _CHECKS: Final = {
          WHERE (t.type IS DISTINCT FROM {_RECEIVED} OR k.key IS NOT NULL OR t.idempotency_key IS NOT NULL)
            AND (t.type = {_RECEIVED} OR k.key IS NULL OR w.id IS NULL OR (k.outcome = {_POSTED}) <> (t.id IS NOT NULL)
             OR k.outcome NOT IN ({_OUTCOMES}) OR octet_length(k.fingerprint) <> 16
-            OR k.created_at > now() + interval '{_AHEAD_SECONDS} s' OR (k.outcome = {_POSTED} AND k.details IS NOT NULL)
+            OR k.created_at > wallet_now() + interval '{_AHEAD_SECONDS} s'
+            OR (k.outcome = {_POSTED} AND k.details IS NOT NULL)
             OR (k.outcome IN ({_ON_BALANCE})
                 AND (jsonb_typeof(k.details -> 'balance_before_minor') = 'number'
                      AND k.details ->> 'balance_before_minor' ~ '^[0-9]{{1,19}}$') IS NOT TRUE)
@@ -368,13 +426,14 @@ _CHECKS: Final = {
                 AND jsonb_typeof(k.details -> 'asset_id') IS DISTINCT FROM 'number')
             OR (t.id IS NOT NULL
                 AND ((k.key, k.wallet_id) IS DISTINCT FROM (t.idempotency_key, t.wallet_id)
-                     OR NOT EXISTS (
-                          SELECT FROM unnest(CASE WHEN captured.hold_id IS NULL THEN ARRAY[
+                     OR (t.type <> {_CLAWBACK} AND NOT EXISTS (
+                          SELECT FROM unnest(CASE WHEN reversing.step IS NOT NULL THEN ARRAY[{_REFUNDED}]
+                                             WHEN captured.hold_id IS NULL THEN ARRAY[
                                  {_FINGERPRINTED.format(kind=_KIND, amount="abs(leg.amount::numeric)", before="")}
                                  || CASE WHEN t.type = {_SENT}
                                          THEN ' to ' || length(receiver.owner_id) || ':' || receiver.owner_id
                                          ELSE '' END] ELSE ARRAY[{_CAPTURED}] END) AS asked(text)
-                           WHERE k.fingerprint = substr(sha256(convert_to(asked.text, 'UTF8')), 1, 16)))))
+                           WHERE k.fingerprint = substr(sha256(convert_to(asked.text, 'UTF8')), 1, 16))))))
          ORDER BY 1""",
     "doubled key": """
         SELECT format('key %s of wallet %s', k.key, k.wallet_id), format('is there %s times', count(*))
@@ -451,7 +510,7 @@ _CHECKS: Final = {
                     WHEN w.id IS NULL THEN format('its wallet %s does not exist in this shard', a.wallet_id)
                     WHEN w.kind <> a.wallet_kind THEN 'its kind is not its wallet''s'
                     WHEN s.id IS NULL THEN format('its asset %s does not exist', a.asset_id)
-                    WHEN a.opened_at > now() + interval '{_AHEAD_SECONDS} s'
+                    WHEN a.opened_at > wallet_now() + interval '{_AHEAD_SECONDS} s'
                     THEN format('is dated in the future: %s', a.opened_at)
                     ELSE 'may_go_negative is right for the system''s accounts only' END
           FROM (SELECT a.*, count(*) OVER (PARTITION BY a.wallet_id, a.asset_id) AS same_asset,
@@ -460,7 +519,7 @@ _CHECKS: Final = {
           LEFT JOIN wallet w ON w.shard = $1 AND w.id = a.wallet_id
           LEFT JOIN asset s ON s.id = a.asset_id
          WHERE a.same_id > 1 OR a.same_asset > 1 OR w.id IS NULL OR w.kind <> a.wallet_kind OR s.id IS NULL
-            OR a.opened_at > now() + interval '{_AHEAD_SECONDS} s' OR a.may_go_negative <> (w.kind <> {_USER})
+            OR a.opened_at > wallet_now() + interval '{_AHEAD_SECONDS} s' OR a.may_go_negative <> (w.kind <> {_USER})
          ORDER BY a.id""",
     "owner": f"""
         SELECT format('wallet %s (%s)', w.id, w.owner_id),
@@ -482,7 +541,7 @@ _CHECKS: Final = {
                   FROM wallet w WHERE w.shard = $1) AS w
          WHERE w.same_id > 1 OR w.same_owner > 1 OR w.kind NOT IN ({_KINDS}) OR (w.kind = {_TREASURY} AND NOT w.is_slot)
             OR (w.kind = {_CLEARING} AND NOT w.is_line) OR length(w.owner_id) NOT BETWEEN 1 AND {OWNER_ID_LENGTH_MAX}
-            OR w.opened_at > now() + interval '{_AHEAD_SECONDS} s'
+            OR w.opened_at > wallet_now() + interval '{_AHEAD_SECONDS} s'
          ORDER BY w.id""",
 }
 

@@ -20,6 +20,7 @@ from wallet_gql.domain.postings import (
     HoldMissing,
     HoldRequest,
     KeyReused,
+    Nothing,
     PlaceHoldRequest,
     Posted,
     ReceiverIsSender,
@@ -142,7 +143,7 @@ async def _change(ledger: Ledger, kind: RequestKind, request: ChangeHoldInput) -
 
 async def _post(ledger: Ledger, request: Request, deadline: float | None) -> HoldOutcome:
     outcome = await ledger.post(request, deadline)
-    assert not isinstance(outcome, Posted)
+    assert not isinstance(outcome, Posted | Nothing)
     return outcome
 
 

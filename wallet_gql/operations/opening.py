@@ -28,11 +28,13 @@ from wallet_gql.ledger.holds import (
     read_holds_by_key,
     read_holds_of_transactions,
 )
+from wallet_gql.ledger.reversals import Reversal, read_reversals, read_reversed, read_reversing
 from wallet_gql.ledger.treasury import any_slot, claim_slot, open_stripes, treasuries
 from wallet_gql.operations.group_commit import GroupCommit
 from wallet_gql.operations.openings import Openings
 from wallet_gql.operations.outcomes import Outcomes
 from wallet_gql.operations.read_batches import ReadBatch
+from wallet_gql.operations.sweeper import keep_sweeping
 from wallet_gql.settings import Settings
 
 SLOT_CHECKED_EVERY_SECONDS: Final = 5
@@ -62,6 +64,9 @@ class Reads:
     hold_pages: ReadBatch[HoldPageRequest, HoldPage]
     captures: ReadBatch[HoldName, list[TransactionView]]
     holds_of_transactions: ReadBatch[TransactionName, Hold | None]
+    reversals: ReadBatch[TransactionName, Reversal | None]
+    reversing: ReadBatch[TransactionName, list[TransactionName]]
+    reversed_minor: ReadBatch[TransactionName, int]
     assets: ReadBatch[None, list[Asset]]
     asset_settings: ReadBatch[None, dict[int, AssetSetting]]
 
@@ -90,6 +95,10 @@ class ShardCountDiffers(UnfitDatabase):
     """The settings name another number of shards than the database was made with."""
 
 
+class ModeDiffers(UnfitDatabase):
+    """The settings name another mode than the database was made for."""
+
+
 @asynccontextmanager
 async def open_ledger(settings: Settings) -> AsyncIterator[Ledger]:
     """Open the ledger of the configured database until the block ends.
@@ -107,6 +116,12 @@ async def open_ledger(settings: Settings) -> AsyncIterator[Ledger]:
                 raise ShardCountDiffers(
                     f"The database was made with {shard_count} shards, which never changes, but WALLET_SHARD_COUNT"
                     f" says {settings.shard_count}: set it to {shard_count}."
+                )
+            mode = "test" if await reads.read_is_test_mode(connection) else "live"
+            if mode != settings.mode:
+                raise ModeDiffers(
+                    f"The database was made in {mode} mode, which never changes, but WALLET_MODE says {settings.mode}:"
+                    f" set it to {mode}, or use a database of its own."
                 )
             assets = {asset.code: asset for asset in await reads.read_assets(connection)}
         holding = await stack.enter_async_context(AsyncExitStack())
@@ -130,6 +145,7 @@ async def open_ledger(settings: Settings) -> AsyncIterator[Ledger]:
         )
         if session is not None:
             stack.push_async_callback(end, asyncio.create_task(_keep_slot(ledger, holding, session)))
+        stack.push_async_callback(end, asyncio.create_task(keep_sweeping(engine, shard_count)))
         stack.push_async_callback(commits.close)
         stack.push_async_callback(ledger.openings.close)
         stack.push_async_callback(ledger.outcomes.close)
@@ -213,6 +229,9 @@ def _batched_reads(engine: AsyncEngine, deadline_seconds: float) -> Reads:
         hold_pages=ReadBatch(engine, read_hold_pages, deadline_seconds, rows=lambda page: 1 + len(page.holds)),
         captures=ReadBatch(engine, reads.read_captures, deadline_seconds, rows=len),
         holds_of_transactions=ReadBatch(engine, read_holds_of_transactions, deadline_seconds),
+        reversals=ReadBatch(engine, read_reversals, deadline_seconds),
+        reversing=ReadBatch(engine, read_reversing, deadline_seconds, rows=len),
+        reversed_minor=ReadBatch(engine, _read_reversed_minor, deadline_seconds),
         assets=ReadBatch(engine, _read_assets, deadline_seconds),
         asset_settings=ReadBatch(engine, _read_asset_settings, deadline_seconds),
     )
@@ -226,3 +245,9 @@ async def _read_assets(connection: Connection, keys: Sequence[None]) -> list[lis
 async def _read_asset_settings(connection: Connection, keys: Sequence[None]) -> list[dict[int, AssetSetting]]:
     """Return what holds for assets now, for whoever asks."""
     return [await reads.read_asset_settings(connection)] * len(keys)
+
+
+async def _read_reversed_minor(connection: Connection, originals: Sequence[TransactionName]) -> list[int]:
+    """Return how much of each transaction was reversed, in order."""
+    found = await read_reversed(connection, originals)
+    return [found[original].amount_minor if original in found else 0 for original in originals]

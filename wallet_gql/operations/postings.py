@@ -15,6 +15,7 @@ from wallet_gql.domain.postings import (
     AssetMissing,
     Held,
     KeyReused,
+    Nothing,
     Posted,
     PostingRequest,
     Receipt,
@@ -85,5 +86,5 @@ async def _post(ledger: Ledger, type_: TransactionType, request: PostingInput) -
         ),
         request.deadline,
     )
-    assert not isinstance(outcome, Held)
+    assert not isinstance(outcome, Held | Nothing)
     return outcome

@@ -11,6 +11,7 @@ from wallet_gql.domain.postings import (
     AssetMissing,
     Held,
     KeyReused,
+    Nothing,
     Posted,
     ReceiverIsSender,
     Refused,
@@ -68,5 +69,5 @@ async def transfer(ledger: Ledger, request: TransferInput) -> TransferOutcome:
         ),
         request.deadline,
     )
-    assert not isinstance(outcome, Held)
+    assert not isinstance(outcome, Held | Nothing)
     return outcome

@@ -59,6 +59,7 @@ _LEDGER_KEYS: Final = {
     "idempotency_key_pkey",
     "account_shard_wallet_id_asset_id_key",
     "asset_setting_pkey",
+    "clock_offset_pkey",
 }
 """A second row under one of them was written by somebody else meanwhile: run again, the unit finds it."""
 

@@ -288,7 +288,7 @@ async def test_two_ledgers_on_one_wallet_post_all_in_one_chain(ledger: Ledger, s
 async def test_two_processes_on_one_wallet_post_all_in_one_chain(ledger: Ledger, settings: Settings) -> None:
     owner, count = await new_owner(ledger), 150
     tests = Path(__file__).parents[2]
-    env = environment(settings, PYTHONPATH=f"{tests}:{tests / 'support'}")
+    env = environment(settings, PYTHONPATH=f"{tests.parent}:{tests}:{tests / 'support'}")
     children = [
         await asyncio.create_subprocess_exec(
             sys.executable,

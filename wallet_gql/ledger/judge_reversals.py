@@ -1,0 +1,78 @@
+"""Judges refunds and clawbacks: never more than the original moved. Pure functions, as in `judge`."""
+
+from typing import Final
+
+from wallet_gql.domain.postings import (
+    CLAWABLE,
+    REFUNDABLE,
+    RequestKind,
+    Shortfall,
+    TransactionName,
+    TransactionType,
+)
+from wallet_gql.domain.refusals import Counted, NotRefundable, RefundExceedsOriginal, TooMany
+from wallet_gql.ledger.batch import Batch, Decision, Forgone, Leg, Movement, Movements, Reversed, ReverseItem
+from wallet_gql.ledger.judge import judge_balance, judge_clock, judge_receiver, judge_stripe
+
+REVERSALS_MAX: Final = 50
+"""Refunds and clawbacks of one transaction."""
+
+
+def judge_reversal(batch: Batch, item: ReverseItem) -> Decision:
+    """Refund or clawback: of a type that can be reversed so, and within what is left of the original."""
+    request, original = item.request, item.request.original
+    is_refund = request.kind is RequestKind.REFUND
+    before = batch.reversed.get(original.name, Reversed(0, 0))
+    left_minor = abs(original.amount_minor) - before.amount_minor
+    asked_minor = left_minor if request.amount_minor is None else request.amount_minor
+    fault = judge_clock(batch, item.owner) or (judge_clock(batch, item.sender) if item.sender else None)
+    if fault is not None:
+        return fault
+    if original.type not in (REFUNDABLE if is_refund else CLAWABLE):
+        return NotRefundable(original.asset, original.shard, original.id)
+    if left_minor == 0 or asked_minor > left_minor:
+        return RefundExceedsOriginal(original.asset, left_minor, asked_minor or abs(original.amount_minor))
+    if before.step >= REVERSALS_MAX:
+        return TooMany(original.asset, Counted.REFUNDS, REVERSALS_MAX)
+    judge = judge_refund if is_refund else judge_clawback
+    return judge(batch, item, before, asked_minor)
+
+
+def judge_refund(batch: Batch, item: ReverseItem, before: Reversed, amount_minor: int) -> Decision:
+    """Refund: the treasury gives back what an owner paid; no maximum balance refuses it."""
+    legs = (Leg(item.owner, amount_minor), Leg(item.stripe, -amount_minor))
+    reverses = (item.request.original.name, before)
+    paid_back = Movement(TransactionType.REFUND, item.request.transaction_id, legs, reverses=reverses)
+    return judge_stripe(batch, legs[1]) or Movements([paid_back])
+
+
+def judge_clawback(batch: Batch, item: ReverseItem, before: Reversed, asked_minor: int) -> Decision:
+    """Clawback: what an owner was credited is taken back, as far as it is available; what is held is never taken."""
+    request, owner, sender = item.request, item.owner, item.sender
+    taken_minor = asked_minor
+    if owner.available_minor < asked_minor:
+        if request.on_shortfall is Shortfall.REFUSE:
+            return judge_balance(owner, -asked_minor) or Forgone(asked_minor)
+        taken_minor = owner.available_minor
+    if taken_minor == 0:
+        return Forgone(asked_minor)
+    legs = (Leg(owner, -taken_minor), Leg(item.stripe, taken_minor))
+    reverses = (request.original.name, before)
+    if sender is None:
+        taken = Movement(TransactionType.CLAWBACK, request.transaction_id, legs, reverses=reverses)
+        return judge_stripe(batch, legs[1]) or Movements([taken])
+    assert item.sender_clearing is not None
+    returned = Movement(
+        TransactionType.TRANSFER_IN,
+        request.receiving_id,
+        (Leg(sender, taken_minor), Leg(item.sender_clearing, -taken_minor)),
+        TransactionName(owner.wallet.shard, request.transaction_id),
+    )
+    counterpart = TransactionName(sender.wallet.shard, request.receiving_id)
+    taken = Movement(TransactionType.CLAWBACK, request.transaction_id, legs, counterpart, reverses=reverses)
+    return (
+        judge_receiver(sender, taken_minor)
+        or judge_stripe(batch, legs[1])
+        or judge_stripe(batch, returned.legs[1])
+        or Movements([taken, returned])
+    )

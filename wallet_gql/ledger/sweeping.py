@@ -1,0 +1,127 @@
+"""Books what ended: holds whose time is over, of a shard, each once.
+
+Nobody waits for it: what is over is shown and decided as over by the clock, booked or not. It looks at what ends in the
+order of time, from where the last sweep stopped; what a batch under way may still add lies within the margin.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Final, NamedTuple
+
+from asyncpg import Connection
+
+from wallet_gql.domain.assets import Asset
+from wallet_gql.domain.wallets import OwnerName, WalletKind
+from wallet_gql.ledger.batch import Batch
+from wallet_gql.ledger.columns import Smallint, Time, arrays, unnest
+from wallet_gql.ledger.decide import book_due
+from wallet_gql.ledger.heads import Account, read_heads
+from wallet_gql.ledger.holds import read_open_holds
+from wallet_gql.ledger.locks import lock_free_wallets
+from wallet_gql.ledger.lookups import one_row
+from wallet_gql.ledger.posting import insert
+
+HOLDS_MAX: Final = 500
+"""Ends that one unit of work looks for."""
+
+MARGIN: Final = timedelta(seconds=120)
+"""How far behind the clock a sweep stops for good: what read the clock before may not be committed yet."""
+
+# The first of the two keys of the advisory locks that sweepers hold ("swee" in ASCII).
+_SWEEP_LOCK_CLASS: Final = 0x73776565
+
+# The beginning of time: a shard that was never swept.
+_NEVER: Final = "'2000-01-01'::timestamptz"
+
+
+class _Place(NamedTuple):
+    shard: Smallint
+    until: Time
+
+
+# The steps that leave something held, in the order in which they end, which no later step followed.
+_ENDED: Final = f"""
+       SELECT s.*
+         FROM hold_step s
+         LEFT JOIN {one_row("hold_step", "later", by="step", shard="s.shard", hold_id="s.hold_id", step="s.step + 1")}
+           ON true
+        WHERE s.shard = place.shard AND s.amount > s.captured + s.released
+          AND s.held_until > place.until AND s.held_until <= clock.now AND later.step IS NULL
+        ORDER BY s.held_until
+        LIMIT {{limit}}"""
+
+_PLACES: Final = f"""
+SELECT shard.n, coalesce(last.until, {_NEVER})
+  FROM generate_series(0, $1::int - 1) AS shard(n)
+  LEFT JOIN LATERAL (
+       SELECT s.until FROM sweep s WHERE s.shard = shard.n ORDER BY s.until DESC LIMIT 1) AS last ON true
+"""
+
+_DUE_SHARDS: Final = f"""
+SELECT place.shard, ended.shard IS NOT NULL, clock.now
+  FROM {unnest(_Place, "place")}
+ CROSS JOIN (SELECT wallet_now() AS now) AS clock
+  LEFT JOIN LATERAL ({_ENDED.format(limit=1)}) AS ended ON true
+"""
+
+_DUE: Final = f"""
+SELECT w.owner_id, a.id, asset.id, asset.code, asset.name, asset.scale
+  FROM (SELECT DISTINCT ended.shard, ended.account_id
+          FROM {unnest(_Place, "place")}
+         CROSS JOIN (SELECT wallet_now() AS now) AS clock
+         CROSS JOIN LATERAL ({_ENDED.format(limit=HOLDS_MAX)}) AS ended) AS due
+ CROSS JOIN {one_row("account", "a", by="id", shard="due.shard", id="due.account_id")}
+ CROSS JOIN {one_row("asset", "asset", by="id", id="a.asset_id")}
+ CROSS JOIN {one_row("wallet", "w", by="id", shard="a.shard", id="a.wallet_id")}
+"""
+
+_KEEP: Final = f"""
+INSERT INTO sweep (shard, until) SELECT shard, until FROM {unnest(_Place, "place")} ON CONFLICT DO NOTHING
+"""
+
+
+async def read_places(connection: Connection, shard_count: int) -> dict[int, datetime]:
+    """Return up to when each shard was swept."""
+    rows = await connection.fetch(_PLACES, shard_count)
+    return {shard: until for shard, until in rows}  # noqa: C416 - rows are no pairs to a type checker
+
+
+async def keep_places(connection: Connection, places: Mapping[int, datetime]) -> None:
+    """Keep up to when each shard was swept, for a sweeper that starts."""
+    await connection.execute(_KEEP, *arrays(_Place, list(places.items())))
+
+
+async def find_due(connection: Connection, places: dict[int, datetime]) -> list[int]:
+    """Return the shards in which something ended and is not booked; the others' places move on. One statement."""
+    due = []
+    for shard, is_due, now in await connection.fetch(_DUE_SHARDS, *arrays(_Place, list(places.items()))):
+        if is_due:
+            due.append(shard)
+        else:
+            places[shard] = max(places[shard], now - MARGIN)
+    return due
+
+
+async def sweep_shard(connection: Connection, shard: int, until: datetime) -> int:
+    """Book what ended in a shard after a place; returns how many ends were booked.
+
+    One sweeper has a shard at a time; what belongs to a wallet that somebody else has locked is left for the next time.
+    Must run inside a transaction: the locks stand until it ends.
+    """
+    if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1, $2)", _SWEEP_LOCK_CLASS, shard):
+        return 0
+    found = await connection.fetch(_DUE, *arrays(_Place, [(shard, until)]))
+    names = {row[0]: OwnerName(shard, row[0]).wallet_name for row in found}
+    wallets, _ = await lock_free_wallets(connection, names.values())
+    accounts = [
+        Account(wallets[names[owner_id]], WalletKind.USER, Asset(*asset))
+        for owner_id, _, *asset in found
+        if names[owner_id] in wallets
+    ]
+    if not accounts:
+        return 0
+    batch = Batch(await read_heads(connection, {account.name: account for account in accounts}), {})
+    await read_open_holds(connection, accounts, batch.now)
+    book_due(batch, accounts)
+    await insert(connection, batch)
+    return sum(len(rows) for rows in batch.others.values()) // 2

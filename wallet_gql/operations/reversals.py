@@ -1,0 +1,101 @@
+"""Refunds give back what an owner paid; clawbacks take back what one was credited. Never more than was moved.
+
+The original is looked for before the request is queued, for it never changes; how much of it was reversed is read under
+the locks. The key of a request belongs to the owner whose transaction it is.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TypeAlias
+from uuid import UUID
+
+from wallet_gql.domain.money import AmountFault, to_minor
+from wallet_gql.domain.postings import (
+    AmountInvalid,
+    Held,
+    KeyReused,
+    Nothing,
+    Posted,
+    Refused,
+    RequestKind,
+    ReverseRequest,
+    Shortfall,
+    TransactionMissing,
+    TransactionView,
+    WalletMissing,
+)
+from wallet_gql.domain.shards import shard_of
+from wallet_gql.domain.text import check_metadata, check_text
+from wallet_gql.domain.wallets import OwnerName
+from wallet_gql.ledger.reads import EntryName
+from wallet_gql.operations.opening import Ledger
+
+ReverseOutcome: TypeAlias = Posted | Nothing | Refused | WalletMissing | KeyReused | TransactionMissing | AmountInvalid
+
+
+@dataclass(frozen=True, slots=True)
+class ReverseInput:
+    """What a caller asks for; `name` is the original as its owner's account sees it, `shown` the id that was sent."""
+
+    name: EntryName
+    shown: str
+    idempotency_key: UUID
+    amount: Decimal | None = None
+    on_shortfall: Shortfall = Shortfall.REFUSE
+    description: str | None = None
+    reference: str | None = None
+    metadata: Mapping[str, object] = field(default_factory=dict)
+    deadline: float | None = None
+
+
+async def refund(ledger: Ledger, request: ReverseInput) -> ReverseOutcome:
+    """Give back what an owner paid, or a part of it. Raises `BadUserInput`."""
+    return await _reverse(ledger, RequestKind.REFUND, request)
+
+
+async def clawback(ledger: Ledger, request: ReverseInput) -> ReverseOutcome:
+    """Take back what an owner was credited, or a part of it. Raises `BadUserInput`."""
+    return await _reverse(ledger, RequestKind.CLAWBACK, request)
+
+
+async def _reverse(ledger: Ledger, kind: RequestKind, request: ReverseInput) -> ReverseOutcome:
+    description = check_text(request.description, "description")
+    reference = check_text(request.reference, "reference")
+    metadata = check_metadata(request.metadata)
+    if request.amount is not None and request.amount <= 0:
+        return AmountInvalid(AmountFault.NOT_POSITIVE, None)
+    original = await ledger.reads.transactions.load(request.name)
+    if original is None:
+        return TransactionMissing(request.shown)
+    amount_minor = None if request.amount is None else to_minor(request.amount, original.asset.scale)
+    if isinstance(amount_minor, AmountFault):
+        return AmountInvalid(amount_minor, original.asset)
+    wallet = await ledger.reads.wallets_by_id.load((original.shard, original.wallet_id))
+    assert wallet is not None
+    outcome = await ledger.post(
+        ReverseRequest(
+            kind,
+            original,
+            OwnerName(wallet.shard, wallet.owner_id),
+            await _sender(ledger, original) if kind is RequestKind.CLAWBACK else None,
+            amount_minor,
+            request.idempotency_key,
+            request.on_shortfall,
+            description,
+            reference,
+            metadata,
+        ),
+        request.deadline,
+    )
+    assert not isinstance(outcome, Held)
+    return outcome
+
+
+async def _sender(ledger: Ledger, original: TransactionView) -> OwnerName | None:
+    """Return who gets back what an owner received; None where it came from the platform."""
+    if original.counterpart is None or original.amount_minor < 0:
+        return None
+    owner_id = await ledger.reads.owners_of_transactions.load(original.counterpart)
+    assert owner_id is not None
+    return OwnerName(shard_of(owner_id, ledger.shard_count), owner_id)
