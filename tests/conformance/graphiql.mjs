@@ -11,7 +11,7 @@ const [endpoint, executablePath, screenshots] = process.argv.slice(2);
 mkdirSync(screenshots, { recursive: true });
 const origin = new URL(endpoint).origin;
 const TOKEN = "secret-token-9f1c";
-const TABS = "Balance,OpenWallet,TopUp,Bonus,Spend,Refused,Transfer,History";
+const TABS = "Balance,OpenWallet,TopUp,Bonus,Spend,Refused,Transfer,Hold,History";
 const UUID4 = /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
 
 const faults = [];
@@ -164,6 +164,13 @@ async function conversation() {
   balance -= 15n;
   check(transferred.__typename === "TransferPayload" && BigInt(transferred.balance.amount) === balance
     && transferred.transaction.counterpartyId === "demo-bob", `transfer: ${JSON.stringify(transferred)}`);
+
+  step = "tab Hold";
+  await choose(page, "Hold");
+  const placed = (await play(page)).data.placeHold;
+  check(placed.__typename === "PlaceHoldPayload" && BigInt(placed.balance.amount) === balance
+    && BigInt(placed.balance.available) + BigInt(placed.balance.held) === balance && placed.hold.remaining === "30",
+    `hold: ${JSON.stringify(placed)}`);
 
   step = "tab History";
   await choose(page, "History");

@@ -211,6 +211,7 @@ def test_first_conversation_is_named_operations() -> None:
         ("mutation", "Spend"),
         ("mutation", "Refused"),
         ("mutation", "Transfer"),
+        ("mutation", "Hold"),
         ("query", "History"),
     ]
 
@@ -218,7 +219,7 @@ def test_first_conversation_is_named_operations() -> None:
 def test_first_conversation_sends_a_fresh_key_with_each_posting() -> None:
     keys = [tab["variables"].get("input", {}).get("idempotencyKey") for tab in first_conversation()]
 
-    assert keys == [None, None, *["$FRESH_UUID"] * 5, None]
+    assert keys == [None, None, *["$FRESH_UUID"] * 6, None]
     assert '"$FRESH_UUID"' in (FOLDER / "boot.js").read_text("utf-8")
 
 

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from hashlib import sha256
 from uuid import UUID, uuid4
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 
 from wallet_gql.domain.assets import Asset
 from wallet_gql.domain.holds import HoldStepKind
-from wallet_gql.domain.postings import PostingRequest, RequestKind, TransactionType, fingerprint
+from wallet_gql.domain.postings import PostingRequest, Receipt, RequestKind, TransactionType, fingerprint
 from wallet_gql.domain.refusals import OutcomeCode
 from wallet_gql.domain.wallets import WalletKind
 
@@ -17,6 +18,8 @@ DIAMOND = Asset(2, "DIAMOND", "Diamonds", 0)
 unhurried = settings(deadline=None)
 # An alphabet in which texts look like the format's own lengths and signs.
 texts = st.none() | st.text("0123456789:- ", max_size=6) | st.text(max_size=6)
+pairs = st.dictionaries(st.sampled_from("ab1:"), st.text("12:ab ", min_size=1, max_size=4), max_size=3)
+receipts = st.none() | st.text("1:a receipt", min_size=1, max_size=4)
 asked = st.tuples(
     st.sampled_from(TransactionType), st.sampled_from(["GOLD", "GOLD_1", "G"]), st.integers(1, 10**15), texts, texts
 )
@@ -60,6 +63,35 @@ def test_no_pair_of_texts_can_be_taken_for_another(
     one = fingerprint(TransactionType.TOP_UP, "GOLD", 1, description, reference)
     other = fingerprint(TransactionType.TOP_UP, "GOLD", 1, other_description, other_reference)
     assert (one == other) is ((description, reference) == (other_description, other_reference))
+
+
+@unhurried
+@given(pairs, pairs, receipts, receipts)
+def test_no_metadata_and_receipt_can_be_taken_for_others(
+    one: dict[str, str], other: dict[str, str], receipt: str | None, other_receipt: str | None
+) -> None:
+    asked = [
+        request(metadata=tuple(sorted(each.items())), receipt=None if text is None else Receipt(0, text)).fingerprint
+        for each, text in ((one, receipt), (other, other_receipt))
+    ]
+    assert (asked[0] == asked[1]) is ((one, receipt) == (other, other_receipt))
+
+
+# Frozen for ever: kept under every key.
+@pytest.mark.parametrize(
+    ("more", "text"),
+    [
+        ({"metadata": (("a", "x"), ("b", "yz"))}, "1 GOLD 100 -- metadata 13:1:a1:x1:b2:yz"),
+        ({"receipt": Receipt(3, "GPA.1")}, "1 GOLD 100 -- receipt 5:GPA.1"),
+        (
+            {"metadata": (("a", "é🎮"),), "receipt": Receipt(0, "x")},
+            "1 GOLD 100 -- metadata 7:1:a2:é🎮 receipt 1:x",
+        ),
+    ],
+)
+def test_fingerprints_of_what_came_later_never_change(more: dict[str, object], text: str) -> None:
+    asked = request(description=None, reference=None, **more)
+    assert asked.fingerprint == sha256(text.encode()).digest()[:16]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from graphql import GraphQLError, get_introspection_query, parse
 from wallet_gql.endpoint.documents import Documents, InvalidDocument
 from wallet_gql.endpoint.limits import Limits, check
 from wallet_gql.endpoint.schema import executable_schema
+from wallet_gql.ledger.judge_reversals import REVERSALS_MAX
 
 LIMITS = Limits(
     characters=65_536,
@@ -176,6 +177,11 @@ def test_the_introspection_of_graphiql_passes(documents: Documents) -> None:
         ('{ wallets(ownerIds: ["a", "b"]) { id } }', 1 + 2),
         ("{ wallets(ownerIds: $ids) { transactions(first: 2) { nodes { id } } } }", 1 + 100 * (1 + 2 * 2)),
         ("{ ...a ...a } fragment a on Query { assets { code } }", 11),
+        ('{ holds(ownerId: "a") { nodes { toOwnerId } } }', 1 + 10 * (1 + 2)),
+        ('{ balance(ownerId: "a") { holds(first: 3) { nodes { id } } } }', 1 + 1 + 3 * 2),
+        ('{ hold(id: "a") { metadata captures { amount } } }', 1 + 63 + 1 + 50),
+        ('{ transaction(id: "a") { refunds { amount } } }', 1 + 1 + REVERSALS_MAX),
+        ('{ transaction(id: "a") { metadata hold { captures { hold { id } } } } }', 1 + 63 + 1 + 1 + 50 * 2),
     ],
 )
 def test_the_cost_is_what_can_be_answered(text: str, expected: int) -> None:

@@ -84,6 +84,11 @@ async def play_the_tabs(served: Served) -> None:
     for title, balance in (("TopUp", "899"), ("Bonus", "924"), ("Spend", "894"), ("Transfer", "879")):
         posted = answers[title]
         assert (posted["__typename"], posted["balance"]["amount"]) == (f"{title}Payload", balance)
+    held = answers["Hold"]
+    assert (held["__typename"], held["balance"]) == (
+        "PlaceHoldPayload",
+        {"amount": "879", "available": "849", "held": "30"},
+    )
     refused = answers["Refused"]
     assert (refused["__typename"], refused["available"]) == ("InsufficientBalance", "894")
     assert [node["amount"] for node in answers["History"]["nodes"]] == ["15", "30", "25", "100", "799"]

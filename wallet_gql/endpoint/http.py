@@ -26,7 +26,7 @@ from wallet_gql.endpoint.negotiation import GRAPHQL_RESPONSE, HTML, JSON, choose
 from wallet_gql.endpoint.schema import executable_schema
 from wallet_gql.endpoint.turns import Turns
 from wallet_gql.graphql.context import Context
-from wallet_gql.graphql.scalars import REQUEST, kind
+from wallet_gql.graphql.scalars import REQUEST, RequestText, kind
 from wallet_gql.operations.opening import Ledger
 from wallet_gql.settings import Settings
 
@@ -165,7 +165,7 @@ class GraphQLEndpoint:
             parameters = orjson.loads(body)
         except orjson.JSONDecodeError as error:
             raise BadRequest(HTTPStatus.BAD_REQUEST, _why_not_json(body, error)) from None
-        REQUEST.set(body)
+        REQUEST.set(RequestText(body))
         if not isinstance(parameters, dict):
             raise BadRequest(HTTPStatus.BAD_REQUEST, f"The body is JSON, but not an object: send {_EXAMPLE}.")
         if len(body) > _SMALL_BODY_BYTES and _count_values(parameters.get("variables")) > VALUES_MAX:
@@ -369,10 +369,11 @@ def _from_query_string(query_string: bytes) -> dict[str, Any]:
         if text := parameters.pop(name, ""):
             try:
                 parameters[name] = orjson.loads(text)
-                REQUEST.set(text.encode() if name == "variables" else REQUEST.get())
             except orjson.JSONDecodeError as error:
                 message = f"The parameter {name} is not JSON: {_place(error)}. Send a JSON object."
                 raise BadRequest(HTTPStatus.BAD_REQUEST, message) from None
+            if name == "variables":
+                REQUEST.set(RequestText(text.encode()))
     return parameters
 
 

@@ -30,6 +30,7 @@ from graphql import (
     VariableNode,
 )
 
+from wallet_gql.domain.holds import CAPTURES_MAX
 from wallet_gql.graphql.paging import PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX
 
 UNIT_BYTES: Final = 400
@@ -41,12 +42,27 @@ NAME_LENGTH_MAX: Final = 100
 INTROSPECTIONS_MAX: Final = 2
 """How often an operation may ask for the schema: once takes 0.1 s, whatever it costs."""
 
-# How many members a list has that no argument bounds: a page's default, an entry for each leg, assets by the guess that
-# there are no more than ten.
-_LISTS: Final = {"transactions": PAGE_SIZE_DEFAULT, "entries": 2, "assets": 10, "balances": 10}
+# How many members a list has that no argument bounds: a page's default, an entry for each leg, the captures that a hold
+# and the refunds that a transaction may have, assets by the guess that there are no more than ten.
+_LISTS: Final = {
+    "transactions": PAGE_SIZE_DEFAULT,
+    "holds": PAGE_SIZE_DEFAULT,
+    "captures": CAPTURES_MAX,
+    "refunds": 50,  # `ledger.judge_reversals.REVERSALS_MAX`, which a test compares
+    "entries": 2,
+    "assets": 10,
+    "balances": 10,
+}
 
 # A character takes six bytes where JSON escapes it: 500 of a text, 128 of an owner id, 4,096 bytes of metadata.
-_LONG_TEXTS: Final = {"description": 8, "reference": 8, "ownerId": 2, "counterpartyId": 2, "metadata": 63}
+_LONG_TEXTS: Final = {
+    "description": 8,
+    "reference": 8,
+    "ownerId": 2,
+    "toOwnerId": 2,
+    "counterpartyId": 2,
+    "metadata": 63,
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,7 +81,8 @@ class Hold(Node):
         is_over = hold.is_due
         released_minor = hold.released_minor + (hold.remaining_minor if is_over else 0)
         remaining_minor = 0 if is_over else hold.remaining_minor
-        closed_at = hold.held_until if is_over else hold.changed_at
+        # It ended then, whenever that was booked.
+        closed_at = hold.held_until if hold.state is domain.HoldState.EXPIRED else hold.changed_at
         return cls(
             id=strawberry.ID(ids.hold_id(hold.name)),
             hold=hold,

@@ -199,7 +199,7 @@ def _change(info: Info, change: Change, **more: object) -> holds.ChangeHoldInput
 def _hold_name(id_: str, field: str = "holdId") -> domain.HoldName:
     kind, parts, _ = ids.decode(id_, field)
     if kind != "Hold":
-        raise BadUserInput(field, f"is the id of a {kind.lower()}", "send the id of a hold")
+        raise BadUserInput(field, "is not the id of a hold", "send a hold's id")
     return domain.HoldName(parts[0], UUID(int=parts[1]))
 
 

@@ -9,6 +9,7 @@ import re
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import cached_property
 from types import NoneType
 from typing import Any, Final, NewType
 from uuid import UUID
@@ -80,8 +81,27 @@ def _parse_uuid_literal(node: ValueNode, _variables: Any = None) -> UUID:
     raise _bad(f"UUID cannot be read from {_literal(node)}: send a string.", node)
 
 
-REQUEST: Final[ContextVar[bytes]] = ContextVar("request", default=b"")
-"""The JSON that the variables of the request came in: a decoder keeps the last of two keys, and does not tell."""
+class RequestText:
+    """The JSON that a request's variables came in: a decoder keeps the last of two keys, and does not tell."""
+
+    def __init__(self, text: bytes) -> None:
+        """Take the JSON; it is looked through once, and only if a value asks."""
+        self._text = text
+
+    @cached_property
+    def fault(self) -> BadUserInput | None:
+        """What is wrong with it, though it was decoded."""
+        try:
+            json.loads(self._text, object_pairs_hook=_refuse_doubles)
+        except BadUserInput as fault:
+            return fault
+        except RecursionError:
+            return BadUserInput("The body", "is nested too deeply", "send metadata as a flat object")
+        return None
+
+
+REQUEST: Final[ContextVar[RequestText | None]] = ContextVar("request", default=None)
+"""What the variables of the request at hand came in; None where it sent none."""
 
 
 def parse_metadata(value: object, node: ValueNode | None = None) -> dict[str, str]:
@@ -89,8 +109,9 @@ def parse_metadata(value: object, node: ValueNode | None = None) -> dict[str, st
     if not isinstance(value, dict):
         raise _bad(f"Metadata cannot be read from {kind(value)}: send a flat object of strings.", node)
     try:
-        if node is None:
-            json.loads(REQUEST.get() or b"null", object_pairs_hook=_refuse_doubles)
+        request = REQUEST.get() if node is None else None
+        if request is not None and request.fault is not None:
+            raise request.fault
         return dict(check_metadata(value))
     except BadUserInput as fault:
         raise _bad(str(fault), node) from None
@@ -164,6 +185,9 @@ def _literal(node: ValueNode) -> str:
         "boolean_value": "a boolean",
         "enum_value": "a bare word",
         "list_value": "a list",
+        "null_value": "null",
+        "string_value": "a string",
+        "variable": "a variable",
     }.get(node.kind, "an object")
 
 

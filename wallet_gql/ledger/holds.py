@@ -67,8 +67,8 @@ class HoldPage:
     next_older_than: int | None
 
 
-WALKED_MAX: Final = 1000
-"""How many holds a page in a state looks at: what was closed is not found by an index."""
+WALKED_MAX: Final = 200
+"""How many holds a page in a state looks at: what was closed is not found by an index, and a page costs its size."""
 
 
 LAST_STEP: Final = """LATERAL (
