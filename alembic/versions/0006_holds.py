@@ -5,7 +5,8 @@
   All are NULL on an account that never had a hold: nothing is held, and an entry's position is its seq.
 - `hold` is what was asked for; `hold_step` is its chain: placed, captured, adjusted, voided, expired. Each step belongs
   to one entry, and says which holds of the account are open after it.
-- A CHECK keeps what is held within the balance, and the key of entries forbids forks: no two sessions can spend it.
+- A CHECK keeps what is held within the balance, and the key of entries forbids forks: no two sessions can spend it
+  twice.
 
 It runs beside servers of the version before: where there is no hold, what they write keeps to the new laws. The CHECKs
 and the index come first, outside the migration's transaction; the next run begins with them again.
@@ -205,7 +206,10 @@ BEGIN
                 WHEN s.capture_count <> coalesce(p.capture_count, 0) + (s.kind = 52)::int
                 THEN 'capture_count does not count its captures'
                 WHEN e.amount <> coalesce(p.captured, 0) - s.captured THEN 'its entry does not move what it captures'
-                WHEN NOT CASE s.kind
+                WHEN e.amount <> 0 AND e.type <> CASE WHEN h.receiver_shard IS NULL THEN 6 ELSE 4 END
+                THEN 'its entry is not of the type that its hold is captured by'
+                -- NULL where there is no step before it: then it is to be placed.
+                WHEN CASE s.kind
                          WHEN 51 THEN s.step = 1 AND h.seq = s.seq AND s.amount > 0 AND s.captured = 0
                                       AND s.released = 0
                          WHEN 52 THEN s.amount = p.amount AND s.held_until = p.held_until AND s.captured > p.captured
@@ -214,7 +218,7 @@ BEGIN
                          WHEN 54 THEN s.amount = p.amount AND s.captured = p.captured AND s.held_until = p.held_until
                                       AND s.amount = s.captured + s.released
                          ELSE s.amount = p.amount AND s.captured = p.captured AND s.held_until = p.held_until
-                              AND s.amount = s.captured + s.released AND s.at >= s.held_until END
+                              AND s.amount = s.captured + s.released AND s.at >= s.held_until END IS NOT TRUE
                 THEN 'it does not follow the step before it'
                 WHEN s.open_holds <> CASE WHEN s.amount = s.captured + s.released
                                           THEN array_remove(coalesce(open.open_holds, '{{}}'), s.hold_id)

@@ -1,15 +1,16 @@
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import count, islice, product
-from typing import Any
+from itertools import count, islice
 from uuid import uuid4
 
 import asyncpg
 import pytest
 from asyncpg import Connection
 from direct import TABLES
+from explained import Explained, explain
 from factories import new_owner, new_owner_id, post
+from pages import asked_pages, model
 
 from wallet_gql.db.engine import connect, create_engine
 from wallet_gql.domain.postings import Entry, Posted, PostingRequest, TransactionType, TransactionView
@@ -82,43 +83,8 @@ def stranger(wallet: Wallet) -> Wallet:
     return Wallet(wallet.shard, 2**60, "nobody", wallet.opened_at)
 
 
-# What callers may ask for: `first` or `last`, cursors, or an offset without either.
-SIZES: list[dict[str, int]] = [
-    {}, *({name: size} for name in ("first", "last") for size in (1, 2, 5, 11, 12, 13, 100)),
-]  # fmt: skip
 POSITIONS = (None, 0, 1, 2, 6, 11, 12, 13, 14, 40)
-ASKED: list[dict[str, int | None]] = [
-    *(
-        {**size, "older_than": older, "newer_than": newer}
-        for size, older, newer in product(SIZES, POSITIONS, POSITIONS)
-    ),
-    *({**size, "offset": offset} for size in SIZES if "last" not in size for offset in (*range(15), 1000, 2**31)),
-]
-
-
-def model(history: Sequence[TransactionView], asked: dict[str, int | None]) -> Page:
-    """Say what a page is, by a list: newest first, cut, and whatever is not on it lies on one side of it."""
-    older_than, newer_than = asked.get("older_than"), asked.get("newer_than")
-
-    def is_older(view: TransactionView) -> bool:
-        return older_than is None or view.seq < older_than
-
-    def is_newer(view: TransactionView) -> bool:
-        return newer_than is None or view.seq > newer_than
-
-    listed = sorted(history, key=lambda view: -view.seq)
-    page = [view for view in listed if is_older(view) and is_newer(view)][asked.get("offset") or 0 :]
-    first, last = asked.get("first"), asked.get("last")
-    page = page[:first] if first is not None else page[len(page) - min(last, len(page)) :] if last is not None else page
-    if page:
-        before, after = listed.index(page[0]), len(listed) - listed.index(page[-1]) - 1
-    elif asked.get("offset"):
-        before, after = len(listed), 0
-    else:
-        # Behind an empty page lies what is older than both its bounds, before it the rest.
-        after = len([view for view in listed if is_older(view) and not is_newer(view)])
-        before = len(listed) - after
-    return Page(page, len(listed), has_next_page=after > 0, has_previous_page=before > 0)
+ASKED = asked_pages(POSITIONS)
 
 
 async def test_a_page_is_what_a_list_would_give(history: History, connection: Connection) -> None:
@@ -323,34 +289,6 @@ def filled(request: pytest.FixtureRequest, never_analysed: Filled, new_database:
 
     asyncio.run(analyse())
     return replace(never_analysed, settings=settings)
-
-
-def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
-    for part in plan.get("Plans", ()):
-        yield from nodes(part)
-
-
-class Explained:
-    """What a statement did: how many pages it looked at, how many rows it gave, and how it found them."""
-
-    def __init__(self, plan: dict[str, Any]) -> None:
-        self.buffers = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
-        self.rows = plan["Actual Rows"]
-        self.node_types = {node["Node Type"] for node in nodes(plan)}
-
-
-async def explain(connection: Connection, mode: str, statement: str, *parameters: object) -> Explained:
-    """Run one of the ledger's statements for one caller, planned for its parameters or for any."""
-    arrays = ", ".join("'{NULL}'" if parameter is None else f"'{{{parameter}}}'" for parameter in parameters)
-    async with connection.transaction():
-        await connection.execute(f"SET LOCAL plan_cache_mode = {mode}")
-        await connection.execute(f"PREPARE explained AS {statement}")
-        # The first run reads the catalogue too.
-        await connection.fetch(f"EXECUTE explained({arrays})")
-        [plan] = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE explained({arrays})")
-        await connection.execute("DEALLOCATE explained")
-    return Explained(plan["Plan"])
 
 
 @pytest.fixture

@@ -15,6 +15,9 @@ RACE_TESTS: Final = ("tests/ledger", "tests/concurrency", "tests/operations/grou
 
 LAWS: Final = "alembic/versions/0003_shapes_and_bounds.py"
 TRANSFER_LAWS: Final = "alembic/versions/0004_transfers.py"
+HOLD_LAWS: Final = "alembic/versions/0006_holds.py"
+
+HOLD_TESTS: Final = ("tests/ledger/test_judge_holds.py", "tests/operations/test_holds.py")
 
 
 class Change(NamedTuple):
@@ -649,5 +652,160 @@ wrong = right | {"key": right["key"].replace(compared, f"t.type <> 4 AND {compar
             ),
         ),
         ("tests/ledger/test_verify_transfers.py",),
+    ),
+    Mutant(
+        "hold not deducted",
+        (
+            Change(
+                "wallet_gql.ledger.heads:Account.available_minor",
+                "wrong = property(lambda account: account.balance_minor)",
+            ),
+        ),
+        HOLD_TESTS,
+    ),
+    Mutant(
+        "remainder lost",
+        (
+            Change(
+                "wallet_gql.ledger.judge_holds:_closed",
+                """
+def wrong(hold, kind):
+    return replace(hold, kind=kind) if kind is HoldStepKind.CAPTURED else right(hold, kind)
+""",
+            ),
+        ),
+        HOLD_TESTS,
+    ),
+    Mutant(
+        "capture counted twice",
+        (
+            Change(
+                "wallet_gql.ledger.judge_holds:replace",
+                """
+def wrong(hold, **columns):
+    if "capture_count" in columns:
+        columns["capture_count"] += 1
+    return right(hold, **columns)
+""",
+            ),
+        ),
+        HOLD_TESTS,
+    ),
+    Mutant(
+        "what is due is not booked first",
+        (Change("wallet_gql.ledger.posting:book_due", "wrong = lambda batch, accounts: None"),),
+        ("tests/operations/test_holds.py", "tests/concurrency/test_races_of_holds.py"),
+    ),
+    Mutant(
+        "a hold that is over can be captured",
+        (Change("wallet_gql.domain.holds:Hold.is_due", "wrong = property(lambda hold: False)"),),
+        HOLD_TESTS,
+    ),
+    Mutant(
+        "a hold can be made to last for ever",
+        (
+            Change(
+                "wallet_gql.domain.holds:Hold.latest_end",
+                "wrong = property(lambda hold: hold.placed_at + timedelta(days=365))",
+            ),
+        ),
+        HOLD_TESTS,
+    ),
+    Mutant(
+        "a replay tells the hold as it was",
+        (
+            Change(
+                "wallet_gql.ledger.decide:replay",
+                """
+def wrong(batch, first, item):
+    again = right(batch, first, item)
+    return replace(again, hold=first.outcome.hold) if isinstance(again, Held) else again
+""",
+            ),
+        ),
+        HOLD_TESTS,
+    ),
+    Mutant(
+        "reads show what is over as held",
+        (Change("wallet_gql.ledger.lookups:HELD", 'wrong = "coalesce(head.held_after, 0)"'),),
+        ("tests/ledger/test_reads_of_holds.py",),
+    ),
+    Mutant(
+        "pages begin where the seq says",
+        (
+            Change(
+                "wallet_gql.ledger.reads:_PAGES",
+                'wrong = right.replace("WHERE head.position IS NOT NULL AND c.shard", "WHERE false AND c.shard")',
+            ),
+        ),
+        ("tests/ledger/test_reads_of_holds.py",),
+    ),
+    Mutant(
+        "a fork of a hold is no conflict",
+        (Change("wallet_gql.operations.unit_of_work:_LEDGER_KEYS", 'wrong = right - {"hold_step_pkey"}'),),
+        ("tests/operations/test_unit_of_work.py",),
+    ),
+    *(
+        Mutant(
+            f"the law of steps does not look at {what}",
+            (Change(f"{HOLD_LAWS}:HOLD_STEP_LAW", f"wrong = right.replace({condition!r}, {instead!r})"),),
+            ("tests/ledger/test_hold_laws.py",),
+        )
+        for what, condition, instead in (
+            ("what remains", "WHEN p.amount = p.captured + p.released", "WHEN false"),
+            ("whether there is a step before it", " IS NOT TRUE", " IS FALSE"),
+            ("its change", "WHEN s.change <>", "WHEN false AND s.change <>"),
+            ("its count of captures", "WHEN s.capture_count <>", "WHEN false AND s.capture_count <>"),
+            ("what its entry moves", "WHEN e.amount <> coalesce", "WHEN false AND e.amount <> coalesce"),
+            ("the type of its entry", "AND e.type <> CASE", "AND false AND e.type <> CASE"),
+            ("the time of an end", "AND s.at >= s.held_until", ""),
+            ("whose hold it is", "WHEN h.id IS NULL OR h.account_id <> s.account_id", "WHEN h.id IS NULL"),
+            ("which holds are open", "WHEN s.open_holds <>", "WHEN false AND s.open_holds <>"),
+            (
+                "when the first ends",
+                "WHEN e.next_due_at IS DISTINCT FROM",
+                "WHEN e.next_due_at <> e.next_due_at OR false AND e.next_due_at <>",
+            ),
+        )
+    ),
+    *(
+        Mutant(
+            f"the law of entries does not look at {what}",
+            (Change(f"{HOLD_LAWS}:ENTRY_LAW", f"wrong = right.replace({condition!r}, {instead!r})"),),
+            ("tests/ledger/test_hold_laws.py",),
+        )
+        for what, condition, instead in (
+            ("what is held", "OR e.held_after <> coalesce(p.held_after, 0) + s.change", ""),
+            ("who forgets what is held", "WHEN e.held_seq IS DISTINCT FROM e.seq\n", "WHEN e.held_seq <> e.held_seq\n"),
+            ("positions", "WHEN coalesce(e.position, e.seq) <>", "WHEN false AND coalesce(e.position, e.seq) <>"),
+            ("captures of no hold", "WHEN e.type = 6 AND", "WHEN false AND"),
+        )
+    ),
+    Mutant(
+        "the law of holds does not look at whose account it is",
+        (
+            Change(
+                f"{HOLD_LAWS}:HOLD_LAW",
+                'wrong = right.replace("a.wallet_kind IS DISTINCT FROM 1 OR a.wallet_id <> h.wallet_id OR", "")',
+            ),
+        ),
+        ("tests/ledger/test_hold_laws.py",),
+    ),
+    *(
+        Mutant(
+            f"verify does not look at {what}",
+            (
+                Change(
+                    "wallet_gql.ledger.verify:_CHECKS",
+                    f"""wrong = right | {{{check!r}: "SELECT '', '' WHERE $1::int < 0"}}""",
+                ),
+            ),
+            ("tests/ledger/test_verify_holds.py",),
+        )
+        for what, check in (
+            ("steps of holds", "hold"),
+            ("the holds of accounts", "hold of an account"),
+            ("the keys of holds", "key of a hold"),
+        )
     ),
 )

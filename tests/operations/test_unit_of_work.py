@@ -30,6 +30,10 @@ CONFLICTS = {
     "fork of a chain": "ERRCODE = '23505', CONSTRAINT = 'entry_pkey'",
     "key written meanwhile": "ERRCODE = '23505', CONSTRAINT = 'idempotency_key_pkey'",
     "account opened meanwhile": "ERRCODE = '23505', CONSTRAINT = 'account_shard_wallet_id_asset_id_key'",
+    "fork of a hold": "ERRCODE = '23505', CONSTRAINT = 'hold_step_pkey'",
+    "fork of what is held": "ERRCODE = '23505', CONSTRAINT = 'hold_step_shard_account_id_seq_key'",
+    "hold placed meanwhile": "ERRCODE = '23505', CONSTRAINT = 'hold_pkey'",
+    "receipt credited meanwhile": "ERRCODE = '23505', CONSTRAINT = 'receipt_pkey'",
 }
 
 FAULTS = {

@@ -13,7 +13,9 @@ What cannot be found without a seal outside the database:
 - of a refusal: another key, fingerprint or time, another wallet or balance where an account of that wallet held that
   balance within an hour of it (the clock may have been set meanwhile), another outcome within an amount of the limit;
 - of a refusal that is not about a balance: all but that it names an asset;
-- of a clawback: its fingerprint.
+- of a clawback: its fingerprint;
+- of a hold that was adjusted: whether the request named an amount, and which ttl; so another end of it, while another
+  hold ends before it and no step follows.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -31,6 +33,7 @@ from wallet_gql.domain.wallets import WalletKind
 from wallet_gql.ledger.judge import HEAD_AHEAD_MAX
 from wallet_gql.ledger.lookups import all_rows, one_row
 from wallet_gql.ledger.treasury import LINES_PER_SLOT, SLOT_COUNT
+from wallet_gql.ledger.verify_holds import HOLD_CHECKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,56 +259,7 @@ _CHECKS: Final = {
                 OR (o.description, o.reference, o_note.metadata)
                    IS DISTINCT FROM (t.description, t.reference, t_note.metadata))
          ORDER BY t.id""",
-    "hold": """
-        SELECT format('step %s of hold %s', s.step, s.hold_id),
-               CASE WHEN h.id IS NULL THEN 'its hold does not exist'
-                    WHEN h.account_id <> s.account_id THEN format('is of account %s, but its hold is not', s.account_id)
-                    WHEN e.seq IS NULL THEN 'no entry belongs to it'
-                    WHEN s.step <> coalesce(s.step_before, 0) + 1
-                    THEN format('follows step %s', coalesce(s.step_before, 0))
-                    WHEN s.remaining_before = 0 THEN 'follows a step that closed its hold'
-                    WHEN s.change <> s.amount - s.captured - s.released - coalesce(s.remaining_before, 0)
-                    THEN format('says that it changes %s, but it changes %s',
-                                s.change, s.amount - s.captured - s.released - coalesce(s.remaining_before, 0))
-                    WHEN e.amount <> coalesce(s.captured_before, 0) - s.captured
-                    THEN format('captures %s, but its entry moves %s',
-                                s.captured - coalesce(s.captured_before, 0), e.amount)
-                    WHEN s.at <> e.executed_at THEN 'its time is not that of its entry'
-                    WHEN s.kind = 55 AND s.at < s.held_until THEN 'expired before its time was over'
-                    WHEN s.kind <> 52 AND e.amount <> 0 THEN 'moves credits, but is no capture'
-                    WHEN s.is_last AND s.remaining > 0 AND NOT s.hold_id = ANY (head.open_holds)
-                    THEN 'is open, but its account does not say so'
-                    ELSE 'ends before its account says that something does' END
-          FROM (SELECT s.*, s.amount - s.captured - s.released AS remaining,
-                       lag(s.step) OVER chain AS step_before, lag(s.captured) OVER chain AS captured_before,
-                       lag(s.amount - s.captured - s.released) OVER chain AS remaining_before,
-                       lead(s.step) OVER chain IS NULL AS is_last
-                  FROM hold_step s WHERE s.shard = $1
-                WINDOW chain AS (PARTITION BY s.hold_id ORDER BY s.step)) AS s
-          LEFT JOIN hold h ON h.shard = $1 AND h.id = s.hold_id
-          LEFT JOIN entry e ON e.shard = $1 AND e.account_id = s.account_id AND e.seq = s.seq
-           AND e.held_seq = s.seq AND e.transaction_id = s.event_id
-          LEFT JOIN (SELECT DISTINCT ON (account_id) account_id, open_holds, seq FROM hold_step WHERE shard = $1
-                      ORDER BY account_id, seq DESC) AS head ON head.account_id = s.account_id
-          LEFT JOIN entry last ON last.shard = $1 AND last.account_id = head.account_id AND last.seq = head.seq
-         WHERE h.id IS NULL OR h.account_id <> s.account_id OR e.seq IS NULL
-            OR s.step <> coalesce(s.step_before, 0) + 1 OR s.remaining_before = 0
-            OR s.change <> s.remaining - coalesce(s.remaining_before, 0)
-            OR e.amount <> coalesce(s.captured_before, 0) - s.captured OR s.at <> e.executed_at
-            OR (s.kind = 55 AND s.at < s.held_until) OR (s.kind <> 52 AND e.amount <> 0)
-            OR (s.is_last AND s.remaining > 0
-                AND (NOT s.hold_id = ANY (head.open_holds) OR s.held_until < last.next_due_at))
-         ORDER BY s.hold_id, s.step""",
-    "hold of an account": """
-        SELECT format('hold %s', h.id),
-               CASE WHEN s.step IS NULL THEN 'was never placed'
-                    WHEN s.seq <> h.seq THEN format('was placed by seq %s, not %s', s.seq, h.seq)
-                    ELSE 'its wallet is not its account''s' END
-          FROM hold h
-          LEFT JOIN hold_step s ON s.shard = $1 AND s.hold_id = h.id AND s.step = 1
-          LEFT JOIN account a ON a.shard = $1 AND a.id = h.account_id
-         WHERE h.shard = $1 AND (s.step IS NULL OR s.seq <> h.seq OR a.wallet_id IS DISTINCT FROM h.wallet_id)
-         ORDER BY h.id""",
+    **HOLD_CHECKS,
     "reversal": """
         SELECT format('reversal %s of transaction %s', r.step, r.original_id),
                CASE WHEN o.id IS NULL THEN 'its original does not exist'

@@ -55,6 +55,13 @@ class Verdict(Enum):
 _LEDGER_KEYS: Final = {
     "entry_pkey",
     "entry_shard_transaction_id_account_id_key",
+    "entry_shard_account_id_position_key",
+    "hold_pkey",
+    "hold_shard_account_id_seq_key",
+    "hold_step_pkey",
+    "hold_step_shard_account_id_seq_key",
+    "receipt_pkey",
+    "transaction_note_pkey",
     "transaction_pkey",
     "idempotency_key_pkey",
     "account_shard_wallet_id_asset_id_key",

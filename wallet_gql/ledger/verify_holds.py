@@ -1,0 +1,163 @@
+"""Proves holds, as `verify` does: their steps, their rows, and the keys that asked for them.
+
+A step is proved as its law judges it, but by what the log says: each follows the one before it, of its hold and of its
+account, and belongs to one entry. What a capture was asked for is proved with its transaction.
+"""
+
+from typing import Final
+
+from wallet_gql.domain.holds import TTL_SECONDS_DEFAULT, HoldStepKind
+from wallet_gql.domain.postings import RequestKind, TransactionType
+from wallet_gql.domain.refusals import OutcomeCode
+from wallet_gql.domain.wallets import WalletKind
+from wallet_gql.ledger.lookups import one_row
+
+# The numbers of kinds, types and outcomes, as SQL writes them.
+_PLACED: Final = f"{HoldStepKind.PLACED:d}"
+_CAPTURED: Final = f"{HoldStepKind.CAPTURED:d}"
+_ADJUSTED: Final = f"{HoldStepKind.ADJUSTED:d}"
+_VOIDED: Final = f"{HoldStepKind.VOIDED:d}"
+_EXPIRED: Final = f"{HoldStepKind.EXPIRED:d}"
+_PAID: Final = f"{TransactionType.CAPTURE:d}"
+_SENT: Final = f"{TransactionType.TRANSFER_OUT:d}"
+_USER: Final = f"{WalletKind.USER:d}"
+
+_SENT_HALF: Final = one_row("transaction", "t", by="id", shard="s.shard", id="s.event_id")
+_OTHER_HALF: Final = one_row("transaction", "o", by="id", shard="t.counterpart_shard", id="t.counterpart_id")
+_RECEIVER: Final = one_row("wallet", "receiver", by="id", shard="h.receiver_shard", id="h.receiver_wallet_id")
+
+# What may follow a step of an open hold, by kind: NULL where there is no step before it.
+_FOLLOWS: Final = f"""CASE s.kind
+            WHEN {_PLACED} THEN s.step = 1 AND s.amount > 0 AND s.captured = 0 AND s.released = 0
+            WHEN {_CAPTURED} THEN s.amount = s.amount_before AND s.held_until = s.held_until_before
+                              AND s.captured > s.captured_before
+                              AND s.released IN (s.released_before, s.amount - s.captured)
+            WHEN {_ADJUSTED} THEN s.captured = s.captured_before AND s.released = s.released_before
+            WHEN {_VOIDED} THEN s.amount = s.amount_before AND s.held_until = s.held_until_before
+                            AND s.captured = s.captured_before AND s.remaining = 0
+            ELSE s.amount = s.amount_before AND s.held_until = s.held_until_before
+                 AND s.captured = s.captured_before AND s.remaining = 0 AND s.at >= s.held_until END"""
+
+_OPEN: Final = """CASE WHEN s.remaining = 0 THEN array_remove(coalesce(s.open_before, '{}'), s.hold_id)
+            WHEN s.step = 1 THEN coalesce(s.open_before, '{}') || s.hold_id
+            ELSE coalesce(s.open_before, '{}') END"""
+
+# Each fault with the condition that finds it; the first that is met is told.
+_FAULTS: Final = {
+    "h.id IS NULL": "'its hold does not exist'",
+    "h.account_id <> s.account_id": "format('is of account %s, but its hold is not', s.account_id)",
+    "s.step <> coalesce(s.step_before, 0) + 1": "format('follows step %s', coalesce(s.step_before, 0))",
+    "e.seq IS NULL": "'no entry belongs to it'",
+    "s.at <> e.executed_at": "'its time is not that of its entry'",
+    "s.remaining_before = 0": "'follows a step that closed its hold'",
+    "s.change <> s.remaining - coalesce(s.remaining_before, 0)": (
+        "format('says that it changes %s, but it changes %s', s.change, s.remaining - coalesce(s.remaining_before, 0))"
+    ),
+    f"s.capture_count <> coalesce(s.count_before, 0) + (s.kind = {_CAPTURED})::int": (
+        "format('says that it is after %s captures, but it is not', s.capture_count)"
+    ),
+    "e.amount <> coalesce(s.captured_before, 0) - s.captured": (
+        "format('captures %s, but its entry moves %s', s.captured - coalesce(s.captured_before, 0), e.amount)"
+    ),
+    f"e.type <> CASE WHEN e.amount = 0 THEN s.kind WHEN h.receiver_shard IS NULL THEN {_PAID} ELSE {_SENT} END": (
+        "format('is of kind %s, but its entry is of type %s', s.kind, e.type)"
+    ),
+    f"({_FOLLOWS}) IS NOT TRUE": "format('of kind %s, does not follow the step before it', s.kind)",
+    "o.id IS NOT NULL AND (o.shard, o.wallet_id) IS DISTINCT FROM (h.receiver_shard, h.receiver_wallet_id)": (
+        "format('pays wallet %s of shard %s, but its hold is for another', o.wallet_id, o.shard)"
+    ),
+    f"s.open_holds <> {_OPEN}": "'the open holds after it are not those before it and its own'",
+    "e.next_due_at IS DISTINCT FROM due.next_due_at": (
+        "format('its entry says that a hold ends at %s, but the first ends at %s', e.next_due_at, due.next_due_at)"
+    ),
+}
+
+_TTL: Final = "round(extract(epoch FROM s.held_until - s.at))"
+_TEXT: Final = "coalesce(length({text}) || ':' || {text}, '-')"
+
+# What was asked for, as `domain.postings` writes it; NULL where the rows do not tell it.
+_ASKED: Final = f"""CASE s.kind
+            WHEN {_PLACED} THEN '{RequestKind.PLACE_HOLD:d} ' || c.code || ' ' || s.amount || ' '
+                 || {_TEXT.format(text="h.description")} || {_TEXT.format(text="h.reference")}
+                 || coalesce(' metadata ' || length(note.pairs) || ':' || note.pairs, '')
+                 || coalesce(' to ' || length(receiver.owner_id) || ':' || receiver.owner_id, '')
+                 || CASE WHEN {_TTL} = {TTL_SECONDS_DEFAULT} THEN ''
+                         ELSE ' ttlSeconds ' || length({_TTL}::text) || ':' || {_TTL} END
+            WHEN {_VOIDED} THEN '{RequestKind.VOID_HOLD:d} ' || c.code || ' 0 -- hold 36:' || s.hold_id END"""
+
+HOLD_CHECKS: Final = {
+    "hold": f"""
+        SELECT format('step %s of hold %s', s.step, s.hold_id),
+               CASE {" ".join(f"WHEN {condition} THEN {fault}" for condition, fault in _FAULTS.items())} END
+          FROM (SELECT s.*, s.amount - s.captured - s.released AS remaining,
+                       lag(s.step) OVER of_hold AS step_before, lag(s.amount) OVER of_hold AS amount_before,
+                       lag(s.captured) OVER of_hold AS captured_before, lag(s.released) OVER of_hold AS released_before,
+                       lag(s.capture_count) OVER of_hold AS count_before,
+                       lag(s.held_until) OVER of_hold AS held_until_before,
+                       lag(s.amount - s.captured - s.released) OVER of_hold AS remaining_before,
+                       lag(s.open_holds) OVER of_account AS open_before
+                  FROM hold_step s WHERE s.shard = $1
+                WINDOW of_hold AS (PARTITION BY s.hold_id ORDER BY s.step),
+                       of_account AS (PARTITION BY s.account_id ORDER BY s.seq)) AS s
+          LEFT JOIN hold h ON h.shard = $1 AND h.id = s.hold_id
+          LEFT JOIN entry e ON e.shard = $1 AND e.account_id = s.account_id AND e.seq = s.seq
+           AND e.held_seq = s.seq AND e.transaction_id = s.event_id
+          LEFT JOIN {_SENT_HALF} ON true
+          LEFT JOIN {_OTHER_HALF} ON true
+         CROSS JOIN LATERAL (
+               SELECT min(last.held_until) AS next_due_at
+                 FROM unnest(s.open_holds) AS is_open(id)
+                CROSS JOIN LATERAL (
+                      SELECT l.held_until FROM hold_step l
+                       WHERE l.shard = s.shard AND l.hold_id = is_open.id AND l.seq <= s.seq
+                       ORDER BY l.step DESC LIMIT 1) AS last) AS due
+         WHERE {" OR ".join(f"({condition})" for condition in _FAULTS)}
+         ORDER BY s.hold_id, s.step""",
+    "hold of an account": f"""
+        SELECT format('hold %s', h.id),
+               CASE WHEN s.step IS NULL THEN 'was never placed'
+                    WHEN s.seq <> h.seq THEN format('was placed by seq %s, not %s', s.seq, h.seq)
+                    WHEN a.wallet_id IS DISTINCT FROM h.wallet_id THEN 'its wallet is not its account''s'
+                    ELSE format('its receiver, wallet %s of shard %s, does not exist',
+                                h.receiver_wallet_id, h.receiver_shard) END
+          FROM hold h
+          LEFT JOIN hold_step s ON s.shard = $1 AND s.hold_id = h.id AND s.step = 1
+          LEFT JOIN account a ON a.shard = $1 AND a.id = h.account_id AND a.wallet_kind = {_USER}
+          LEFT JOIN {_RECEIVER} ON true
+         WHERE h.shard = $1
+           AND (s.step IS NULL OR s.seq <> h.seq OR a.wallet_id IS DISTINCT FROM h.wallet_id
+                OR (h.receiver_shard IS NOT NULL AND receiver.kind IS DISTINCT FROM {_USER}))
+         ORDER BY h.id""",
+    "key of a hold": f"""
+        SELECT CASE WHEN k.key IS NULL THEN format('step %s of hold %s', s.step, s.hold_id)
+                    ELSE format('key %s of wallet %s', k.key, k.wallet_id) END,
+               CASE WHEN k.key IS NULL THEN 'its key is missing'
+                    WHEN s.hold_id IS NULL THEN 'says held, but it asked for no step of a hold'
+                    WHEN (k.wallet_id, k.details ->> 'hold_id', (k.details ->> 'asset_id')::int)
+                         IS DISTINCT FROM (h.wallet_id, s.hold_id::text, c.id)
+                         OR (s.kind = {_PLACED} AND k.key IS DISTINCT FROM h.idempotency_key)
+                    THEN format('is not the key of step %s of hold %s', s.step, s.hold_id)
+                    ELSE format('its fingerprint is not what step %s of hold %s gives', s.step, s.hold_id) END
+          FROM (SELECT * FROM idempotency_key
+                 WHERE shard = $1 AND outcome = {OutcomeCode.HELD:d}
+                   AND jsonb_typeof(details -> 'asset_id') = 'number') AS k
+          FULL JOIN (SELECT * FROM hold_step
+                      WHERE shard = $1 AND kind IN ({_PLACED}, {_ADJUSTED}, {_VOIDED})) AS s
+            ON s.event_id = k.transaction_id
+          LEFT JOIN hold h ON h.shard = $1 AND h.id = s.hold_id
+          LEFT JOIN account a ON a.shard = $1 AND a.id = h.account_id
+          LEFT JOIN asset c ON c.id = a.asset_id
+          LEFT JOIN {_RECEIVER} ON true
+          LEFT JOIN (SELECT n.transaction_id, (
+                            SELECT string_agg(length(key) || ':' || key || length(value) || ':' || value, ''
+                                              ORDER BY key COLLATE "C")
+                              FROM jsonb_each_text(n.metadata)) AS pairs
+                       FROM transaction_note n WHERE n.shard = $1) AS note ON note.transaction_id = h.id
+         WHERE k.key IS NULL OR s.hold_id IS NULL
+            OR (k.wallet_id, k.details ->> 'hold_id', (k.details ->> 'asset_id')::int)
+               IS DISTINCT FROM (h.wallet_id, s.hold_id::text, c.id)
+            OR (s.kind = {_PLACED} AND k.key IS DISTINCT FROM h.idempotency_key)
+            OR k.fingerprint <> substr(sha256(convert_to({_ASKED}, 'UTF8')), 1, 16)
+         ORDER BY 1""",
+}
+"""Each returns (row, fault) for a shard, as all checks of `verify` do."""
