@@ -192,7 +192,7 @@ TRIED: Final[dict[str, tuple[Callable[[HeldAccount, UUID, UUID], Act], str, str,
         CHECK_VIOLATION, "entry_law_chain", NOT_ITS_STEP,
     ),
     "an account that forgets what is held": (
-        lambda a, _f, _s: without_holds(a.spend(10)), CHECK_VIOLATION, "entry_law_chain", WRONG_POSITION,
+        lambda a, _f, _s: without_holds(a.spend(10)), CHECK_VIOLATION, "entry_law_chain", WITHOUT_STEP,
     ),
     "an account that forgets to number": (
         lambda a, _f, _s: a.spend(10).altered("entry", position=None), CHECK_VIOLATION, "entry_held_seq_check", "",
@@ -693,7 +693,7 @@ async def test_a_session_that_looked_before_and_comes_after_takes_nothing_that_i
 async def test_a_posting_of_a_server_without_holds_is_refused_on_an_account_with_holds(owner: Owner) -> None:
     for amount in (10, -10):
         moved = await movement(owner.connection, SHARD, owner.id, amount, slot=owner.ledger.slot)
-        async with refused(owner.connection, CHECK_VIOLATION, "entry_law_chain", WRONG_POSITION):
+        async with refused(owner.connection, CHECK_VIOLATION, "entry_law_chain", WITHOUT_STEP):
             await insert(owner.connection, moved)
     assert await owner.figures() == (100, 60)
 
