@@ -1,4 +1,4 @@
-"""A small player economy: a purchase, a delivery that fails, a gift and a trade, told as a story.
+"""A small player economy: a purchase, a delivery that fails, a gift, a trade and a chargeback, told as a story.
 
     make run                          # in another terminal: a server on http://127.0.0.1:8000
     python examples/economy.py        # or with another address: python examples/economy.py http://…/graphql
@@ -33,7 +33,7 @@ DOCUMENTS: Final = {
     } }""",
     "topUp": """mutation($input: TopUpInput!) { topUp(input: $input) {
       __typename
-      ... on TopUpPayload { alreadyProcessed transaction { amount } balance { amount } }
+      ... on TopUpPayload { alreadyProcessed transaction { id amount } balance { amount } }
       ... on ReceiptUsed { creditedBy { amount idempotencyKey } }
       ... on Error { code message }
     } }""",
@@ -50,7 +50,10 @@ DOCUMENTS: Final = {
       __typename ... on PlaceHoldPayload {{ {HOLD} }} ... on Error {{ code message }}
     }} }}""",
     "captureHold": f"""mutation($input: CaptureHoldInput!) {{ captureHold(input: $input) {{
-      __typename ... on CaptureHoldPayload {{ {HOLD} }} ... on HoldNotOpen {{ state }} ... on Error {{ code message }}
+      __typename
+      ... on CaptureHoldPayload {{ transaction {{ id }} {HOLD} }}
+      ... on HoldNotOpen {{ state }}
+      ... on Error {{ code message }}
     }} }}""",
     "voidHold": f"""mutation($input: VoidHoldInput!) {{ voidHold(input: $input) {{
       __typename ... on VoidHoldPayload {{ {HOLD} }} ... on Error {{ code message }}
@@ -58,6 +61,15 @@ DOCUMENTS: Final = {
     "adjustHold": f"""mutation($input: AdjustHoldInput!) {{ adjustHold(input: $input) {{
       __typename ... on AdjustHoldPayload {{ {HOLD} }} ... on Error {{ code message }}
     }} }}""",
+    "refund": """mutation($input: RefundInput!) { refund(input: $input) {
+      __typename
+      ... on RefundPayload { transaction { amount refundOf { refundable } } balance { amount } }
+      ... on RefundExceedsOriginal { refundable }
+      ... on Error { code message }
+    } }""",
+    "clawback": """mutation($input: ClawbackInput!) { clawback(input: $input) {
+      __typename ... on ClawbackPayload { taken forgone balance { amount } } ... on Error { code message }
+    } }""",
 }
 
 HISTORY: Final = """query($ownerId: String!) {
@@ -123,7 +135,7 @@ def expect(result: dict[str, Any], typename: str) -> dict[str, Any]:
     return result
 
 
-def buys_gold(client: Client, mira: str) -> None:
+def buys_gold(client: Client, mira: str) -> str:
     """Top-up: the store's receipt is credited once, whoever asks, and however often."""
     receipt, key = f"store-{uuid4()}", str(uuid4())
     bought = {"ownerId": mira, "amount": "500", "receipt": receipt, "metadata": {"store": "play", "sku": "gold-500"}}
@@ -135,9 +147,11 @@ def buys_gold(client: Client, mira: str) -> None:
     used = expect(client.do("topUp", **bought), "ReceiptUsed")
     assert used["creditedBy"]["idempotencyKey"] == key
     tell("The store reports the same payment to the game's server, under another key: the receipt was credited before.")
+    bought_id: str = result["transaction"]["id"]
+    return bought_id
 
 
-def buys_a_sword(client: Client, mira: str) -> None:
+def buys_a_sword(client: Client, mira: str) -> str:
     """Purchase by hold and capture: what is promised to one purchase cannot be spent on another."""
     placed = expect(client.do("placeHold", ownerId=mira, amount="120", reference="sword"), "PlaceHoldPayload")
     shown = placed["balance"]
@@ -150,6 +164,8 @@ def buys_a_sword(client: Client, mira: str) -> None:
         client.do("captureHold", holdId=placed["hold"]["id"], description="A sword"), "CaptureHoldPayload"
     )
     tell(f"The sword is hers: {captured['hold']['captured']} are captured. She has {captured['balance']['amount']}.")
+    paid_id: str = captured["transaction"]["id"]
+    return paid_id
 
 
 def gets_no_horse(client: Client, mira: str) -> None:
@@ -187,7 +203,22 @@ def trades(client: Client, mira: str, jonas: str) -> None:
     tell(f"The shield has a dent, so he takes {hold['captured']}, and {hold['released']} are released.")
 
 
-# Refund, chargeback and freeze have their place here, before the books are looked at.
+def complains(client: Client, paid_id: str) -> None:
+    """Refund: a part of what was paid, and never more than that, however often it is asked for."""
+    given = expect(client.do("refund", transactionId=paid_id, amount="60", reference="ticket-7"), "RefundPayload")
+    tell(f"The sword is blunt: support refunds 60 of it. Mira has {given['balance']['amount']}.")
+    more = expect(client.do("refund", transactionId=paid_id, amount="61"), "RefundExceedsOriginal")
+    tell(f"Another 61? Only {more['refundable']} of what she paid are left to refund.")
+
+
+def charges_back(client: Client, bought_id: str) -> None:
+    """Chargeback: what the store took back is taken back, as far as it is there."""
+    asked = {"transactionId": bought_id, "onShortfall": "AVAILABLE", "description": "Chargeback"}
+    taken = expect(client.do("clawback", **asked), "ClawbackPayload")
+    tell(f"Her bank charges the 500 back: {taken['taken']} are taken, {taken['forgone']} she has spent already.")
+
+
+# A freeze has its place here, before the books are looked at.
 
 
 def look_at_the_books(client: Client, names: dict[str, str]) -> None:
@@ -213,11 +244,13 @@ def main(address: str = ADDRESS) -> None:
     for owner in names.values():
         expect(client.do("openWallet", ownerId=owner), "OpenWalletPayload")
     tell("Mira and Jonas begin to play.")
-    buys_gold(client, mira)
-    buys_a_sword(client, mira)
+    bought_id = buys_gold(client, mira)
+    paid_id = buys_a_sword(client, mira)
     gets_no_horse(client, mira)
     gives_a_gift(client, mira, jonas)
     trades(client, mira, jonas)
+    complains(client, paid_id)
+    charges_back(client, bought_id)
     look_at_the_books(client, names)
 
 
