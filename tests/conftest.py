@@ -34,6 +34,11 @@ from wallet_gql.settings import Settings
 TEMPLATE = "wallet_template"
 SERVER = pytest.StashKey[EmbeddedPostgres]()
 RUNNING = pytest.StashKey[tuple[AbstractContextManager[EmbeddedPostgres], Path]]()
+MAIN = pytest.StashKey[Settings]()
+SERVED = pytest.StashKey["Served"]()
+
+# Above it a module begins with fresh books: to prove what others posted costs each test more than to make a database.
+ENTRIES_MAX = 1500
 
 
 def database(url: str, name: str) -> str:
@@ -139,9 +144,34 @@ def new_database(postgres: EmbeddedPostgres, worker_id: str) -> Callable[[str], 
 
 
 @pytest.fixture(scope="session")
-def settings(new_database: Callable[[str], Settings]) -> Settings:
+def settings(new_database: Callable[[str], Settings], pytestconfig: pytest.Config) -> Settings:
     """The settings of this worker's own database, as the serving role."""
-    return new_database("main")
+    settings = pytestconfig.stash[MAIN] = new_database("main")
+    return settings
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_books(request: pytest.FixtureRequest) -> None:
+    """Begin a module with fresh books where those there are have grown: each test proves all of them."""
+    settings = request.config.stash.get(MAIN, None)
+    if settings is None or asyncio.run(count_entries(settings)) < ENTRIES_MAX:
+        return
+    served = request.config.stash.get(SERVED, None)
+    if served is not None:
+        served.process.terminate()
+        served.process.wait()
+    request.getfixturevalue("new_database")("main")
+    if served is not None:
+        vars(served).update(vars(request.getfixturevalue("serve")(environment(settings))))
+
+
+async def count_entries(settings: Settings) -> int:
+    connection = await asyncpg.connect(plain(settings.server_url().render_as_string(hide_password=False)))
+    try:
+        count: int = await connection.fetchval("SELECT count(*) FROM entry")
+        return count
+    finally:
+        await connection.close()
 
 
 @pytest.fixture
@@ -234,9 +264,10 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Se
 
 
 @pytest.fixture(scope="session")
-def served(serve: Callable[..., Served], settings: Settings) -> Served:
+def served(serve: Callable[..., Served], settings: Settings, pytestconfig: pytest.Config) -> Served:
     """The real server on this worker's database."""
-    return serve(environment(settings))
+    served = pytestconfig.stash[SERVED] = serve(environment(settings))
+    return served
 
 
 @pytest.fixture
