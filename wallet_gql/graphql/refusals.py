@@ -48,7 +48,7 @@ class ErrorCode(Enum):
         "BALANCE_LIMIT_EXCEEDED", description="The balance would exceed the most that a wallet may hold."
     )
     INSUFFICIENT_BALANCE = strawberry.enum_value(
-        "INSUFFICIENT_BALANCE", description="The wallet holds less than the spend needs."
+        "INSUFFICIENT_BALANCE", description="Less is available than the request needs."
     )
     SELF_TRANSFER = strawberry.enum_value("SELF_TRANSFER", description="Sender and receiver are the same owner.")
     TRANSFER_FORBIDDEN = strawberry.enum_value(
@@ -236,13 +236,13 @@ class BalanceLimitExceeded(Error, Replayable):
 
 
 @strawberry.type(
-    description="The wallet holds less than the spend needs. Kept under the key: a late retry is refused too."
+    description="Less is available than the request needs. Kept under the key: a late retry is refused too."
 )
 class InsufficientBalance(Error, Replayable):
-    """The wallet holds less than the spend needs."""
+    """Less is available than the request needs."""
 
-    available: Amount = strawberry.field(description="What the wallet held when the spend was refused.")
-    required: Amount = strawberry.field(description="What the spend needed.")
+    available: Amount = strawberry.field(description="What was available when the request was refused.")
+    required: Amount = strawberry.field(description="What the request needed.")
     balance: Balance = strawberry.field(description="What the wallet holds now.")
 
     @classmethod

@@ -89,7 +89,10 @@ class Entry:
     amount: Amount = strawberry.field(description="How much it moves; always positive.")
 
 
-@strawberry.type(description="One ledger transaction as one wallet sees it in one asset. It never changes.")
+@strawberry.type(
+    description="One ledger transaction as one wallet sees it in one asset. "
+    "Only `refundable` and `refunds` ever change."
+)
 class Transaction(Node):
     """One ledger transaction as one wallet sees it in one asset."""
 
