@@ -30,17 +30,11 @@ WITH new_transaction AS (
                             executed_at)
   SELECT * FROM unnest($8::smallint[], $9::bigint[], $10::bigint[], $11::uuid[], $12::smallint[], $13::bigint[],
                        $14::bigint[], $15::boolean[], $16::timestamptz[])
-)
+){reversals}
 INSERT INTO public.idempotency_key (shard, wallet_id, key, fingerprint, outcome, transaction_id, details)
 SELECT * FROM unnest($17::smallint[], $18::bigint[], $19::uuid[], $20::bytea[], $21::smallint[], $22::uuid[],
                      $23::jsonb[])
 """
-
-# Only where a row has one: the version before transfers had no such columns.
-_COUNTERPARTS = {
-    "columns": ", counterpart_shard, counterpart_id",
-    "arrays": ", $24::smallint[], $25::uuid[]",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +88,16 @@ class KeyRow:
     outcome: int
     transaction_id: UUID
     details: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReversalRow:
+    shard: int
+    original_id: UUID
+    step: int
+    transaction_id: UUID
+    amount: int
+    reversed_after: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,20 +279,30 @@ class Rows:
     transactions: Sequence[TransactionRow] = field(default=())
     entries: Sequence[EntryRow] = field(default=())
     keys: Sequence[KeyRow] = field(default=())
+    reversals: Sequence[ReversalRow] = field(default=())
 
 
 async def insert_rows(connection: Connection, rows: Rows) -> None:
     """Insert by one statement, as the ledger does."""
     own, counterpart = _TRANSACTION_COLUMNS[:-2], _TRANSACTION_COLUMNS[-2:]
-    has_counterparts = any(getattr(row, name) is not None for row in rows.transactions for name in counterpart)
     tables: list[tuple[Sequence[object], Iterable[str]]] = [
         (rows.transactions, own),
         (rows.entries, EntryRow.__dataclass_fields__),
         (rows.keys, KeyRow.__dataclass_fields__),
-        (rows.transactions, counterpart if has_counterparts else ()),
     ]
+    # Only where a row has one: an earlier version has no such columns and no such table.
+    more = dict.fromkeys(("columns", "arrays", "reversals"), "")
+    if any(getattr(row, name) is not None for row in rows.transactions for name in counterpart):
+        tables.append((rows.transactions, counterpart))
+        more |= {"columns": ", counterpart_shard, counterpart_id", "arrays": ", $24::smallint[], $25::uuid[]"}
+    if rows.reversals:
+        first = sum(len(tuple(names)) for _, names in tables) + 1
+        tables.append((rows.reversals, ReversalRow.__dataclass_fields__))
+        types = ("smallint", "uuid", "integer", "uuid", "bigint", "bigint")
+        arrays = ", ".join(f"${n}::{type_}[]" for n, type_ in enumerate(types, start=first))
+        names = ", ".join(ReversalRow.__dataclass_fields__)
+        more["reversals"] = f", new_reversal AS (INSERT INTO public.reversal ({names}) SELECT * FROM unnest({arrays}))"
     columns = [[getattr(row, name) for row in table] for table, names in tables for name in names]
-    more = _COUNTERPARTS if has_counterparts else dict.fromkeys(_COUNTERPARTS, "")
     await connection.execute(_INSERT.format(**more), *columns)
 
 
