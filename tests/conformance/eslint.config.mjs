@@ -59,7 +59,8 @@ const OF_THE_SCHEMA = {
   "require-deprecation-reason": [],
   "require-nullable-fields-with-oneof": [],
 
-  "relay-arguments": [{ includeBoth: true }],
+  // Forward only: holds are read from the newest on.
+  "relay-arguments": [{ includeBoth: false }],
   "relay-connection-types": [],
   // Off for lists: entries, assets and a connection's `nodes` are short or bounded, and plain lists on purpose.
   "relay-edge-types": [{ withEdgeSuffix: true, shouldImplementNode: true, listTypeCanWrapOnlyEdgeType: false }],

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
+from uuid import uuid4
 
 import httpx
 
@@ -262,13 +263,22 @@ def graphiql(url: str) -> str:
 
 
 def schemathesis(url: str) -> str:
+    hold = (
+        'mutation { placeHold(input: {ownerId: "demo-alice", amount: "5", idempotencyKey: "%s"}) '
+        "{ ... on PlaceHoldPayload { hold { id } } } }"
+    )
+    holds = [
+        httpx.post(url, json={"query": hold % uuid4()}, timeout=10).json()["data"]["placeHold"]["hold"]["id"]
+        for _ in range(5)
+    ]
     query = '{ wallet(ownerId: "demo-alice") { id balance { id asset { id } } transactions { nodes { id } } } }'
     wallet: dict[str, Any] = httpx.post(url, json={"query": query}, timeout=10).json()["data"]["wallet"]
     transactions = [node["id"] for node in wallet["transactions"]["nodes"]]
-    ids = [wallet["id"], wallet["balance"]["id"], wallet["balance"]["asset"]["id"], *transactions]
+    ids = [wallet["id"], wallet["balance"]["id"], wallet["balance"]["asset"]["id"], *transactions, *holds]
     # As schemathesis reads dictionaries: a quoted entry on each line.
     (WORK / "ids.txt").write_text("".join(f'"{id_}"\n' for id_ in ids))
     (WORK / "transaction-ids.txt").write_text("".join(f'"{id_}"\n' for id_ in transactions))
+    (WORK / "hold-ids.txt").write_text("".join(f'"{id_}"\n' for id_ in holds))
     printed = run(
         *(CLIENTS / "bin" / "schemathesis", "--config-file", HERE / "python" / "schemathesis.toml", "run", url),
         cwd=emptied(WORK / "schemathesis"),
