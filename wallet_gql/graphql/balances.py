@@ -25,32 +25,16 @@ class Balance(Node):
     owner_id: str = strawberry.field(description="Whose balance it is.")
     asset: Asset = strawberry.field(description="What is held.")
     amount: Amount = strawberry.field(description="How much is held; never negative.")
+    available: Amount = strawberry.field(description="What can be spent: the amount without what is held.")
+    held: Amount = strawberry.field(description="What open holds hold: a part of the amount.")
+    lapsed: Amount = strawberry.field(
+        description="What has lapsed and is not booked yet: the newest balanceAfter is amount and lapsed together."
+    )
+    debt: Amount = strawberry.field(description="What the owner owes.")
     cursor: str = strawberry.field(
         description="The account's present position, also of an empty account:"
         " `transactions(before: cursor)` is what happened since."
     )
-
-    @strawberry.field(description="What can be spent: the amount without what is held.")
-    def available(self) -> Amount:
-        """Write it when it is asked for, like those below."""
-        return amount(self.balance.available_minor, self.balance.asset)
-
-    @strawberry.field(description="What open holds hold: a part of the amount.")
-    def held(self) -> Amount:
-        """Write what is held."""
-        return amount(self.balance.held_minor, self.balance.asset)
-
-    @strawberry.field(
-        description="What has lapsed and is not booked yet: the newest balanceAfter is amount and lapsed together."
-    )
-    def lapsed(self) -> Amount:
-        """Nothing lapses yet."""
-        return amount(0, self.balance.asset)
-
-    @strawberry.field(description="What the owner owes.")
-    def debt(self) -> Amount:
-        """Nobody owes anything yet."""
-        return amount(0, self.balance.asset)
 
     @strawberry.field(description="Its holds, newest first: open ones if no state is named.")
     async def holds(
@@ -76,6 +60,10 @@ class Balance(Node):
             owner_id=wallet.owner_id,
             asset=Asset.of(asset),
             amount=amount(balance.amount_minor, asset),
+            available=amount(balance.available_minor, asset),
+            held=amount(balance.held_minor, asset),
+            lapsed=amount(0, asset),
+            debt=amount(0, asset),
             cursor=ids.cursor(wallet.shard, wallet.id, asset.id, balance.seq),
         )
 
