@@ -6,10 +6,14 @@ from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
+from asyncpg import Connection
+from batches import new_owner_in
+from direct import insert, movement
 from factories import balance, new_owner, post
 from holds import change, held, place
 from tables import count_rows
 
+from wallet_gql.domain.money import BALANCE_MINOR_MAX
 from wallet_gql.domain.postings import (
     KeyReused,
     Nothing,
@@ -20,7 +24,7 @@ from wallet_gql.domain.postings import (
     TransactionType,
     TransactionView,
 )
-from wallet_gql.domain.refusals import InsufficientBalance, NotRefundable, RefundExceedsOriginal
+from wallet_gql.domain.refusals import BalanceLimitExceeded, InsufficientBalance, NotRefundable, RefundExceedsOriginal
 from wallet_gql.ledger.reads import EntryName
 from wallet_gql.operations.holds import capture_hold, place_hold
 from wallet_gql.operations.opening import Ledger
@@ -79,6 +83,17 @@ async def test_what_cannot_be_given_back(ledger: Ledger) -> None:
     missing = of(spend)
     missing = replace(missing, name=missing.name._replace(seq=99))
     assert await refund(ledger, missing) == TransactionMissing("shown")
+
+
+async def test_a_refund_that_the_account_cannot_hold_is_refused(ledger: Ledger, server_connection: Connection) -> None:
+    owner = await new_owner_in(ledger, 1, gold=100)
+    spend = await moved(ledger, "spend", owner, 60)
+    # More than the API posts at once, so by SQL.
+    await insert(server_connection, await movement(server_connection, 1, owner, BALANCE_MINOR_MAX - 50))
+    outcome = await refund(ledger, of(spend))
+    assert isinstance(outcome, Refused)
+    assert outcome.facts == BalanceLimitExceeded(spend.asset, BALANCE_MINOR_MAX - 10, 60)
+    assert posted(await refund(ledger, of(spend, 10))).balance_after_minor == BALANCE_MINOR_MAX
 
 
 async def test_a_capture_is_given_back(ledger: Ledger) -> None:

@@ -141,7 +141,8 @@ RefundResult = Annotated[
     | refusals.IdempotencyKeyReused
     | refusals.NotRefundable
     | refusals.RefundExceedsOriginal
-    | refusals.TooMany,
+    | refusals.TooMany
+    | refusals.BalanceLimitExceeded,
     strawberry.union("RefundResult", description="Unions grow: keep a `... on Error` branch."),
 ]
 ClawbackResult = Annotated[

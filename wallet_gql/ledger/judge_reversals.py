@@ -39,11 +39,11 @@ def judge_reversal(batch: Batch, item: ReverseItem) -> Decision:
 
 
 def judge_refund(batch: Batch, item: ReverseItem, before: Reversed, amount_minor: int) -> Decision:
-    """Refund: the treasury gives back what an owner paid; no maximum balance refuses it."""
+    """Refund: the treasury gives back what an owner paid; no more than an account can hold at all."""
     legs = (Leg(item.owner, amount_minor), Leg(item.stripe, -amount_minor))
     reverses = (item.request.original.name, before)
     paid_back = Movement(TransactionType.REFUND, item.request.transaction_id, legs, reverses=reverses)
-    return judge_stripe(batch, legs[1]) or Movements([paid_back])
+    return judge_balance(item.owner, amount_minor) or judge_stripe(batch, legs[1]) or Movements([paid_back])
 
 
 def judge_clawback(batch: Batch, item: ReverseItem, before: Reversed, asked_minor: int) -> Decision:
