@@ -11,7 +11,7 @@ const [endpoint, executablePath, screenshots] = process.argv.slice(2);
 mkdirSync(screenshots, { recursive: true });
 const origin = new URL(endpoint).origin;
 const TOKEN = "secret-token-9f1c";
-const TABS = "Balance,OpenWallet,TopUp,Bonus,Spend,Refused,Transfer,Hold,History";
+const TABS = "Balance,OpenWallet,TopUp,Bonus,Spend,Refused,Transfer,Hold,History,Refund";
 const UUID4 = /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
 
 const faults = [];
@@ -79,6 +79,14 @@ const key = async (page) => JSON.parse(await text(page, VARIABLES)).input.idempo
 async function choose(page, title) {
   await page.locator(".graphiql-tab-button", { hasText: title }).click();
   await page.waitForTimeout(900); // past the editors' debounce and the writes to storage
+}
+
+async function paste(page, told, value) {
+  await page.evaluate(([editor, from, to]) => {
+    const { CodeMirror } = document.querySelector(`${editor} .CodeMirror`);
+    CodeMirror.setValue(CodeMirror.getValue().replace(from, to));
+  }, [VARIABLES, told, value]);
+  await page.waitForTimeout(900);
 }
 
 async function play(page) {
@@ -178,6 +186,15 @@ async function conversation() {
   await shot(page, "07-history");
   check(history.nodes.length >= 4 && history.nodes[0].type === "TRANSFER_OUT" && history.nodes[1].type === "SPEND",
     `history: ${JSON.stringify(history)}`);
+
+  step = "tab Refund";
+  await choose(page, "Refund");
+  await paste(page, "the id of a SPEND, from the History tab", history.nodes[1].id);
+  const refunded = (await play(page)).data.refund;
+  balance += 10n;
+  await shot(page, "07-refund");
+  check(refunded.__typename === "RefundPayload" && BigInt(refunded.balance.amount) === balance
+    && refunded.transaction.refundOf.refundable === "20", `refund: ${JSON.stringify(refunded)}`);
 
   step = "headers";
   await choose(page, "Balance");

@@ -213,13 +213,14 @@ def test_first_conversation_is_named_operations() -> None:
         ("mutation", "Transfer"),
         ("mutation", "Hold"),
         ("query", "History"),
+        ("mutation", "Refund"),
     ]
 
 
 def test_first_conversation_sends_a_fresh_key_with_each_posting() -> None:
     keys = [tab["variables"].get("input", {}).get("idempotencyKey") for tab in first_conversation()]
 
-    assert keys == [None, None, *["$FRESH_UUID"] * 6, None]
+    assert keys == [None, None, *["$FRESH_UUID"] * 6, None, "$FRESH_UUID"]
     assert '"$FRESH_UUID"' in (FOLDER / "boot.js").read_text("utf-8")
 
 

@@ -44,6 +44,10 @@ async def ask(url: str, query: str, variables: dict[str, Any] | None = None) -> 
 async def play(url: str, title: str) -> Any:
     """Press Play in a tab, as the page does: with a fresh key for each tab; return the answer's field."""
     variables = json.loads(json.dumps(TABS[title]["variables"]).replace("$FRESH_UUID", str(uuid4())))
+    if title == "Refund":
+        # As its comment tells.
+        nodes = (await play(url, "History"))["nodes"]
+        variables["input"]["transactionId"] = next(node["id"] for node in nodes if node["type"] == "SPEND")
     answer = await ask(url, "\n".join(TABS[title]["query"]), variables)
     assert "errors" not in answer
     (field,) = answer["data"].values()
@@ -81,7 +85,13 @@ async def play_the_tabs(served: Served) -> None:
     assert answers["Balance"]["amount"] == "799"
     assert answers["OpenWallet"]["__typename"] == "OpenWalletPayload"
     assert answers["OpenWallet"]["alreadyOpen"] is False
-    for title, balance in (("TopUp", "899"), ("Bonus", "924"), ("Spend", "894"), ("Transfer", "879")):
+    for title, balance in (
+        ("TopUp", "899"),
+        ("Bonus", "924"),
+        ("Spend", "894"),
+        ("Transfer", "879"),
+        ("Refund", "889"),
+    ):
         posted = answers[title]
         assert (posted["__typename"], posted["balance"]["amount"]) == (f"{title}Payload", balance)
     held = answers["Hold"]
