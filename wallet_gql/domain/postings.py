@@ -185,8 +185,29 @@ class PostingRequest:
         return fingerprint(self.type, self.asset.code, self.amount_minor, self.description, self.reference, *more)
 
 
+class _OfOwners:
+    """A request whose key belongs to the first of its owners."""
+
+    __slots__ = ()
+
+    @property
+    def owners(self) -> tuple[OwnerName, ...]:
+        """Whose wallets it concerns, the one whose key it is first."""
+        raise NotImplementedError
+
+    @property
+    def shard(self) -> int:
+        """Where its key is."""
+        return self.owners[0].shard
+
+    @property
+    def owner_id(self) -> str:
+        """Whose key it is."""
+        return self.owners[0].owner_id
+
+
 @dataclass(frozen=True, slots=True)
-class TransferRequest:
+class TransferRequest(_OfOwners):
     """A transfer between two owners that is well-formed; `transaction_id` is of the sender's half."""
 
     sender: OwnerName
@@ -199,16 +220,6 @@ class TransferRequest:
     metadata: Metadata = ()
     transaction_id: UUID = field(default_factory=uuid7)
     receiving_id: UUID = field(default_factory=uuid7)
-
-    @property
-    def shard(self) -> int:
-        """Where its key is."""
-        return self.sender.shard
-
-    @property
-    def owner_id(self) -> str:
-        """Whose key it is."""
-        return self.sender.owner_id
 
     @property
     def owners(self) -> tuple[OwnerName, ...]:
@@ -230,7 +241,7 @@ class TransferRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class PlaceHoldRequest:
+class PlaceHoldRequest(_OfOwners):
     """A hold to place; `transaction_id` is what the hold will be named by."""
 
     owner: OwnerName
@@ -243,16 +254,6 @@ class PlaceHoldRequest:
     reference: str | None = None
     metadata: Metadata = ()
     transaction_id: UUID = field(default_factory=uuid7)
-
-    @property
-    def shard(self) -> int:
-        """Where its key is."""
-        return self.owner.shard
-
-    @property
-    def owner_id(self) -> str:
-        """Whose key it is."""
-        return self.owner.owner_id
 
     @property
     def owners(self) -> tuple[OwnerName, ...]:
@@ -277,7 +278,7 @@ class PlaceHoldRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class HoldRequest:
+class HoldRequest(_OfOwners):
     """A hold to capture, void or adjust; `amount_minor` is None where the request names none.
 
     Of a hold as it was found before the request was queued only what never changes is used: whose it is.
@@ -296,16 +297,6 @@ class HoldRequest:
     receiving_id: UUID = field(default_factory=uuid7)
 
     @property
-    def shard(self) -> int:
-        """Where its key is."""
-        return self.hold.shard
-
-    @property
-    def owner_id(self) -> str:
-        """Whose key it is."""
-        return self.hold.wallet.owner_id
-
-    @property
     def asset(self) -> Asset:
         """What is held."""
         return self.hold.asset
@@ -313,7 +304,7 @@ class HoldRequest:
     @property
     def owners(self) -> tuple[OwnerName, ...]:
         """Whose wallets it concerns, the one whose key it is first."""
-        owner = OwnerName(self.shard, self.owner_id)
+        owner = OwnerName(self.hold.shard, self.hold.wallet.owner_id)
         receiver = self.hold.receiver if self.kind is RequestKind.CAPTURE_HOLD else None
         return (owner,) if receiver is None else (owner, receiver)
 
@@ -343,7 +334,7 @@ class Shortfall(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class ReverseRequest:
+class ReverseRequest(_OfOwners):
     """A transaction to give back (refund) or to take back (clawback); `amount_minor` is None for all that is left.
 
     `sender` is who gets back what was a transfer.
@@ -361,16 +352,6 @@ class ReverseRequest:
     metadata: Metadata = ()
     transaction_id: UUID = field(default_factory=uuid7)
     receiving_id: UUID = field(default_factory=uuid7)
-
-    @property
-    def shard(self) -> int:
-        """Where its key is."""
-        return self.owner.shard
-
-    @property
-    def owner_id(self) -> str:
-        """Whose key it is."""
-        return self.owner.owner_id
 
     @property
     def asset(self) -> Asset:

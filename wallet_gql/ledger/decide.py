@@ -364,26 +364,28 @@ def _change_hold(
     account.hold(before, hold)
     batch.holds[hold.name] = hold
     _append_entry(batch, account, event_id, type_ or hold.kind, amount_minor, executed_at)
-    batch.others[HoldStepRow].append(
-        HoldStepRow(
-            hold.shard,
-            hold.id,
-            hold.step,
-            hold.kind,
-            event_id,
-            account.id,
-            account.seq,
-            hold.amount_minor,
-            hold.captured_minor,
-            hold.released_minor,
-            hold.remaining_minor - (0 if before is None else before.remaining_minor),
-            hold.capture_count,
-            hold.held_until,
-            executed_at,
-            "{" + ",".join(map(str, account.holds)) + "}",
-        )
-    )
+    batch.others[HoldStepRow].append(_step_row(before, hold, event_id, account))
     return hold
+
+
+def _step_row(before: Hold | None, hold: Hold, event_id: UUID, account: Account) -> HoldStepRow:
+    return HoldStepRow(
+        hold.shard,
+        hold.id,
+        hold.step,
+        hold.kind,
+        event_id,
+        account.id,
+        account.seq,
+        hold.amount_minor,
+        hold.captured_minor,
+        hold.released_minor,
+        hold.remaining_minor - (0 if before is None else before.remaining_minor),
+        hold.capture_count,
+        hold.held_until,
+        hold.changed_at,
+        "{" + ",".join(map(str, account.holds)) + "}",
+    )
 
 
 def _note(batch: Batch, request: Request, shard: int, id_: UUID, *, is_asked_for: bool) -> None:
