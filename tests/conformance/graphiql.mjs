@@ -12,6 +12,7 @@ mkdirSync(screenshots, { recursive: true });
 const origin = new URL(endpoint).origin;
 const TOKEN = "secret-token-9f1c";
 const TABS = "Balance,OpenWallet,TopUp,Bonus,Spend,Refused,Transfer,Hold,History,Refund";
+const SPEND_TOLD = "the id of a SPEND, from the History tab";
 const UUID4 = /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
 
 const faults = [];
@@ -189,7 +190,7 @@ async function conversation() {
 
   step = "tab Refund";
   await choose(page, "Refund");
-  await paste(page, "the id of a SPEND, from the History tab", history.nodes[1].id);
+  await paste(page, SPEND_TOLD, history.nodes[1].id);
   const refunded = (await play(page)).data.refund;
   balance += 10n;
   await shot(page, "07-refund");
@@ -327,12 +328,15 @@ async function phone(colorScheme) {
   const context = await browser.newContext({ viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true, colorScheme });
   const page = await open(context);
   await shot(page, `19-phone-${colorScheme}`);
+  let spend;
   for (const tab of TABS.split(",")) {
     step = `a phone, ${colorScheme}, tab ${tab}`;
     await choose(page, tab);
     check(await isInReach(page, ".graphiql-execute-button"), "the play button is out of reach");
     check(await isInReach(page, ".graphiql-toolbar button:last-child"), "the key button is out of reach");
-    await play(page);
+    if (tab === "Refund") await paste(page, SPEND_TOLD, spend.id);
+    const { data } = await play(page);
+    spend = data.transactions?.nodes.find(({ type }) => type === "SPEND") ?? spend;
     for (const pane of [QUERY, RESPONSE]) {
       // Readable: most of the window's width, some lines, no small print.
       const box = await page.locator(`${pane} .CodeMirror`).boundingBox();
