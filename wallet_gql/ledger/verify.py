@@ -118,8 +118,9 @@ _NOTE_OF_RECEIPT: Final = one_row(
     "transaction_note", "n", by="transaction_id", shard="r.transaction_shard", transaction_id="r.transaction_id"
 )
 
-_AHEAD_SECONDS: Final = round(HEAD_AHEAD_MAX.total_seconds())
-"""How far in the future a row may be dated: clocks differ."""
+# Do not take the SELECT away: without it the function is called for each row, at more than the rest of a check costs.
+_LATEST: Final = f"(SELECT wallet_now() + interval '{HEAD_AHEAD_MAX.total_seconds():.0f} s')"
+"""The latest that a row may be dated: clocks differ, by so much."""
 
 # Each returns (row, fault) for a shard. What is counted or summed comes from the log alone.
 _CHECKS: Final = {
@@ -148,7 +149,7 @@ _CHECKS: Final = {
                          IS DISTINCT FROM (c.held_seq_before, c.held_before, c.next_due_before)
                     THEN 'what is held differs from the entry before it, without a step of a hold'
                     WHEN c.executed_at = '-infinity' THEN 'has no time'
-                    WHEN c.executed_at > wallet_now() + interval '{_AHEAD_SECONDS} s'
+                    WHEN c.executed_at > {_LATEST}
                     THEN format('is dated in the future: %s', c.executed_at)
                     ELSE 'is older than the entry before it' END
           FROM (SELECT e.shard, e.account_id, e.seq, e.amount, e.balance_after, e.may_go_negative, e.executed_at,
@@ -173,7 +174,7 @@ _CHECKS: Final = {
             OR (NOT c.is_changed
                 AND (c.amount = 0 OR (c.held_seq, c.held, c.next_due_at)
                                      IS DISTINCT FROM (c.held_seq_before, c.held_before, c.next_due_before)))
-            OR c.executed_at = '-infinity' OR c.executed_at > wallet_now() + interval '{_AHEAD_SECONDS} s'
+            OR c.executed_at = '-infinity' OR c.executed_at > {_LATEST}
             -- A stripe's entries have the times of their transactions, which only follow the owner's.
             OR (c.executed_at < c.executed_before AND w.kind = {_USER})
          ORDER BY c.account_id, c.seq""",
@@ -334,7 +335,7 @@ _CHECKS: Final = {
                     WHEN k.outcome NOT IN ({_OUTCOMES}) THEN format('has outcome %s, which does not exist', k.outcome)
                     WHEN octet_length(k.fingerprint) <> 16
                     THEN format('its fingerprint has %s bytes', octet_length(k.fingerprint))
-                    WHEN k.created_at > wallet_now() + interval '{_AHEAD_SECONDS} s'
+                    WHEN k.created_at > {_LATEST}
                     THEN format('is dated in the future: %s', k.created_at)
                     WHEN k.outcome = {_POSTED} AND t.id IS NULL
                     THEN format('says posted, but there is no transaction %s', k.transaction_id)
@@ -370,7 +371,7 @@ _CHECKS: Final = {
          WHERE (t.type IS DISTINCT FROM {_RECEIVED} OR k.key IS NOT NULL OR t.idempotency_key IS NOT NULL)
            AND (t.type = {_RECEIVED} OR k.key IS NULL OR w.id IS NULL OR (k.outcome = {_POSTED}) <> (t.id IS NOT NULL)
             OR k.outcome NOT IN ({_OUTCOMES}) OR octet_length(k.fingerprint) <> 16
-            OR k.created_at > wallet_now() + interval '{_AHEAD_SECONDS} s'
+            OR k.created_at > {_LATEST}
             OR (k.outcome = {_POSTED} AND k.details IS NOT NULL)
             OR (k.outcome IN ({_ON_BALANCE})
                 AND (jsonb_typeof(k.details -> 'balance_before_minor') = 'number'
@@ -464,7 +465,7 @@ _CHECKS: Final = {
                     WHEN w.id IS NULL THEN format('its wallet %s does not exist in this shard', a.wallet_id)
                     WHEN w.kind <> a.wallet_kind THEN 'its kind is not its wallet''s'
                     WHEN s.id IS NULL THEN format('its asset %s does not exist', a.asset_id)
-                    WHEN a.opened_at > wallet_now() + interval '{_AHEAD_SECONDS} s'
+                    WHEN a.opened_at > {_LATEST}
                     THEN format('is dated in the future: %s', a.opened_at)
                     ELSE 'may_go_negative is right for the system''s accounts only' END
           FROM (SELECT a.*, count(*) OVER (PARTITION BY a.wallet_id, a.asset_id) AS same_asset,
@@ -473,7 +474,7 @@ _CHECKS: Final = {
           LEFT JOIN wallet w ON w.shard = $1 AND w.id = a.wallet_id
           LEFT JOIN asset s ON s.id = a.asset_id
          WHERE a.same_id > 1 OR a.same_asset > 1 OR w.id IS NULL OR w.kind <> a.wallet_kind OR s.id IS NULL
-            OR a.opened_at > wallet_now() + interval '{_AHEAD_SECONDS} s' OR a.may_go_negative <> (w.kind <> {_USER})
+            OR a.opened_at > {_LATEST} OR a.may_go_negative <> (w.kind <> {_USER})
          ORDER BY a.id""",
     "owner": f"""
         SELECT format('wallet %s (%s)', w.id, w.owner_id),
@@ -495,7 +496,7 @@ _CHECKS: Final = {
                   FROM wallet w WHERE w.shard = $1) AS w
          WHERE w.same_id > 1 OR w.same_owner > 1 OR w.kind NOT IN ({_KINDS}) OR (w.kind = {_TREASURY} AND NOT w.is_slot)
             OR (w.kind = {_CLEARING} AND NOT w.is_line) OR length(w.owner_id) NOT BETWEEN 1 AND {OWNER_ID_LENGTH_MAX}
-            OR w.opened_at > wallet_now() + interval '{_AHEAD_SECONDS} s'
+            OR w.opened_at > {_LATEST}
          ORDER BY w.id""",
 }
 
