@@ -80,6 +80,8 @@ def check_receipt(receipt: str | None) -> str | None:
 
 def check_metadata(pairs: Mapping[str, object]) -> Metadata:
     """Accept a flat object of texts within its bounds; returns its pairs, sorted by key."""
+    if not pairs:
+        return ()
     if len(pairs) > METADATA_PAIRS_MAX:
         raise BadUserInput("metadata", f"has {len(pairs)} pairs", f"send at most {METADATA_PAIRS_MAX}")
     checked = []

@@ -168,7 +168,10 @@ POISONS: Final[dict[str, tuple[dict[str, Any], type[Exception]]]] = {
     "a description too long": ({"description": "x" * 501}, asyncpg.CheckViolationError),
     "a character that the server refuses": ({"reference": "a\0b"}, asyncpg.CharacterNotInRepertoireError),
     "a character that the driver cannot send": ({"reference": "a\ud800"}, UnicodeEncodeError),
-    "a number that the driver cannot send": ({"asset": Asset(99_999, "NONE", "None", 0)}, asyncpg.DataError),
+    "a number that its column cannot hold": (
+        {"asset": Asset(99_999, "NONE", "None", 0)},
+        asyncpg.NumericValueOutOfRangeError,
+    ),
 }
 
 
