@@ -114,6 +114,8 @@ def test_a_posting_moves_the_owner_and_the_treasury(type_: TransactionType, amou
         (TOP_UP, BALANCE_MINOR_MAX - 10, 10, None),
         (TOP_UP, BALANCE_MINOR_MAX - 10, 11, BalanceLimitExceeded(GOLD, BALANCE_MINOR_MAX - 10, 11)),
         (BONUS, BALANCE_MINOR_MAX, 1, BalanceLimitExceeded(GOLD, BALANCE_MINOR_MAX, 1)),
+        # What takes is not refused for what is there already.
+        (SPEND, BALANCE_MINOR_MAX + 10, 10, None),
     ],
 )
 def test_a_posting_may_go_to_the_bounds_of_a_balance(

@@ -101,8 +101,9 @@ def judge_receipt(batch: Batch, request: PostingRequest) -> ReceiptUsed | None:
 
 
 def judge_balance(account: Account, amount_minor: int) -> BalanceLimitExceeded | InsufficientBalance | None:
-    """Refuse what would take more than is available, or leave more than an owner's account may hold."""
-    if account.balance_minor + amount_minor > BALANCE_MINOR_MAX:
+    """Refuse what would take more than is available, or raise a balance above what an owner's account may hold."""
+    # What takes from a balance that is above the limit is not refused for that.
+    if amount_minor > 0 and account.balance_minor + amount_minor > BALANCE_MINOR_MAX:
         return BalanceLimitExceeded(account.asset, account.balance_minor, abs(amount_minor))
     if account.available_minor + amount_minor < 0:
         return InsufficientBalance(account.asset, account.available_minor, abs(amount_minor))
