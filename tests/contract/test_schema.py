@@ -353,7 +353,7 @@ def test_mutations_are_nullable() -> None:
 
 
 def test_refusals_stand_in_one_table_of_the_docs() -> None:
-    """The order is judged by the operations' own tests; here, that none is missing and what it says of keys is true."""
+    """The order is played by `test_order_of_refusals`; here, that none is missing and what it says of keys is true."""
     rows = re.findall(r"^\| `(\w+)`[^|]*\|[^|]*\| (\S+) \|$", API_FILE.read_text(), re.MULTILINE)
     schema = executable_schema()
     named = {name: kept == "yes" for name, kept in rows if name in schema.type_map}

@@ -1,7 +1,6 @@
 """Postings between an owner and the treasury: top-up, bonus, spend. Each is decided once for its key.
 
-Refusals win in this order: asset missing, amount invalid, wallet missing (none of them kept); replay or key reused;
-balance limit, insufficient balance (kept under the key).
+Refusals win in the order of the table in docs/api.md.
 """
 
 from collections.abc import Mapping

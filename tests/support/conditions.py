@@ -1,0 +1,180 @@
+"""How each refusal comes about: conditions that change a scene's world or request so that it holds, and only it.
+
+Conditions of several refusals are applied to one scene, the one that wins last first: so each is made in a world in
+which those after it hold. Two that would change the same field of the request cannot be joined.
+"""
+
+import asyncio
+from base64 import urlsafe_b64encode
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, TypeAlias
+from uuid import UUID, uuid4
+
+from order import FAULT, OF_THE_RECEIVER, OF_WHAT_WAS_FOUND
+from scenes import AMOUNT, ASIDE, ASSET, FUNDS, ROOM, Answer, Scene, World, new_scene
+
+from wallet_gql.domain.assets import TransferPolicy
+from wallet_gql.domain.holds import CAPTURES_MAX, OPEN_HOLDS_MAX, HoldName
+from wallet_gql.domain.text import TEXT_LENGTH_MAX
+from wallet_gql.graphql import ids
+from wallet_gql.ledger.judge_reversals import REVERSALS_MAX
+
+Condition: TypeAlias = Callable[[Scene], Awaitable[None]]
+
+MUCH: Final = 10**9
+NOBODY: Final = "nobody-sends"
+NOBODY_ELSE: Final = "nobody-gets"
+MISSING_HOLD: Final = ids.hold_id(HoldName(0, UUID(int=1)))
+MISSING_TRANSACTION: Final = urlsafe_b64encode(b"Transaction:0:1:999999").decode().rstrip("=")
+
+
+async def set_up(world: World, mutation: str, *labels: str) -> Scene:
+    """Return a scene in which several refusals hold at once; `labels` are in the order in which they win."""
+    scene = await new_scene(world, mutation)
+    for label in reversed(labels):
+        await condition_of(mutation, label)(scene)
+    return scene
+
+
+async def ask_all(scenes: Sequence[Scene]) -> list[Answer]:
+    """Send the requests of all scenes, those at once that meet the same policy; ends with the policy that allows."""
+    answered: dict[int, Answer] = {}
+    for policy in (TransferPolicy.NONE, TransferPolicy.ALL):
+        sent = [n for n, scene in enumerate(scenes) if scene.policy is policy]
+        await scenes[0].world.allow(policy)
+        answered |= zip(sent, await asyncio.gather(*(scenes[n].ask() for n in sent)), strict=True)
+    return [answered[n] for n in range(len(scenes))]
+
+
+def label_of(answer: Answer) -> str:
+    """Return the label of the row in the table that an answer belongs to; of a payload its name."""
+    name: str = answer["__typename"]
+    if name == "WalletNotFound" and answer["ownerId"] == NOBODY_ELSE:
+        return OF_THE_RECEIVER
+    if name == "InvalidAmount" and answer["reason"] != "NOT_POSITIVE":
+        return OF_WHAT_WAS_FOUND
+    return name
+
+
+def condition_of(mutation: str, label: str) -> Condition:
+    """Return what makes a refusal hold for a mutation."""
+    return SPECIAL.get((mutation, label)) or CONDITIONS[label]
+
+
+def asked(**fields: Any) -> Condition:
+    """Return the condition that the request has such fields."""
+
+    async def change(scene: Scene) -> None:
+        scene.change(**fields)
+
+    return change
+
+
+async def malformed(scene: Scene) -> None:
+    scene.change(description="x" * (TEXT_LENGTH_MAX + 1))
+
+
+async def to_itself(scene: Scene) -> None:
+    scene.change(toOwnerId=scene.asked[scene.owner_field])
+
+
+async def of_nobody(scene: Scene) -> None:
+    scene.change(**{scene.owner_field: NOBODY})
+
+
+async def key_used(scene: Scene) -> None:
+    key = str(uuid4())
+    await scene.world.do("bonus", ownerId=scene.owner, asset=ASIDE, amount=1, idempotencyKey=key)
+    scene.change(idempotencyKey=key)
+
+
+async def forbidden(scene: Scene) -> None:
+    scene.policy = TransferPolicy.NONE
+
+
+async def closed(scene: Scene) -> None:
+    await scene.world.do("voidHold", holdId=scene.base["holdId"])
+
+
+async def captured_above(scene: Scene) -> None:
+    await scene.world.do("captureHold", holdId=scene.base["holdId"], amount=5, keepRemainder=True)
+    scene.change(amount=4)
+
+
+async def of_another_type(scene: Scene) -> None:
+    verb = "spend" if scene.mutation == "clawback" else "bonus"
+    moved = await scene.world.do(verb, ownerId=scene.owner, asset=ASSET, amount=1)
+    scene.change(transactionId=moved["transaction"]["id"])
+
+
+async def receipt_used(scene: Scene) -> None:
+    receipt = str(uuid4())
+    await scene.world.do("topUp", ownerId=scene.other, asset=ASSET, amount=1, receipt=receipt)
+    scene.change(receipt=receipt)
+
+
+async def often(scene: Scene, times: int, mutation: str, **fields: Any) -> None:
+    """Do something many times at once."""
+    await asyncio.gather(*(scene.world.do(mutation, **fields) for _ in range(times)))
+
+
+async def many_holds(scene: Scene) -> None:
+    await often(scene, OPEN_HOLDS_MAX, "placeHold", ownerId=scene.owner, asset=ASSET, amount=1)
+
+
+async def often_captured(scene: Scene) -> None:
+    fields = {"holdId": scene.base["holdId"], "amount": 1, "keepRemainder": True}
+    await often(scene, CAPTURES_MAX, "captureHold", **fields)
+
+
+async def often_reversed(scene: Scene) -> None:
+    await often(scene, REVERSALS_MAX, scene.mutation, transactionId=scene.base["transactionId"], amount=1)
+
+
+async def owner_full(scene: Scene) -> None:
+    await scene.world.fill(scene.owner, ROOM)
+
+
+async def other_full(scene: Scene) -> None:
+    await scene.world.fill(scene.other, ROOM)
+
+
+async def spent(scene: Scene) -> None:
+    amount = FUNDS + AMOUNT - ROOM
+    await scene.world.do("spend", ownerId=scene.owner, asset=ASSET, amount=amount)
+
+
+CONDITIONS: Final[dict[str, Condition]] = {
+    FAULT: malformed,
+    "AssetNotFound": asked(asset="NOPE"),
+    "InvalidAmount": asked(amount=0),
+    "SelfTransfer": to_itself,
+    "WalletNotFound": of_nobody,
+    "HoldNotFound": asked(holdId=MISSING_HOLD),
+    "TransactionNotFound": asked(transactionId=MISSING_TRANSACTION),
+    OF_WHAT_WAS_FOUND: asked(amount="0.5"),
+    "IdempotencyKeyReused": key_used,
+    OF_THE_RECEIVER: asked(toOwnerId=NOBODY_ELSE),
+    "TransferForbidden": forbidden,
+    "HoldNotOpen": closed,
+    "HoldExceeded": asked(amount=MUCH),
+    "NotRefundable": of_another_type,
+    "RefundExceedsOriginal": asked(amount=MUCH),
+    "ReceiptUsed": receipt_used,
+    "BalanceLimitExceeded": owner_full,
+    "InsufficientBalance": asked(amount=MUCH),
+    "ReceiverRefused": other_full,
+}
+
+SPECIAL: Final[dict[tuple[str, str], Condition]] = {
+    # These two take no description.
+    ("voidHold", FAULT): asked(idempotencyKey="no key"),
+    ("adjustHold", FAULT): asked(ttlSeconds=0),
+    ("adjustHold", "HoldExceeded"): captured_above,
+    ("clawback", "InsufficientBalance"): spent,
+    ("placeHold", "TooMany"): many_holds,
+    ("captureHold", "TooMany"): often_captured,
+    ("refund", "TooMany"): often_reversed,
+    ("clawback", "TooMany"): often_reversed,
+}
+"""Where a mutation is refused in a way of its own."""
