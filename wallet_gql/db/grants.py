@@ -13,6 +13,7 @@ RIGHTS: Final = {
     "asset_setting": "SELECT, INSERT",
     # A row lock needs the UPDATE right on a column; the guard trigger refuses the update itself.
     "wallet": "SELECT, INSERT, UPDATE (opened_at)",
+    "wallet_state": "SELECT, INSERT",
     "account": "SELECT, INSERT",
     "transaction_shape": "SELECT",
     "transaction": "SELECT, INSERT",

@@ -124,7 +124,7 @@ wallet = Table(
     PrimaryKeyConstraint("shard", "id"),
     UniqueConstraint("shard", "kind", "owner_id"),
     CheckConstraint("shard >= 0", name="shard"),
-    CheckConstraint("kind IN (1, 2, 3)", name="kind"),
+    CheckConstraint("kind IN (1, 2, 3, 4)", name="kind"),
     CheckConstraint("length(owner_id) BETWEEN 1 AND 128", name="owner_id"),
     CheckConstraint("isfinite(opened_at)", name="opened_at"),
 )
@@ -158,7 +158,7 @@ transaction_shape = Table(
     # A type may have several shapes.
     Column("variant", SmallInteger, nullable=False, server_default=text("1")),
     PrimaryKeyConstraint("type", "variant", "wallet_kind", "sign"),
-    CheckConstraint("wallet_kind IN (1, 2, 3)", name="wallet_kind"),
+    CheckConstraint("wallet_kind IN (1, 2, 3, 4)", name="wallet_kind"),
     CheckConstraint("sign IN (-1, 1)", name="sign"),
 )
 
@@ -179,7 +179,7 @@ transaction = Table(
     Column("counterpart_shard", SmallInteger),
     Column("counterpart_id", Uuid),
     PrimaryKeyConstraint("shard", "id"),
-    CheckConstraint("type BETWEEN 1 AND 8", name="type"),
+    CheckConstraint("type BETWEEN 1 AND 10", name="type"),
     CheckConstraint(
         "(counterpart_id IS NULL) = (counterpart_shard IS NULL)"
         " AND CASE WHEN counterpart_id IS NULL THEN type NOT IN (4, 5) ELSE type IN (4, 5, 8) END",
@@ -326,6 +326,29 @@ hold_step = Table(
     CheckConstraint("isfinite(held_until) AND isfinite(at)", name="at"),
 )
 
+# What becomes of an owner's wallet: a chain. status: 1 open, 2 nothing leaves, 3 nothing moves, 4 closed. The wallet of
+# its owner's debts is one of kind 4.
+wallet_state = Table(
+    "wallet_state",
+    metadata,
+    Column("shard", SmallInteger, nullable=False, autoincrement=False),
+    Column("wallet_id", BigInteger, nullable=False, autoincrement=False),
+    Column("step", Integer, nullable=False, autoincrement=False),
+    Column("status", SmallInteger, nullable=False),
+    Column("since", Timestamp, nullable=False),
+    Column("until", Timestamp),
+    Column("note", Text),
+    Column("debt_wallet_id", BigInteger),
+    Column("event_id", Uuid, nullable=False),
+    Column("at", Timestamp, nullable=False),
+    PrimaryKeyConstraint("shard", "wallet_id", "step"),
+    CheckConstraint("step >= 1", name="step"),
+    CheckConstraint("status BETWEEN 1 AND 4", name="status"),
+    CheckConstraint("until IS NULL OR status IN (2, 3)", name="until"),
+    CheckConstraint("length(note) <= 500", name="note"),
+    CheckConstraint("isfinite(since) AND isfinite(at) AND isfinite(until)", name="at"),
+)
+
 # What gives a transaction back, or takes it back: a chain for each original, what was reversed so far running along.
 reversal = Table(
     "reversal",
@@ -358,7 +381,7 @@ idempotency_key = Table(
     Column("created_at", Timestamp, nullable=False, server_default=NOW),
     PrimaryKeyConstraint("shard", "wallet_id", "key"),
     CheckConstraint("octet_length(fingerprint) = 16", name="fingerprint"),
-    CheckConstraint("outcome BETWEEN 1 AND 11 OR outcome IN (50, 51)", name="outcome"),
+    CheckConstraint("outcome BETWEEN 1 AND 14 OR outcome IN (50, 51, 52)", name="outcome"),
     CheckConstraint("(outcome = 1) = (details IS NULL)", name="details"),
     CheckConstraint("isfinite(created_at)", name="created_at"),
 )

@@ -4,11 +4,11 @@ Amounts are integers in minor units and say so; an entry's amount is signed, a p
 """
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from enum import Enum, IntEnum
 from hashlib import sha256
 from typing import Final, NamedTuple, TypeAlias
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from uuid_utils.compat import uuid7
 
@@ -17,7 +17,9 @@ from wallet_gql.domain.holds import TTL_SECONDS_DEFAULT, Hold
 from wallet_gql.domain.money import AmountFault
 from wallet_gql.domain.refusals import Facts, OutcomeCode
 from wallet_gql.domain.text import Metadata
-from wallet_gql.domain.wallets import Balance, OwnerName, WalletKind
+from wallet_gql.domain.wallets import Balance, OwnerName, WalletKind, WalletState, WalletStatus
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class TransactionType(IntEnum):
@@ -31,6 +33,8 @@ class TransactionType(IntEnum):
     CAPTURE = 6
     REFUND = 7
     CLAWBACK = 8
+    REPAYMENT = 9
+    FORFEIT = 10
 
     @property
     def sign(self) -> int:
@@ -43,6 +47,8 @@ _LOWERING: Final = {
     TransactionType.TRANSFER_OUT,
     TransactionType.CAPTURE,
     TransactionType.CLAWBACK,
+    TransactionType.REPAYMENT,
+    TransactionType.FORFEIT,
 }
 
 REFUNDABLE: Final = frozenset({TransactionType.SPEND, TransactionType.CAPTURE})
@@ -68,6 +74,10 @@ class RequestKind(IntEnum):
     ADJUST_HOLD = 105
     REFUND = 106
     CLAWBACK = 107
+    FREEZE = 108
+    UNFREEZE = 109
+    CLOSE = 110
+    REOPEN = 111
 
 
 class Receipt(NamedTuple):
@@ -331,6 +341,7 @@ class Shortfall(Enum):
 
     REFUSE = "REFUSE"
     AVAILABLE = "AVAILABLE"
+    DEBT = "DEBT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,7 +391,84 @@ class ReverseRequest(_OfOwners):
         )
 
 
-Request: TypeAlias = PostingRequest | TransferRequest | PlaceHoldRequest | HoldRequest | ReverseRequest
+class Remainder(Enum):
+    """What becomes of what a closed wallet still has. The names are in fingerprints."""
+
+    REFUSE = "REFUSE"
+    FORFEIT = "FORFEIT"
+    TRANSFER = "TRANSFER"
+
+
+@dataclass(frozen=True, slots=True)
+class StateRequest(_OfOwners):
+    """A wallet to freeze, unfreeze, close or reopen.
+
+    Of a freeze `status` is what it shall be, until when; of a closing `assets` are all that it may have, `receiver` is
+    who gets what remains. It has no asset of its own: `asset` is any, for its refusals.
+    """
+
+    kind: RequestKind
+    owner: OwnerName
+    asset: Asset
+    idempotency_key: UUID
+    status: WalletStatus = WalletStatus.OPEN
+    until: datetime | None = None
+    remainder: Remainder = Remainder.REFUSE
+    receiver: OwnerName | None = None
+    voids_holds: bool = False
+    assets: tuple[Asset, ...] = ()
+    description: str | None = None
+    reference: None = None
+    metadata: Metadata = ()
+    transaction_id: UUID = field(default_factory=uuid7)
+
+    @property
+    def amount_minor(self) -> int:
+        """It has no amount."""
+        return 0
+
+    @property
+    def owners(self) -> tuple[OwnerName, ...]:
+        """Whose wallets it concerns, the one whose key it is first."""
+        return (self.owner,) if self.receiver is None else (self.owner, self.receiver)
+
+    @property
+    def fingerprint(self) -> bytes:
+        """The bytes that tell another request under the same key."""
+        is_all = self.status is WalletStatus.FROZEN_ALL
+        remainder = () if self.remainder is Remainder.REFUSE else (("remainder", self.remainder.value),)
+        to = () if self.receiver is None else (("to", self.receiver.owner_id),)
+        until = () if self.until is None else (("until", str(unix_us(self.until))),)
+        return fingerprint(
+            self.kind,
+            "",
+            0,
+            self.description,
+            None,
+            *remainder,
+            *((("scope", "ALL"),) if is_all else ()),
+            *to,
+            *until,
+            *((("voidHolds", "true"),) if self.voids_holds else ()),
+        )
+
+
+def repayment_id(cause: UUID) -> UUID:
+    """Return the id of the transaction that repays what an owner owes, right after what made that possible."""
+    return uuid5(cause, TransactionType.REPAYMENT.name)
+
+
+def unix_us(instant: datetime) -> int:
+    """Return microseconds of Unix time, exactly."""
+    return (instant - _EPOCH) // timedelta(microseconds=1)
+
+
+def from_unix_us(instant_us: int) -> datetime:
+    """Return the instant of so many microseconds of Unix time."""
+    return _EPOCH + timedelta(microseconds=instant_us)
+
+
+Request: TypeAlias = PostingRequest | TransferRequest | PlaceHoldRequest | HoldRequest | ReverseRequest | StateRequest
 """What is decided under locks, once for its key. All kinds have a key, the owners concerned, and a fingerprint."""
 
 
@@ -404,6 +492,19 @@ class Held:
     balance: Balance
     already_processed: bool
     transaction: TransactionView | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A wallet's state is what was asked for; `state` and `balance` are as they are now.
+
+    Of a closing `transactions` are what it posted.
+    """
+
+    state: WalletState | None
+    balance: Balance
+    already_processed: bool
+    transactions: tuple[TransactionName, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -483,12 +584,13 @@ class TransactionMissing:
 
 @dataclass(frozen=True, slots=True)
 class Nothing:
-    """There was nothing to take back; kept under the key. `forgone_minor` is what was to be taken."""
+    """There was nothing to take back; kept under the key: it was forgone, or is owed now."""
 
     forgone_minor: int
     balance: Balance
     already_processed: bool
+    indebted_minor: int = 0
 
 
-Outcome: TypeAlias = Posted | Held | Nothing | Refused | WalletMissing | KeyReused
+Outcome: TypeAlias = Posted | Held | Changed | Nothing | Refused | WalletMissing | KeyReused
 """What the ledger answers to a request."""

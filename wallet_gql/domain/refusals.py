@@ -11,12 +11,14 @@ from uuid import UUID
 
 from wallet_gql.domain.assets import Asset, TransferPolicy
 from wallet_gql.domain.holds import HoldState
+from wallet_gql.domain.wallets import WalletStatus
 
 
 class OutcomeCode(IntEnum):
     """How a request that reached its wallet ended. The numbers are stored under the idempotency key.
 
-    POSTED names a transaction, HELD a hold, NOTHING that there was nothing to do; the others are refusals.
+    POSTED names a transaction, HELD a hold, CHANGED a wallet's state, NOTHING that nothing was posted to the owner's
+    account; the others are refusals.
     """
 
     POSTED = 1
@@ -30,14 +32,20 @@ class OutcomeCode(IntEnum):
     TOO_MANY = 9
     NOT_REFUNDABLE = 10
     REFUND_EXCEEDS_ORIGINAL = 11
+    WALLET_CLOSED = 12
+    WALLET_FROZEN = 13
+    WALLET_NOT_EMPTY = 14
     HELD = 50
     NOTHING = 51
+    CHANGED = 52
 
 
 class ReceiverCause(Enum):
     """Why a receiver takes nothing. The values are stored."""
 
     FULL = "FULL"
+    FROZEN = "FROZEN"
+    CLOSED = "CLOSED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +156,33 @@ class RefundExceedsOriginal:
     amount_minor: int
 
 
+@dataclass(frozen=True, slots=True)
+class WalletClosed:
+    """The owner's wallet is closed."""
+
+    code: ClassVar = OutcomeCode.WALLET_CLOSED
+    asset: Asset
+
+
+@dataclass(frozen=True, slots=True)
+class WalletFrozen:
+    """The owner's wallet is frozen, until so many microseconds of Unix time, or until somebody ends it: then 0."""
+
+    code: ClassVar = OutcomeCode.WALLET_FROZEN
+    asset: Asset
+    status: WalletStatus
+    until_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class WalletNotEmpty:
+    """The owner's wallet has credits, holds or debts that the request does not say what to do with."""
+
+    code: ClassVar = OutcomeCode.WALLET_NOT_EMPTY
+    asset: Asset
+    open_holds: int
+
+
 Facts: TypeAlias = (
     BalanceLimitExceeded
     | InsufficientBalance
@@ -159,6 +194,9 @@ Facts: TypeAlias = (
     | TooMany
     | NotRefundable
     | RefundExceedsOriginal
+    | WalletClosed
+    | WalletFrozen
+    | WalletNotEmpty
 )
 
 _FACTS: Final[Mapping[OutcomeCode, type[Facts]]] = {kind.code: kind for kind in get_args(Facts)}

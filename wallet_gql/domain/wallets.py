@@ -1,9 +1,9 @@
 """Wallets, what names them, and what they hold."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from wallet_gql.domain.assets import Asset
 
@@ -14,6 +14,8 @@ class WalletKind(IntEnum):
     USER = 1
     TREASURY = 2
     CLEARING = 3
+    DEBT = 4
+    """What an owner owes: never above zero."""
 
 
 class WalletName(NamedTuple):
@@ -46,11 +48,46 @@ class Wallet:
     opened_at: datetime
 
 
+class WalletStatus(IntEnum):
+    """What a wallet lets through. The numbers are stored."""
+
+    OPEN = 1
+    FROZEN_OUT = 2
+    """Nothing leaves it, except what was promised before."""
+    FROZEN_ALL = 3
+    """Nothing comes in either."""
+    CLOSED = 4
+
+
+NOTHING_LEAVES: Final = frozenset({WalletStatus.FROZEN_OUT, WalletStatus.FROZEN_ALL, WalletStatus.CLOSED})
+NOTHING_MOVES: Final = frozenset({WalletStatus.FROZEN_ALL, WalletStatus.CLOSED})
+
+
+@dataclass(frozen=True, slots=True)
+class WalletState:
+    """What has become of a wallet, by the last link of its chain; `until` is when a freeze ends by itself."""
+
+    shard: int
+    wallet_id: int
+    step: int
+    status: WalletStatus
+    since: datetime
+    until: datetime | None = None
+    note: str | None = None
+    debt_wallet_id: int | None = None
+
+    def at(self, now: datetime) -> "WalletState":
+        """Return it as it is now: a freeze may have ended, without anything that was written."""
+        if self.until is None or now < self.until:
+            return self
+        return replace(self, status=WalletStatus.OPEN, since=self.until, until=None, note=None)
+
+
 @dataclass(frozen=True, slots=True)
 class Balance:
     """An account's present position: its last entry, or zero at sequence 0 where there is none.
 
-    `held_minor`, what open holds hold, is part of the amount.
+    `held_minor`, what open holds hold, is part of the amount; `debt_minor`, what the owner owes, is not.
     """
 
     wallet: Wallet
@@ -58,6 +95,7 @@ class Balance:
     amount_minor: int
     seq: int
     held_minor: int = 0
+    debt_minor: int = 0
 
     @property
     def available_minor(self) -> int:

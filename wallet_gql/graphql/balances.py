@@ -54,16 +54,17 @@ class Balance(Node):
     def of(cls, balance: domain.Balance) -> Self:
         """Make it from the ledger's balance."""
         wallet, asset = balance.wallet, balance.asset
+        zero, total = amount(0, asset), amount(balance.amount_minor, asset)
         return cls(
             id=strawberry.ID(ids.balance_id(balance)),
             balance=balance,
             owner_id=wallet.owner_id,
             asset=Asset.of(asset),
-            amount=amount(balance.amount_minor, asset),
-            available=amount(balance.available_minor, asset),
-            held=amount(balance.held_minor, asset),
-            lapsed=amount(0, asset),
-            debt=amount(0, asset),
+            amount=total,
+            available=amount(balance.available_minor, asset) if balance.held_minor else total,
+            held=amount(balance.held_minor, asset) if balance.held_minor else zero,
+            lapsed=zero,
+            debt=amount(balance.debt_minor, asset) if balance.debt_minor else zero,
             cursor=ids.cursor(wallet.shard, wallet.id, asset.id, balance.seq),
         )
 

@@ -148,6 +148,8 @@ PlaceHoldResult = Annotated[
     | refusals.SelfTransfer
     | refusals.WalletNotFound
     | refusals.IdempotencyKeyReused
+    | refusals.WalletClosed
+    | refusals.WalletFrozen
     | refusals.TransferForbidden
     | refusals.TooMany
     | refusals.InsufficientBalance,
@@ -158,6 +160,8 @@ CaptureHoldResult = Annotated[
     | refusals.InvalidAmount
     | refusals.HoldNotFound
     | refusals.IdempotencyKeyReused
+    | refusals.WalletClosed
+    | refusals.WalletFrozen
     | refusals.HoldNotOpen
     | refusals.HoldExceeded
     | refusals.TooMany
@@ -173,6 +177,8 @@ AdjustHoldResult = Annotated[
     | refusals.InvalidAmount
     | refusals.HoldNotFound
     | refusals.IdempotencyKeyReused
+    | refusals.WalletClosed
+    | refusals.WalletFrozen
     | refusals.HoldNotOpen
     | refusals.HoldExceeded
     | refusals.InsufficientBalance,

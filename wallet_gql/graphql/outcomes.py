@@ -26,7 +26,11 @@ class KeyOutcomeState(Enum):
         "HELD", description="It placed, voided or adjusted a hold, once: done. Never send it with a new key."
     )
     NOTHING = strawberry.enum_value(
-        "NOTHING", description="There was nothing to take back: done. Another attempt needs a new key."
+        "NOTHING",
+        description="There was nothing to take back, or only to be owed: done. Another attempt needs a new key.",
+    )
+    CHANGED = strawberry.enum_value(
+        "CHANGED", description="It froze, unfroze, closed or reopened the wallet, once: done. Never send it again."
     )
     REFUSED = strawberry.enum_value(
         "REFUSED", description="It was refused for good, and nothing moved. Another attempt needs a new key."
@@ -61,8 +65,8 @@ class KeyOutcome:
                 assert outcome.transaction is not None
                 transaction = Transaction.of(outcome.transaction)
                 return cls(state=KeyOutcomeState.POSTED, transaction=transaction, hold=None, refusal=None)
-            case OutcomeCode.NOTHING:
-                return cls(state=KeyOutcomeState.NOTHING, transaction=None, hold=None, refusal=None)
+            case OutcomeCode.NOTHING | OutcomeCode.CHANGED:
+                return cls(state=KeyOutcomeState[outcome.code.name], transaction=None, hold=None, refusal=None)
             case OutcomeCode.HELD:
                 assert outcome.hold is not None
                 return cls(state=KeyOutcomeState.HELD, transaction=None, hold=Hold.of(outcome.hold), refusal=None)

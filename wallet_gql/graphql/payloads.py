@@ -7,7 +7,9 @@ import strawberry
 from wallet_gql.domain import postings as domain
 from wallet_gql.graphql import refusals
 from wallet_gql.graphql.balances import Balance
-from wallet_gql.graphql.transactions import Transaction
+from wallet_gql.graphql.context import Info
+from wallet_gql.graphql.scalars import Amount, amount
+from wallet_gql.graphql.transactions import Transaction, read_own
 from wallet_gql.graphql.wallets import Wallet
 
 
@@ -31,6 +33,14 @@ class Payload(refusals.Replayable):
     def balance(self) -> Balance:
         """Make it when it is asked for."""
         return Balance.of(self.posted.balance)
+
+    async def read_repaid(self, info: Info) -> Amount:
+        """Read how much of it repaid what the owner owed: right after it, if any."""
+        view = self.posted.transaction
+        repayment = await read_own(
+            info, domain.TransactionName(view.shard, domain.repayment_id(view.id)), view.wallet_id
+        )
+        return amount(0, view.asset) if repayment is None else repayment.amount
 
     @classmethod
     def of(cls, posted: domain.Posted) -> Self:

@@ -15,7 +15,7 @@ from wallet_gql.graphql import refusals
 from wallet_gql.graphql.assets import DEFAULT_ASSET
 from wallet_gql.graphql.context import Info
 from wallet_gql.graphql.payloads import Payload, result
-from wallet_gql.graphql.scalars import Amount, Metadata, amount
+from wallet_gql.graphql.scalars import Amount, Metadata
 from wallet_gql.operations import postings
 
 
@@ -65,9 +65,9 @@ class TopUpPayload(Payload):
     """The top-up is in the books."""
 
     @strawberry.field(description="How much of it repaid what the owner owed.")
-    def repaid(self) -> Amount:
-        """Nobody owes anything yet."""
-        return amount(0, self.posted.transaction.asset)
+    async def repaid(self, info: Info) -> Amount:
+        """Read what followed it."""
+        return await self.read_repaid(info)
 
 
 @strawberry.type(description="The bonus is in the books.")
@@ -75,9 +75,9 @@ class BonusPayload(Payload):
     """The bonus is in the books."""
 
     @strawberry.field(description="How much of it repaid what the owner owed.")
-    def repaid(self) -> Amount:
-        """Nobody owes anything yet."""
-        return amount(0, self.posted.transaction.asset)
+    async def repaid(self, info: Info) -> Amount:
+        """Read what followed it."""
+        return await self.read_repaid(info)
 
 
 @strawberry.type(description="The spend is in the books.")
@@ -89,6 +89,8 @@ TopUpResult = Annotated[
     TopUpPayload
     | refusals.WalletNotFound
     | refusals.IdempotencyKeyReused
+    | refusals.WalletClosed
+    | refusals.WalletFrozen
     | refusals.AssetNotFound
     | refusals.InvalidAmount
     | refusals.ReceiptUsed
@@ -99,6 +101,8 @@ BonusResult = Annotated[
     BonusPayload
     | refusals.WalletNotFound
     | refusals.IdempotencyKeyReused
+    | refusals.WalletClosed
+    | refusals.WalletFrozen
     | refusals.AssetNotFound
     | refusals.InvalidAmount
     | refusals.BalanceLimitExceeded,
@@ -108,6 +112,8 @@ SpendResult = Annotated[
     SpendPayload
     | refusals.WalletNotFound
     | refusals.IdempotencyKeyReused
+    | refusals.WalletClosed
+    | refusals.WalletFrozen
     | refusals.AssetNotFound
     | refusals.InvalidAmount
     | refusals.BalanceLimitExceeded

@@ -1,5 +1,6 @@
 """The refusals of the business: members of the results' unions, made from the ledger's outcomes."""
 
+from datetime import datetime
 from enum import Enum
 from typing import Final, Self, TypeAlias, TypedDict, assert_never
 from uuid import UUID
@@ -8,6 +9,7 @@ import strawberry
 
 from wallet_gql.domain import postings as domain
 from wallet_gql.domain import refusals as kept
+from wallet_gql.domain import wallets as domain_wallets
 from wallet_gql.domain.errors import BadUserInput
 from wallet_gql.domain.holds import HoldName
 from wallet_gql.domain.money import BALANCE_MINOR_MAX, AmountFault
@@ -18,6 +20,7 @@ from wallet_gql.graphql.context import Info
 from wallet_gql.graphql.held import Hold, HoldState
 from wallet_gql.graphql.scalars import Amount, amount
 from wallet_gql.graphql.transactions import Transaction
+from wallet_gql.graphql.wallets import Wallet, WalletStatus
 from wallet_gql.ledger.reads import OwnTransaction
 
 ECHO_LENGTH_MAX: Final = 64
@@ -65,6 +68,11 @@ class ErrorCode(Enum):
     )
     REFUND_EXCEEDS_ORIGINAL = strawberry.enum_value(
         "REFUND_EXCEEDS_ORIGINAL", description="More than is left of the transaction."
+    )
+    WALLET_CLOSED = strawberry.enum_value("WALLET_CLOSED", description="The owner's wallet is closed.")
+    WALLET_FROZEN = strawberry.enum_value("WALLET_FROZEN", description="The owner's wallet is frozen.")
+    WALLET_NOT_EMPTY = strawberry.enum_value(
+        "WALLET_NOT_EMPTY", description="The owner's wallet has credits, open holds or debts."
     )
     TEST_CLOCK_OFF = strawberry.enum_value("TEST_CLOCK_OFF", description="The service is not in test mode.")
     TOO_MANY = strawberry.enum_value("TOO_MANY", description="There are as many as there may be.")
@@ -172,6 +180,9 @@ _KEPT_MESSAGES: Final = {
     OutcomeCode.TOO_MANY: "There are as many as there may be",
     OutcomeCode.NOT_REFUNDABLE: "The transaction cannot be reversed so",
     OutcomeCode.REFUND_EXCEEDS_ORIGINAL: "More than is left of the transaction",
+    OutcomeCode.WALLET_CLOSED: "The wallet is closed",
+    OutcomeCode.WALLET_FROZEN: "The wallet is frozen",
+    OutcomeCode.WALLET_NOT_EMPTY: "The wallet is not empty",
 }
 
 _AMOUNT_MESSAGES: Final = {
@@ -478,6 +489,8 @@ class ReceiverCause(Enum):
     """Why a receiver takes nothing."""
 
     FULL = strawberry.enum_value("FULL", description="The receiver would hold more than a wallet may.")
+    FROZEN = strawberry.enum_value("FROZEN", description="The receiver's wallet is frozen.")
+    CLOSED = strawberry.enum_value("CLOSED", description="The receiver's wallet is closed.")
 
 
 @strawberry.type(
@@ -497,6 +510,70 @@ class ReceiverRefused(Error, Replayable):
             **_kept(facts.code),
             owner_id=facts.owner_id,
             cause=ReceiverCause[facts.cause.name],
+            already_processed=refusal.already_processed,
+        )
+
+
+@strawberry.type
+class _OfWallet(Error, Replayable):
+    """A refusal by what has become of the owner's wallet."""
+
+    kept_wallet: strawberry.Private[domain_wallets.Wallet]
+
+    @strawberry.field(description="The wallet as it is now.")
+    def wallet(self) -> Wallet:
+        """Make it when it is asked for."""
+        return Wallet.of(self.kept_wallet)
+
+
+@strawberry.type(description="The owner's wallet is closed: reopen it first. Kept under the key.")
+class WalletClosed(_OfWallet):
+    """The owner's wallet is closed."""
+
+    @classmethod
+    def of(cls, refusal: domain.Refused) -> Self:
+        """Make it from the ledger's refusal."""
+        return cls(
+            **_kept(refusal.facts.code),
+            kept_wallet=refusal.balance.wallet,
+            already_processed=refusal.already_processed,
+        )
+
+
+@strawberry.type(description="The owner's wallet is frozen. Kept under the key: a late retry is refused too.")
+class WalletFrozen(_OfWallet):
+    """The owner's wallet is frozen."""
+
+    status: WalletStatus = strawberry.field(description="How it was frozen when the request was refused.")
+    until: datetime | None = strawberry.field(description="When that was to end by itself; null where it was not.")
+
+    @classmethod
+    def of(cls, refusal: domain.Refused, facts: kept.WalletFrozen) -> Self:
+        """Make it from the ledger's refusal."""
+        return cls(
+            **_kept(facts.code),
+            kept_wallet=refusal.balance.wallet,
+            status=WalletStatus[facts.status.name],
+            until=domain.from_unix_us(facts.until_us) if facts.until_us else None,
+            already_processed=refusal.already_processed,
+        )
+
+
+@strawberry.type(
+    description="The owner's wallet has credits, open holds or debts: say what becomes of them. Kept under the key."
+)
+class WalletNotEmpty(_OfWallet):
+    """The owner's wallet is not empty."""
+
+    open_holds: int = strawberry.field(description="How many holds were open, in all assets.")
+
+    @classmethod
+    def of(cls, refusal: domain.Refused, facts: kept.WalletNotEmpty) -> Self:
+        """Make it from the ledger's refusal."""
+        return cls(
+            **_kept(facts.code),
+            kept_wallet=refusal.balance.wallet,
+            open_holds=facts.open_holds,
             already_processed=refusal.already_processed,
         )
 
@@ -546,11 +623,14 @@ Kept: TypeAlias = (
     | TooMany
     | NotRefundable
     | RefundExceedsOriginal
+    | WalletClosed
+    | WalletFrozen
+    | WalletNotEmpty
 )
 """What is kept under a key."""
 
 
-def of_refused(refusal: domain.Refused) -> Kept:  # noqa: C901 - a case for each refusal
+def of_refused(refusal: domain.Refused) -> Kept:  # noqa: C901, PLR0912 - a case for each refusal
     """Make the member of the union that tells a kept refusal's facts."""
     match facts := refusal.facts:
         case kept.BalanceLimitExceeded():
@@ -573,6 +653,12 @@ def of_refused(refusal: domain.Refused) -> Kept:  # noqa: C901 - a case for each
             return ReceiptUsed.of(refusal, facts)
         case kept.ReceiverRefused():
             return ReceiverRefused.of(refusal, facts)
+        case kept.WalletClosed():
+            return WalletClosed.of(refusal)
+        case kept.WalletFrozen():
+            return WalletFrozen.of(refusal, facts)
+        case kept.WalletNotEmpty():
+            return WalletNotEmpty.of(refusal, facts)
         case _:
             assert_never(facts)
 

@@ -28,6 +28,9 @@ class Shortfall(Enum):
 
     REFUSE = strawberry.enum_value("REFUSE", description="It takes all or nothing.")
     AVAILABLE = strawberry.enum_value("AVAILABLE", description="It takes what is available; the rest is forgone.")
+    DEBT = strawberry.enum_value(
+        "DEBT", description="It takes what is available; the rest is owed, and repaid by what is credited next."
+    )
 
 
 @strawberry.input(description="What every refund and clawback needs.")
@@ -71,9 +74,9 @@ class RefundPayload(Payload):
         return amount(0, self.posted.transaction.asset)
 
     @strawberry.field(description="How much of it repaid what the owner owed.")
-    def repaid(self) -> Amount:
-        """Nobody owes anything yet."""
-        return amount(0, self.posted.transaction.asset)
+    async def repaid(self, info: Info) -> Amount:
+        """Read what followed it."""
+        return await self.read_repaid(info)
 
 
 @strawberry.type(description="What could be taken back is in the books.")
@@ -95,9 +98,15 @@ class ClawbackPayload(refusals.Replayable):
         return amount(taken, self.outcome.balance.asset)
 
     @strawberry.field(description="How much the owner owes for it.")
-    def indebted(self) -> Amount:
-        """Nobody owes anything yet."""
-        return amount(0, self.outcome.balance.asset)
+    async def indebted(self, info: Info) -> Amount:
+        """Say what was owed for it then: what it reversed, without what was taken."""
+        asset = self.outcome.balance.asset
+        if isinstance(self.outcome, domain.Nothing):
+            return amount(self.outcome.indebted_minor, asset)
+        view = self.outcome.transaction
+        reversal = await info.context.ledger.reads.reversals.load(view.name)
+        assert reversal is not None
+        return amount(reversal.amount_minor - abs(view.amount_minor), asset)
 
     @strawberry.field(description="How much was to be taken back and was not there.")
     async def forgone(self, info: Info) -> Amount:
@@ -139,6 +148,8 @@ RefundResult = Annotated[
     | refusals.InvalidAmount
     | refusals.TransactionNotFound
     | refusals.IdempotencyKeyReused
+    | refusals.WalletClosed
+    | refusals.WalletFrozen
     | refusals.NotRefundable
     | refusals.RefundExceedsOriginal
     | refusals.TooMany

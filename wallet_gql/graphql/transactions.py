@@ -56,6 +56,8 @@ class TransactionType(Enum):
     CAPTURE = strawberry.enum_value("CAPTURE", description="What was held was paid.")
     REFUND = strawberry.enum_value("REFUND", description="What was paid was given back.")
     CLAWBACK = strawberry.enum_value("CLAWBACK", description="What was credited was taken back.")
+    REPAYMENT = strawberry.enum_value("REPAYMENT", description="A credit repaid what the owner owed.")
+    FORFEIT = strawberry.enum_value("FORFEIT", description="A wallet was closed, and the platform took what was left.")
     TRANSFER_IN = strawberry.enum_value("TRANSFER_IN", description="The owner got credits from another owner.")
 
 
@@ -78,6 +80,7 @@ class AccountKind(Enum):
     CLEARING = strawberry.enum_value(
         "CLEARING", description="What is on its way between two owners: over both halves of a transfer it is zero."
     )
+    DEBT = strawberry.enum_value("DEBT", description="What the owner owes: never above zero.")
 
 
 @strawberry.type(description="One leg of a transaction. Another owner's balance is never shown.")
@@ -147,7 +150,7 @@ class Transaction(Node):
         reads = info.context.ledger.reads
         reversal = await reads.reversals.load(self.view.name)
         assert reversal is not None
-        return await self._own(info, reversal.original)
+        return await read_own(info, reversal.original, self.view.wallet_id)
 
     @strawberry.field(
         description="How much of it can still be given back or taken back; null where none of it ever can. It changes,"
@@ -166,14 +169,9 @@ class Transaction(Node):
         if self.view.type not in domain.REFUNDABLE | domain.CLAWABLE:
             return []
         names = await info.context.ledger.reads.reversing.load(self.view.name)
-        return list(await gather(*(self._own(info, name) for name in names)))
-
-    async def _own(self, info: Info, name: domain.TransactionName) -> "Transaction":
-        """Read another transaction of this wallet."""
-        wanted = OwnTransaction(name.shard, name.id, self.view.wallet_id)
-        view = await info.context.ledger.reads.own_transactions.load(wanted)
-        assert view is not None
-        return Transaction.of(view)
+        # A clawback that found nothing to take is none of the owner's account: all of it is owed.
+        found = await gather(*(read_own(info, name, self.view.wallet_id) for name in names))
+        return [each for each in found if each is not None]
 
     @strawberry.field(description="Its legs in this asset: the double entry.")
     async def entries(self, info: Info) -> list[Entry] | None:
@@ -205,6 +203,12 @@ class Transaction(Node):
             idempotency_key=view.idempotency_key,
             transfer_id=view.transfer_id,
         )
+
+
+async def read_own(info: Info, name: domain.TransactionName, wallet_id: int) -> Transaction | None:
+    """Read a transaction as a wallet of its shard sees it; None where it has no leg of it, or there is none."""
+    view = await info.context.ledger.reads.own_transactions.load(OwnTransaction(name.shard, name.id, wallet_id))
+    return None if view is None else Transaction.of(view)
 
 
 def _direction(amount_minor: int) -> Direction:

@@ -52,6 +52,8 @@ TransferResult = Annotated[
     | refusals.SelfTransfer
     | refusals.WalletNotFound
     | refusals.IdempotencyKeyReused
+    | refusals.WalletClosed
+    | refusals.WalletFrozen
     | refusals.TransferForbidden
     | refusals.InsufficientBalance
     | refusals.ReceiverRefused,

@@ -1,15 +1,14 @@
-"""Wallets: opening them, and all that one holds."""
+"""Wallets: what has become of one, and all that it holds."""
 
 from asyncio import gather
 from datetime import datetime
+from enum import Enum
 from typing import Annotated, Self, cast
 
 import strawberry
 
 from wallet_gql.domain import wallets as domain
-from wallet_gql.domain.errors import BadUserInput
-from wallet_gql.domain.text import OWNER_ID_LENGTH_MAX
-from wallet_gql.graphql import ids, paging, refusals
+from wallet_gql.graphql import ids, paging
 from wallet_gql.graphql.assets import DEFAULT_ASSET, AssetArgument
 from wallet_gql.graphql.balances import Balance
 from wallet_gql.graphql.context import Info
@@ -18,8 +17,23 @@ from wallet_gql.graphql.owners import OwnerId, owner_name
 from wallet_gql.graphql.paging import PAGE_SIZE_MAX
 from wallet_gql.graphql.transactions import After, Before, First, Last, Offset, TransactionConnection, read_page
 from wallet_gql.ledger.reads import WalletAsset
-from wallet_gql.operations import wallets
+from wallet_gql.ledger.states import WalletId
 from wallet_gql.operations.assets import find_asset, list_assets
+
+
+@strawberry.enum(description="What a wallet lets through. Statuses are added as the service grows.")
+class WalletStatus(Enum):
+    """What a wallet lets through."""
+
+    OPEN = strawberry.enum_value("OPEN", description="Everything.")
+    FROZEN_OUT = strawberry.enum_value(
+        "FROZEN_OUT",
+        description="Nothing leaves it: no spend, transfer or new hold. Credits come in, and holds are captured.",
+    )
+    FROZEN_ALL = strawberry.enum_value(
+        "FROZEN_ALL", description="Nothing comes in either; holds end, and clawbacks still take back."
+    )
+    CLOSED = strawberry.enum_value("CLOSED", description="Nothing, until it is opened again; its history stays.")
 
 
 @strawberry.type(description="An owner's wallet.")
@@ -29,6 +43,33 @@ class Wallet(Node):
     wallet: strawberry.Private[domain.Wallet]
     owner_id: str = strawberry.field(description="Whose it is: the caller's own id of the player.")
     opened_at: datetime = strawberry.field(description="When it was opened.")
+
+    @strawberry.field(description="What it lets through.")
+    async def status(self, info: Info) -> WalletStatus:
+        """Read what has become of it."""
+        state = await self._state(info)
+        return WalletStatus.OPEN if state is None else WalletStatus[state.status.name]
+
+    @strawberry.field(description="Since when it has this status.")
+    async def status_since(self, info: Info) -> datetime:
+        """Read since when."""
+        state = await self._state(info)
+        return self.opened_at if state is None else state.since
+
+    @strawberry.field(description="When a freeze ends by itself; null where it does not.")
+    async def status_until(self, info: Info) -> datetime | None:
+        """Read until when."""
+        state = await self._state(info)
+        return None if state is None else state.until
+
+    @strawberry.field(description="Why it has this status, as whoever changed it wrote.")
+    async def status_note(self, info: Info) -> str | None:
+        """Read why."""
+        state = await self._state(info)
+        return None if state is None else state.note
+
+    async def _state(self, info: Info) -> domain.WalletState | None:
+        return await info.context.ledger.reads.states.load(WalletId(self.wallet.shard, self.wallet.id))
 
     @strawberry.field(description="What it holds in an asset: zero where it was never used, null for an unknown asset.")
     async def balance(self, info: Info, asset: AssetArgument = DEFAULT_ASSET) -> Balance | None:
@@ -79,29 +120,6 @@ class Wallet(Node):
         )
 
 
-@strawberry.input(description="Whose wallet to open.")
-class OpenWalletInput:
-    """Whose wallet to open."""
-
-    owner_id: str = strawberry.field(
-        description=f"The caller's own id of the player: 1 to {OWNER_ID_LENGTH_MAX} characters, case matters."
-    )
-
-
-@strawberry.type(description="The owner's wallet is open.")
-class OpenWalletPayload:
-    """The owner's wallet is open."""
-
-    wallet: Wallet = strawberry.field(description="The wallet.")
-    already_open: bool = strawberry.field(description="Whether it was open before.")
-
-
-OpenWalletResult = Annotated[
-    OpenWalletPayload | refusals.InvalidOwnerId,
-    strawberry.union("OpenWalletResult", description="Unions grow: keep a `... on Error` branch."),
-]
-
-
 async def read_wallet(info: Info, owner_id: str, field: str = "ownerId") -> Wallet | None:
     """Return an owner's wallet; None where there is none. Raises `BadUserInput` for a malformed owner id."""
     wallet = await info.context.ledger.reads.wallets.load(owner_name(info, owner_id, field))
@@ -126,19 +144,3 @@ class WalletQueries:
         """Read many wallets."""
         # As with nodes: one that is malformed is an error at its place, and the others are answered.
         return cast("list[Wallet | None]", [read_wallet(info, owner_id, "ownerIds") for owner_id in owner_ids])
-
-
-@strawberry.type
-class WalletMutations:
-    """What can be done with wallets."""
-
-    @strawberry.mutation(description="Open an owner's wallet; opening it again returns the existing one.")
-    async def open_wallet(
-        self, info: Info, input: Annotated[OpenWalletInput, strawberry.argument(description="Whose wallet to open.")]
-    ) -> OpenWalletResult | None:
-        """Open a wallet."""
-        try:
-            opened = await wallets.open_wallet(info.context.ledger, input.owner_id, info.context.deadline)
-        except BadUserInput as fault:
-            return refusals.InvalidOwnerId.of(fault)
-        return OpenWalletPayload(wallet=Wallet.of(opened.wallet), already_open=opened.already_open)

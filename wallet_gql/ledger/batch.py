@@ -11,6 +11,7 @@ from wallet_gql.domain.assets import AssetSetting
 from wallet_gql.domain.errors import Unavailable
 from wallet_gql.domain.holds import Hold, HoldName
 from wallet_gql.domain.postings import (
+    Changed,
     Held,
     HoldRequest,
     Nothing,
@@ -19,15 +20,17 @@ from wallet_gql.domain.postings import (
     PostingRequest,
     Refused,
     ReverseRequest,
+    StateRequest,
     TransactionName,
     TransactionType,
     TransferRequest,
     WalletMissing,
 )
 from wallet_gql.domain.refusals import Facts
-from wallet_gql.domain.wallets import Wallet
+from wallet_gql.domain.wallets import Wallet, WalletState
 from wallet_gql.ledger.heads import Account, KeyName, WantedKey
 from wallet_gql.ledger.rows import EntryRow, OtherRow, RefusedRow, TransactionRow
+from wallet_gql.ledger.states import States
 
 
 class PostingItem(NamedTuple):
@@ -100,6 +103,7 @@ class ReverseItem(NamedTuple):
     """A refund or clawback with its accounts.
 
     `stripe` is the treasury's, or clearing's where a transfer goes back to who had sent it: `sender` with its side.
+    `creditor` is the treasury's, where the owner may come to owe something.
     """
 
     request: ReverseRequest
@@ -108,18 +112,57 @@ class ReverseItem(NamedTuple):
     stripe: Account
     sender: Account | None
     sender_clearing: Account | None
+    creditor: Account | None
+
+    @property
+    def accounts(self) -> tuple[Account, ...]:
+        """All accounts that it may change, but what the owner owes."""
+        sides = (self.owner, self.stripe, self.sender, self.sender_clearing, self.creditor)
+        return tuple(each for each in sides if each is not None)
+
+
+class Remains(NamedTuple):
+    """An account of a wallet that is to be closed, with what gets what it still has.
+
+    `stripe` is the treasury's, or clearing's where a receiver gets it: then with the one on its side.
+    """
+
+    owner: Account
+    treasury: Account
+    stripe: Account
+    receiver: Account | None
+    receiver_clearing: Account | None
 
     @property
     def accounts(self) -> tuple[Account, ...]:
         """All accounts that it may change."""
-        return tuple(each for each in (self.owner, self.stripe, self.sender, self.sender_clearing) if each is not None)
+        sides = (self.owner, self.treasury, self.stripe, self.receiver, self.receiver_clearing)
+        return tuple(each for each in sides if each is not None)
 
 
-Item: TypeAlias = PostingItem | TransferItem | PlaceItem | HoldItem | ReverseItem
+class StateItem(NamedTuple):
+    """A wallet to freeze, unfreeze, close or reopen; `owner` is an account of it in any asset, for its refusals.
+
+    Of a closing `remains` are all its accounts; `receiver` is None where there is none, or it has no wallet.
+    """
+
+    request: StateRequest
+    key: KeyName
+    owner: Account
+    receiver: Wallet | None
+    remains: tuple[Remains, ...]
+
+    @property
+    def accounts(self) -> tuple[Account, ...]:
+        """All accounts that it may change."""
+        return (self.owner, *(account for each in self.remains for account in each.accounts))
+
+
+Item: TypeAlias = PostingItem | TransferItem | PlaceItem | HoldItem | ReverseItem | StateItem
 """A request with the accounts that it is decided on; `owner` is the account of the wallet whose key it is."""
 
 
-ITEMS: Final = (PostingItem, TransferItem, PlaceItem, HoldItem, ReverseItem)
+ITEMS: Final = (PostingItem, TransferItem, PlaceItem, HoldItem, ReverseItem, StateItem)
 """The kinds of items: to ask for one of a tuple is quicker than for one of a union."""
 
 
@@ -148,7 +191,7 @@ class Movement(NamedTuple):
     """A transaction to post: its legs, the owner's first.
 
     It may be the half of a transfer, capture a hold by a step of it, or reverse an original, of which so much was
-    reversed before.
+    reversed before. `wallet` is whose transaction it is where no leg is of that wallet.
     """
 
     type: TransactionType
@@ -157,12 +200,25 @@ class Movement(NamedTuple):
     counterpart: TransactionName | None = None
     captured: HoldChange | None = None
     reverses: tuple[TransactionName, Reversed] | None = None
+    wallet: Wallet | None = None
+
+
+class StateChange(NamedTuple):
+    """What becomes of a wallet: the state after it, the holds that end, and what is posted of what remains.
+
+    `after` is None where nothing changes.
+    """
+
+    after: WalletState | None
+    voided: tuple[tuple[Account, HoldChange], ...] = ()
+    movements: tuple[Movement, ...] = ()
 
 
 class Forgone(NamedTuple):
-    """There is nothing to take back."""
+    """There is nothing to take back; what was to be taken is forgone, or is owed by `indebted`."""
 
     amount_minor: int
+    indebted: Movement | None = None
 
 
 class Movements(tuple[Movement, ...]):
@@ -171,8 +227,12 @@ class Movements(tuple[Movement, ...]):
     __slots__ = ()
 
 
-Decision: TypeAlias = Movements | HoldChange | Forgone | Facts | WalletMissing | Unavailable
+Decision: TypeAlias = Movements | HoldChange | StateChange | Forgone | Facts | WalletMissing | Unavailable
 """How a new request ends: what is posted or how a hold changes; or why nothing is."""
+
+
+Kept: TypeAlias = Posted | Held | Changed | Nothing | Refused
+"""What is kept under a key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +241,7 @@ class Answered:
 
     fingerprint: bytes
     transaction_id: UUID
-    outcome: Posted | Held | Nothing | Refused | None
+    outcome: Kept | None
 
 
 @dataclass(slots=True)
@@ -194,6 +254,7 @@ class Batch:
     credited: dict[str, TransactionName] = field(default_factory=dict)
     holds: dict[HoldName, Hold] = field(default_factory=dict)
     reversed: dict[TransactionName, Reversed] = field(default_factory=dict)
+    states: States = field(default_factory=dict)
     transactions: list[TransactionRow] = field(default_factory=list)
     entries: list[EntryRow] = field(default_factory=list)
     refused: list[RefusedRow] = field(default_factory=list)

@@ -7,7 +7,7 @@ A transaction's time is the later of the clock and its owners' heads, so an owne
 stripes' heads have no say: they would carry one clock's mistake to every owner of the stripe.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, assert_never
@@ -18,6 +18,7 @@ import orjson
 from wallet_gql.domain.errors import Unavailable
 from wallet_gql.domain.holds import Hold, HoldName, HoldStepKind
 from wallet_gql.domain.postings import (
+    Changed,
     Held,
     HoldRequest,
     KeyReused,
@@ -25,6 +26,7 @@ from wallet_gql.domain.postings import (
     Outcome,
     Posted,
     PostingRequest,
+    Receipt,
     Refused,
     Request,
     RequestKind,
@@ -32,9 +34,10 @@ from wallet_gql.domain.postings import (
     TransactionType,
     TransactionView,
     WalletMissing,
+    repayment_id,
 )
 from wallet_gql.domain.refusals import Facts, OutcomeCode, details_of, facts_of
-from wallet_gql.domain.wallets import WalletKind
+from wallet_gql.domain.wallets import Wallet, WalletKind, WalletState
 from wallet_gql.ledger.batch import (
     Answered,
     Batch,
@@ -43,18 +46,23 @@ from wallet_gql.ledger.batch import (
     HoldChange,
     HoldItem,
     Item,
+    Kept,
+    Leg,
     Movement,
     Movements,
     PlaceItem,
     PostingItem,
     Reversed,
     ReverseItem,
+    StateChange,
+    StateItem,
     TransferItem,
 )
 from wallet_gql.ledger.heads import Account, AccountName, KeptAnswer, KeyName
-from wallet_gql.ledger.judge import judge_posting, judge_transfer, time_of
+from wallet_gql.ledger.judge import judge_posting, judge_transfer, state_of, time_of
 from wallet_gql.ledger.judge_holds import judge_change, judge_place
 from wallet_gql.ledger.judge_reversals import judge_reversal
+from wallet_gql.ledger.judge_states import judge_state
 from wallet_gql.ledger.rows import (
     EntryRow,
     HeldEntryRow,
@@ -65,7 +73,9 @@ from wallet_gql.ledger.rows import (
     RefusedRow,
     ReversalRow,
     TransactionRow,
+    WalletStateRow,
 )
+from wallet_gql.ledger.states import WalletId
 
 
 def held_names(items: Iterable[Item], kept: Iterable[KeptAnswer]) -> set[HoldName]:
@@ -87,13 +97,18 @@ def recall(batch: Batch, items: Sequence[Item], kept: Sequence[KeptAnswer]) -> d
     return answered
 
 
-def _recalled(batch: Batch, item: Item, answer: KeptAnswer) -> Posted | Held | Nothing | Refused | None:
+def _recalled(batch: Batch, item: Item, answer: KeptAnswer) -> Kept | None:
     request, balance = item.request, item.owner.balance()
     if answer.outcome == OutcomeCode.HELD:
         hold = batch.holds[HoldName(answer.shard, UUID(_details(answer)["hold_id"]))]
         return Held(hold, balance, already_processed=True)
+    if answer.outcome == OutcomeCode.CHANGED:
+        posted = tuple(TransactionName(answer.shard, UUID(each)) for each in _details(answer)["posted"])
+        return Changed(state_of(batch, item.owner), balance, already_processed=True, transactions=posted)
     if answer.outcome == OutcomeCode.NOTHING:
-        return Nothing(_details(answer)["forgone_minor"], balance, already_processed=True)
+        details = _details(answer)
+        indebted_minor = details.get("indebted_minor", 0)
+        return Nothing(details["forgone_minor"], balance, already_processed=True, indebted_minor=indebted_minor)
     if answer.outcome != OutcomeCode.POSTED:
         # 0.1.0 kept neither asset nor amount; whoever asks for the same again says them.
         details = {"amount_minor": request.amount_minor, **_details(answer)}
@@ -143,11 +158,14 @@ def accounts_needed(batch: Batch, items: Sequence[Item]) -> list[Account]:
         return []
     needed: dict[AccountName, Account] = {}
     for item in items:
-        is_open = item.owner.id != 0 or item.owner.name in needed
+        if _is_settled(batch, item):
+            continue
         raises = isinstance(item, PostingItem) and item.request.type.sign > 0
-        # A spend can be the first posting of a stripe: another slot's credited what it debits.
-        if (is_open or raises) and not _is_settled(batch, item):
-            needed |= {account.name: account for account in item.accounts}
+        sides = item.remains if isinstance(item, StateItem) else (item,)
+        for side in sides:
+            # A spend can be the first posting of a stripe: another slot's credited what it debits.
+            if raises or side.owner.id != 0 or side.owner.name in needed:
+                needed |= {account.name: account for account in side.accounts}
     return [account for account in needed.values() if not account.id]
 
 
@@ -159,11 +177,15 @@ def _is_settled(batch: Batch, item: Item) -> bool:
 def book_due(batch: Batch, accounts: Iterable[Account]) -> None:
     """Book the end of holds whose time is over, before anything is decided on what they held."""
     for account in accounts:
-        due = [hold for hold in account.holds.values() if hold.is_due] if account.holds else ()
+        if not account.holds:
+            continue
+        due = [hold for hold in account.holds.values() if hold.is_due]
         for hold in sorted(due, key=lambda hold: hold.held_until):
             after = replace(hold, kind=HoldStepKind.EXPIRED, released_minor=hold.amount_minor - hold.captured_minor)
             event_id = uuid5(hold.id, HoldStepKind.EXPIRED.name)
-            _change_hold(batch, account, HoldChange(hold, after), event_id, time_of(batch.now, account))
+            executed_at = time_of(batch.now, account)
+            _change_hold(batch, account, HoldChange(hold, after), event_id, executed_at)
+            _repay(batch, account, event_id, executed_at)
 
 
 def decide(batch: Batch, item: Item) -> Outcome | Unavailable:
@@ -176,9 +198,11 @@ def decide(batch: Batch, item: Item) -> Outcome | Unavailable:
         return decision
     asked = item.request.fingerprint
     if isinstance(decision, Movements):
-        outcome: Posted | Held | Nothing | Refused = _post(batch, item, asked, decision)
+        outcome: Kept = _post(batch, item, asked, decision)
     elif isinstance(decision, HoldChange):
         outcome = _hold(batch, item, asked, decision)
+    elif isinstance(decision, StateChange):
+        outcome = _change_state(batch, item, asked, decision)
     elif isinstance(decision, Forgone):
         outcome = _forgo(batch, item, asked, decision)
     else:
@@ -187,7 +211,7 @@ def decide(batch: Batch, item: Item) -> Outcome | Unavailable:
     return outcome
 
 
-def replay(batch: Batch, first: Answered, item: Item) -> Posted | Held | Nothing | Refused | KeyReused:
+def replay(batch: Batch, first: Answered, item: Item) -> Kept | KeyReused:
     """Answer a request whose key was answered before: the same again as things are now, or that it is another."""
     if first.outcome is None or first.fingerprint != item.request.fingerprint:
         return KeyReused(item.request.idempotency_key)
@@ -197,6 +221,8 @@ def replay(batch: Batch, first: Answered, item: Item) -> Posted | Held | Nothing
     if isinstance(outcome, Held):
         hold = batch.holds[outcome.hold.name]
         return replace(outcome, hold=hold, balance=balance, already_processed=is_again)
+    if isinstance(outcome, Changed):
+        return replace(outcome, state=state_of(batch, item.owner), balance=balance, already_processed=is_again)
     return replace(outcome, balance=balance, already_processed=is_again)
 
 
@@ -213,23 +239,95 @@ def judge(batch: Batch, item: Item) -> Decision:
             return judge_change(batch, item)
         case ReverseItem():
             return judge_reversal(batch, item)
+        case StateItem():
+            return judge_state(batch, item)
         case _:
             assert_never(item)
 
 
 def _refuse(batch: Batch, item: Item, fingerprint: bytes, facts: Facts) -> Refused:
     """Keep a refusal that depends on state: a late retry must not go through."""
-    details = orjson.dumps(details_of(facts)).decode()
-    batch.refused.append(RefusedRow(*item.key, fingerprint, facts.code, item.request.transaction_id, details))
+    _keep(batch, item, fingerprint, facts.code, details_of(facts))
     return Refused(facts, item.owner.balance(), already_processed=False)
 
 
 def _forgo(batch: Batch, item: Item, fingerprint: bytes, forgone: Forgone) -> Nothing:
-    """Keep that there was nothing to take back: a late retry must not take what came since."""
-    details = orjson.dumps({"forgone_minor": forgone.amount_minor, "asset_id": item.owner.asset.id}).decode()
-    row = RefusedRow(*item.key, fingerprint, OutcomeCode.NOTHING, item.request.transaction_id, details)
-    batch.refused.append(row)
-    return Nothing(forgone.amount_minor, item.owner.balance(), already_processed=False)
+    """Keep that there was nothing to take back, or only to be owed: a late retry must not take what came since."""
+    owed = forgone.indebted
+    if owed is not None:
+        _append(batch, item.request, owed._replace(wallet=item.owner.wallet), time_of(batch.now, item.owner))
+    indebted_minor = 0 if owed is None else -owed.legs[0].amount_minor
+    details: dict[str, object] = {"forgone_minor": forgone.amount_minor, "asset_id": item.owner.asset.id}
+    if owed is not None:
+        details |= {"indebted_minor": indebted_minor, "posted": [str(owed.id)]}
+    _keep(batch, item, fingerprint, OutcomeCode.NOTHING, details)
+    return Nothing(forgone.amount_minor, item.owner.balance(), already_processed=False, indebted_minor=indebted_minor)
+
+
+def _keep(batch: Batch, item: Item, fingerprint: bytes, outcome: OutcomeCode, details: Mapping[str, object]) -> None:
+    """Keep under the key how a request ended that is not answered with a transaction."""
+    text = orjson.dumps(details).decode()
+    batch.refused.append(RefusedRow(*item.key, fingerprint, outcome, item.request.transaction_id, text))
+
+
+def _change_state(batch: Batch, item: Item, fingerprint: bytes, change: StateChange) -> Changed:
+    """Append what becomes of a wallet, with what is posted for it, and keep it under the key."""
+    request = item.request
+    owners = [each for each in item.accounts if each.kind is WalletKind.USER]
+    executed_at = time_of(batch.now, *owners)
+    for account, hold_change in change.voided:
+        event_id = uuid5(request.transaction_id, str(hold_change.after.id))
+        _change_hold(batch, account, hold_change, event_id, executed_at)
+        _repay(batch, account, event_id, executed_at)
+    for movement in change.movements:
+        _append(batch, request, movement, executed_at)
+        _repay_by(batch, movement, executed_at)
+    if change.after is not None:
+        append_state(batch, change.after, request.transaction_id)
+    own = [each for each in change.movements if _wallet_of(each) == item.owner.wallet]
+    posted = tuple(TransactionName(request.shard, each.id) for each in own)
+    details: dict[str, object] = {"posted": [str(each.id) for each in posted], "asset_id": request.asset.id}
+    if change.voided:
+        details["voided"] = [str(hold_change.after.id) for _, hold_change in change.voided]
+    _keep(batch, item, fingerprint, OutcomeCode.CHANGED, details)
+    balance = item.owner.balance()
+    return Changed(state_of(batch, item.owner), balance, already_processed=False, transactions=posted)
+
+
+def append_state(batch: Batch, state: WalletState, event_id: UUID) -> None:
+    """Append what has become of a wallet."""
+    batch.states[WalletId(state.shard, state.wallet_id)] = state
+    batch.others[WalletStateRow].append(
+        WalletStateRow(
+            state.shard,
+            state.wallet_id,
+            state.step,
+            state.status,
+            state.since,
+            state.until,
+            state.note,
+            state.debt_wallet_id,
+            event_id,
+            batch.now,
+        )
+    )
+
+
+def _repay_by(batch: Batch, movement: Movement, executed_at: datetime) -> None:
+    """Let what a transaction credits repay what its owners owe."""
+    for account, _ in movement.legs:
+        if account.debt is not None:
+            _repay(batch, account, movement.id, executed_at)
+
+
+def _repay(batch: Batch, account: Account, cause: UUID, executed_at: datetime) -> None:
+    """Repay what an owner owes as far as it is available: right after what made it available."""
+    if account.debt is None:
+        return
+    repaid_minor = min(account.available_minor, account.debt_minor)
+    if repaid_minor > 0:
+        legs = (Leg(account, -repaid_minor), Leg(account.debt, repaid_minor))
+        _append(batch, None, Movement(TransactionType.REPAYMENT, repayment_id(cause), legs), executed_at)
 
 
 def _hold(batch: Batch, item: Item, fingerprint: bytes, change: HoldChange) -> Held:
@@ -255,8 +353,8 @@ def _hold(batch: Batch, item: Item, fingerprint: bytes, change: HoldChange) -> H
             )
         )
         _note(batch, request, hold.shard, hold.id, is_asked_for=True)
-    details = orjson.dumps({"hold_id": str(hold.id), "asset_id": hold.asset.id}).decode()
-    batch.refused.append(RefusedRow(*item.key, fingerprint, OutcomeCode.HELD, request.transaction_id, details))
+    _repay(batch, owner, request.transaction_id, executed_at)
+    _keep(batch, item, fingerprint, OutcomeCode.HELD, {"hold_id": str(hold.id), "asset_id": hold.asset.id})
     return Held(hold, owner.balance(), already_processed=False)
 
 
@@ -271,8 +369,10 @@ def _post(batch: Batch, item: Item, fingerprint: bytes, movements: Movements) ->
     transaction = _view(
         item, first.id, owner.id, owner.seq, amount_minor, owner.balance_minor, executed_at, first.counterpart
     )
+    _repay_by(batch, first, executed_at)
     for movement in others:
         _append(batch, item.request, movement, executed_at)
+        _repay_by(batch, movement, executed_at)
     if first.captured is not None:
         hold = batch.holds[first.captured.after.name]
         return Held(hold, owner.balance(), already_processed=False, transaction=transaction)
@@ -280,11 +380,13 @@ def _post(batch: Batch, item: Item, fingerprint: bytes, movements: Movements) ->
 
 
 def _append(
-    batch: Batch, request: Request, movement: Movement, executed_at: datetime, fingerprint: bytes | None = None
+    batch: Batch, request: Request | None, movement: Movement, executed_at: datetime, fingerprint: bytes | None = None
 ) -> None:
-    """Append one transaction; with a fingerprint it is the one that the request's key is answered with."""
-    wallet = movement.legs[0].account.wallet
-    key = None if fingerprint is None else request.idempotency_key
+    """Append one transaction; with a fingerprint it is the one that the request's key is answered with.
+
+    Without a request it is one that follows from another.
+    """
+    wallet = _wallet_of(movement)
     counterpart_shard, counterpart_id = movement.counterpart or (None, None)
     batch.transactions.append(
         TransactionRow(
@@ -293,19 +395,19 @@ def _append(
             movement.type,
             wallet.id,
             executed_at,
-            key,
-            request.description,
-            request.reference,
+            None if request is None or fingerprint is None else request.idempotency_key,
+            None if request is None else request.description,
+            None if request is None else request.reference,
             counterpart_shard,
             counterpart_id,
             fingerprint,
         )
     )
-    if request.metadata or (isinstance(request, PostingRequest) and request.receipt is not None):
+    if request is not None and (request.metadata or _receipt(request) is not None):
         _note(batch, request, wallet.shard, movement.id, is_asked_for=fingerprint is not None)
     if movement.reverses is not None:
         original, before = movement.reverses
-        amount_minor = max(leg.amount_minor for leg in movement.legs)
+        amount_minor = sum(leg.amount_minor for leg in movement.legs if leg.amount_minor > 0)
         after = Reversed(before.step + 1, before.amount_minor + amount_minor)
         batch.reversed[original] = after
         row = ReversalRow(*original, after.step, movement.id, amount_minor, after.amount_minor)
@@ -319,28 +421,38 @@ def _append(
             _append_entry(batch, account, movement.id, movement.type, amount_minor, executed_at)
 
 
+def _wallet_of(movement: Movement) -> Wallet:
+    """Return whose transaction it is."""
+    return movement.wallet or movement.legs[0].account.wallet
+
+
 def _append_entry(
     batch: Batch, account: Account, id_: UUID, type_: int, amount_minor: int, executed_at: datetime
 ) -> None:
-    """Append the entry to which an account has moved."""
+    """Append the entry to which an account has moved: the last transaction's, unless the account has holds."""
     may_go_negative = account.kind is not WalletKind.USER
-    entry = EntryRow(
-        account.wallet.shard,
-        account.id,
-        account.seq,
-        id_,
-        type_,
-        amount_minor,
-        account.balance_minor,
-        may_go_negative,
-        executed_at,
-    )
     if account.held_seq is None:
-        batch.entries.append(entry)
+        n, seq, balance_minor = len(batch.transactions), account.seq, account.balance_minor
+        batch.entries.append(EntryRow(n, account.id, seq, amount_minor, balance_minor, may_go_negative))
         return
     assert account.position is not None
-    held = (account.held_minor, account.held_seq, account.position, account.next_due_at)
-    batch.others[HeldEntryRow].append(HeldEntryRow(*entry, *held))
+    batch.others[HeldEntryRow].append(
+        HeldEntryRow(
+            account.wallet.shard,
+            account.id,
+            account.seq,
+            id_,
+            type_,
+            amount_minor,
+            account.balance_minor,
+            may_go_negative,
+            executed_at,
+            account.held_minor,
+            account.held_seq,
+            account.position,
+            account.next_due_at,
+        )
+    )
 
 
 def _change_hold(
@@ -390,7 +502,7 @@ def _step_row(before: Hold | None, hold: Hold, event_id: UUID, account: Account)
 
 def _note(batch: Batch, request: Request, shard: int, id_: UUID, *, is_asked_for: bool) -> None:
     """Append what only some transactions and holds have; a receipt is of the transaction that was asked for."""
-    receipt = request.receipt if is_asked_for and isinstance(request, PostingRequest) else None
+    receipt = _receipt(request) if is_asked_for else None
     if receipt is not None:
         batch.credited[receipt.text] = TransactionName(shard, id_)
         batch.others[ReceiptRow].append(ReceiptRow(*receipt, shard, id_))
@@ -398,6 +510,10 @@ def _note(batch: Batch, request: Request, shard: int, id_: UUID, *, is_asked_for
         metadata = orjson.dumps(dict(request.metadata)).decode() if request.metadata else None
         text = None if receipt is None else receipt.text
         batch.others[NoteRow].append(NoteRow(shard, id_, metadata, text))
+
+
+def _receipt(request: Request) -> Receipt | None:
+    return request.receipt if isinstance(request, PostingRequest) else None
 
 
 def _view(

@@ -15,8 +15,8 @@ from asyncpg import Connection
 from wallet_gql.domain.assets import Asset
 from wallet_gql.domain.holds import Hold
 from wallet_gql.domain.wallets import Balance, Wallet, WalletKind
-from wallet_gql.ledger.columns import Bigint, Bytes, Smallint, Text, Time, Uuid, arrays, select, unnest
-from wallet_gql.ledger.lookups import ACCOUNT, HEAD, one_row
+from wallet_gql.ledger.columns import Bigint, Bytes, Integer, Smallint, Text, Time, Uuid, arrays, select, unnest
+from wallet_gql.ledger.lookups import ACCOUNT, HEAD, STATE, one_row
 
 
 class AccountName(NamedTuple):
@@ -63,6 +63,7 @@ class _Head(NamedTuple):
     held_seq: Bigint | None
     position: Bigint | None
     next_due_at: Time | None
+    state_step: Integer | None
     now: Time
 
 
@@ -112,6 +113,7 @@ SELECT {
         held_seq="head.held_seq",
         position="head.position",
         next_due_at="head.next_due_at",
+        state_step="state.step",
         now="clock.now",
     )
 }
@@ -119,6 +121,7 @@ SELECT {
  CROSS JOIN (SELECT wallet_now() AS now) AS clock
   LEFT JOIN {ACCOUNT} ON true
   LEFT JOIN {HEAD} ON true
+  LEFT JOIN {STATE} ON true
 """
 
 KEYS: Final = f"""
@@ -178,11 +181,20 @@ class Account:
     next_due_at: datetime | None = None
     holds: dict[UUID, Hold] = field(default_factory=dict)
     """Open holds, in the order in which they were placed; read only where they are needed."""
+    has_state: bool = False
+    """Whether something has become of its wallet: `ledger.states` says what."""
+    debt: "Account | None" = None
+    """What the owner owes in this asset; None where it was never in debt."""
 
     @property
     def available_minor(self) -> int:
         """What can be spent."""
         return self.balance_minor - self.held_minor
+
+    @property
+    def debt_minor(self) -> int:
+        """What the owner owes."""
+        return 0 if self.debt is None else -self.debt.balance_minor
 
     @property
     def name(self) -> AccountName:
@@ -209,17 +221,18 @@ class Account:
 
     def balance(self) -> Balance:
         """Return where the chain stands."""
-        return Balance(self.wallet, self.asset, self.balance_minor, self.seq, self.held_minor)
+        return Balance(self.wallet, self.asset, self.balance_minor, self.seq, self.held_minor, self.debt_minor)
 
 
 async def read_heads(connection: Connection, accounts: dict[AccountName, Account]) -> datetime:
     """Bring every account to the end of its chain; returns the clock, read after the locks."""
     heads = [_Head._make(row) for row in await connection.fetch(HEADS, *arrays(AccountName, accounts))]
     for head in heads:
-        if head.account_id is None:
+        if head.account_id is None and head.state_step is None:
             continue
         account = accounts[AccountName(head.shard, head.wallet_id, head.asset_id)]
-        account.id = head.account_id
+        account.id = head.account_id or 0
+        account.has_state = head.state_step is not None
         if head.seq is not None:
             assert head.balance_minor is not None
             account.seq, account.balance_minor, account.executed_at = head.seq, head.balance_minor, head.executed_at

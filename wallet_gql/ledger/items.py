@@ -14,11 +14,22 @@ from wallet_gql.domain.postings import (
     Request,
     RequestKind,
     ReverseRequest,
+    Shortfall,
+    StateRequest,
     TransferRequest,
     WalletMissing,
 )
 from wallet_gql.domain.wallets import Wallet, WalletName
-from wallet_gql.ledger.batch import HoldItem, Item, PlaceItem, PostingItem, ReverseItem, TransferItem
+from wallet_gql.ledger.batch import (
+    HoldItem,
+    Item,
+    PlaceItem,
+    PostingItem,
+    Remains,
+    ReverseItem,
+    StateItem,
+    TransferItem,
+)
 from wallet_gql.ledger.heads import Account, KeyName
 from wallet_gql.ledger.locks import lock_free_wallets, lock_wallets
 from wallet_gql.ledger.treasury import clearing, open_stripes, treasury
@@ -88,6 +99,14 @@ def _stripes(request: Request, slot: int, line: int) -> tuple[WalletName, ...]:
             return (treasury(request.shard, slot),)
         case ReverseRequest() if request.sender is None:
             return (treasury(request.shard, slot),)
+        case ReverseRequest() if request.on_shortfall is Shortfall.DEBT:
+            return (*(clearing(owner.shard, slot, line) for owner in request.owners), treasury(request.shard, slot))
+        case StateRequest() if not request.assets:
+            return ()
+        case StateRequest():
+            own = treasury(request.shard, slot)
+            through = (clearing(owner.shard, slot, line) for owner in request.owners)
+            return (own,) if request.receiver is None else (own, *through)
         case HoldRequest() if request.kind is not RequestKind.CAPTURE_HOLD:
             return ()
         case PlaceHoldRequest():
@@ -115,8 +134,11 @@ def _join(
     key = KeyName(request.shard, owner.wallet.id, request.idempotency_key)
     if isinstance(request, PostingRequest):
         return PostingItem(request, key, owner, locked.account(stripes[0], request.asset))
-    sides = [locked.account(stripe, request.asset) for stripe in stripes]
     other = owners[1] if len(owners) > 1 and owners[1] in locked.wallets else None
+    if isinstance(request, StateRequest):
+        remains = tuple(_remains(locked, asset, owners[0], other, stripes) for asset in request.assets)
+        return StateItem(request, key, owner, None if other is None else locked.wallets[other], remains)
+    sides = [locked.account(stripe, request.asset) for stripe in stripes]
     match request:
         case TransferRequest():
             receiver = None if other is None else locked.account(other, request.asset)
@@ -129,8 +151,23 @@ def _join(
             return HoldItem(request, key, owner, stripe, receiver, receiver_clearing)
         case ReverseRequest():
             sender = None if other is None else locked.account(other, request.asset)
-            stripe, sender_clearing = (*sides, None)[:2]
+            stripe, sender_clearing, creditor = (*sides, None, None)[:3]
             assert stripe is not None
-            return ReverseItem(request, key, owner, stripe, sender, sender_clearing)
+            return ReverseItem(request, key, owner, stripe, sender, sender_clearing, creditor)
         case _:
             assert_never(request)
+
+
+def _remains(
+    locked: _Locked, asset: Asset, owner: WalletName, receiver: WalletName | None, stripes: Sequence[WalletName]
+) -> Remains:
+    """Return an account of a wallet that is to be closed, with what gets what it has in this asset."""
+    treasury, stripe, receiver_clearing = (*(locked.account(each, asset) for each in stripes), None, None)[:3]
+    assert treasury is not None
+    return Remains(
+        locked.account(owner, asset),
+        treasury,
+        stripe or treasury,
+        None if receiver is None else locked.account(receiver, asset),
+        receiver_clearing,
+    )

@@ -4,13 +4,14 @@ Each kind of request has one function, which says what is posted, or why nothing
 which refusals win. No I/O, and no clock but the batch's.
 """
 
+from collections.abc import Set
 from datetime import datetime, timedelta
 from typing import Final
 
 from wallet_gql.domain.assets import Asset, TransferPolicy
 from wallet_gql.domain.errors import Unavailable
 from wallet_gql.domain.money import BALANCE_MINOR_MAX, TREASURY_MINOR_MAX
-from wallet_gql.domain.postings import PostingRequest, TransactionName, TransactionType, WalletMissing
+from wallet_gql.domain.postings import PostingRequest, TransactionName, TransactionType, WalletMissing, unix_us
 from wallet_gql.domain.refusals import (
     BalanceLimitExceeded,
     InsufficientBalance,
@@ -18,9 +19,13 @@ from wallet_gql.domain.refusals import (
     ReceiverCause,
     ReceiverRefused,
     TransferForbidden,
+    WalletClosed,
+    WalletFrozen,
 )
+from wallet_gql.domain.wallets import NOTHING_LEAVES, NOTHING_MOVES, WalletState, WalletStatus
 from wallet_gql.ledger.batch import Batch, Decision, Leg, Movement, Movements, PostingItem, TransferItem
 from wallet_gql.ledger.heads import Account
+from wallet_gql.ledger.states import WalletId
 
 HEAD_AHEAD_MAX: Final = timedelta(seconds=60)
 """How far an owner's last entry may be ahead of the database's clock: past it, one of the two is wrong."""
@@ -37,6 +42,7 @@ def judge_posting(batch: Batch, item: PostingItem) -> Decision:
     )
     return (
         judge_clock(batch, item.owner)
+        or judge_status(batch, item.owner, NOTHING_LEAVES if amount_minor < 0 else NOTHING_MOVES)
         or judge_receipt(batch, request)
         or judge_balance(item.owner, amount_minor)
         or judge_stripe(batch, movement.legs[1])
@@ -65,9 +71,10 @@ def judge_transfer(batch: Batch, item: TransferItem) -> Decision:
     return (
         judge_clock(batch, sender)
         or judge_clock(batch, receiver)
+        or judge_status(batch, sender, NOTHING_LEAVES)
         or judge_policy(batch, request.asset)
         or judge_balance(sender, -amount_minor)
-        or judge_receiver(receiver, amount_minor)
+        or judge_receiver(batch, receiver, amount_minor)
         or judge_stripe(batch, sent.legs[1])
         or judge_stripe(batch, received.legs[1])
         or Movements([sent, received])
@@ -84,6 +91,27 @@ def judge_clock(batch: Batch, account: Account) -> Unavailable | None:
     return batch.unavailable(
         "wallet_ahead_of_clock", shard=wallet.shard, wallet_id=wallet.id, ahead_seconds=ahead_seconds
     )
+
+
+def judge_status(batch: Batch, account: Account, refused: Set[WalletStatus]) -> WalletClosed | WalletFrozen | None:
+    """Refuse what the status of the owner's wallet does not let through: it is one of those that are `refused`."""
+    state = state_of(batch, account)
+    if state is None or state.status not in refused:
+        return None
+    if state.status is WalletStatus.CLOSED:
+        return WalletClosed(account.asset)
+    return WalletFrozen(account.asset, state.status, 0 if state.until is None else unix_us(state.until))
+
+
+def state_of(batch: Batch, account: Account) -> WalletState | None:
+    """Return what has become of an account's wallet; None where nothing has."""
+    return batch.states.get(WalletId(account.wallet.shard, account.wallet.id)) if batch.states else None
+
+
+def present_state(batch: Batch, account: Account) -> WalletState:
+    """Return the state of an account's wallet: open since it was opened, where nothing has become of it."""
+    wallet = account.wallet
+    return state_of(batch, account) or WalletState(wallet.shard, wallet.id, 0, WalletStatus.OPEN, wallet.opened_at)
 
 
 def judge_policy(batch: Batch, asset: Asset) -> TransferForbidden | None:
@@ -110,11 +138,18 @@ def judge_balance(account: Account, amount_minor: int) -> BalanceLimitExceeded |
     return None
 
 
-def judge_receiver(account: Account, amount_minor: int) -> ReceiverRefused | None:
+def judge_receiver(batch: Batch, account: Account, amount_minor: int) -> ReceiverRefused | None:
     """Refuse what another owner cannot take, without telling what it holds."""
-    if judge_balance(account, amount_minor) is None:
-        return None
-    return ReceiverRefused(account.asset, account.wallet.owner_id, ReceiverCause.FULL)
+    match judge_status(batch, account, NOTHING_MOVES) or judge_balance(account, amount_minor):
+        case None:
+            return None
+        case WalletClosed():
+            cause = ReceiverCause.CLOSED
+        case WalletFrozen():
+            cause = ReceiverCause.FROZEN
+        case _:
+            cause = ReceiverCause.FULL
+    return ReceiverRefused(account.asset, account.wallet.owner_id, cause)
 
 
 def judge_stripe(batch: Batch, leg: Leg) -> Unavailable | None:

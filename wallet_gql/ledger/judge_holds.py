@@ -1,13 +1,23 @@
 """Judges holds: placing, capturing, voiding and adjusting them. Pure functions, as in `judge`."""
 
+from collections.abc import Set
 from dataclasses import replace
 from datetime import timedelta
 
 from wallet_gql.domain.holds import CAPTURES_MAX, OPEN_HOLDS_MAX, Hold, HoldState, HoldStepKind
-from wallet_gql.domain.postings import RequestKind, TransactionName, TransactionType, WalletMissing
+from wallet_gql.domain.postings import HoldRequest, RequestKind, TransactionName, TransactionType, WalletMissing
 from wallet_gql.domain.refusals import Counted, HoldExceeded, HoldNotOpen, TooMany
+from wallet_gql.domain.wallets import NOTHING_LEAVES, NOTHING_MOVES, WalletStatus
 from wallet_gql.ledger.batch import Batch, Decision, HoldChange, HoldItem, Leg, Movement, Movements, PlaceItem
-from wallet_gql.ledger.judge import judge_balance, judge_clock, judge_policy, judge_receiver, judge_stripe, time_of
+from wallet_gql.ledger.judge import (
+    judge_balance,
+    judge_clock,
+    judge_policy,
+    judge_receiver,
+    judge_status,
+    judge_stripe,
+    time_of,
+)
 
 
 def judge_place(batch: Batch, item: PlaceItem) -> Decision:
@@ -17,6 +27,7 @@ def judge_place(batch: Batch, item: PlaceItem) -> Decision:
         return WalletMissing(request.receiver.owner_id)
     refusal = (
         judge_clock(batch, owner)
+        or judge_status(batch, owner, NOTHING_LEAVES)
         or (judge_policy(batch, request.asset) if request.receiver is not None else None)
         or (TooMany(owner.asset, Counted.HOLDS, OPEN_HOLDS_MAX) if len(owner.holds) >= OPEN_HOLDS_MAX else None)
         or judge_balance(owner, -request.amount_minor)
@@ -52,7 +63,11 @@ def judge_place(batch: Batch, item: PlaceItem) -> Decision:
 def judge_change(batch: Batch, item: HoldItem) -> Decision:
     """Capture, void, adjust: only what is open can change."""
     hold = batch.holds[item.request.hold.name]
-    refusal = judge_clock(batch, item.owner) or (judge_clock(batch, item.receiver) if item.receiver else None)
+    refusal = (
+        judge_clock(batch, item.owner)
+        or (judge_clock(batch, item.receiver) if item.receiver else None)
+        or judge_status(batch, item.owner, _refused(item.request, hold))
+    )
     if refusal is not None:
         return refusal
     if hold.state is not HoldState.OPEN:
@@ -61,9 +76,17 @@ def judge_change(batch: Batch, item: HoldItem) -> Decision:
         case RequestKind.CAPTURE_HOLD:
             return judge_capture(batch, item, hold)
         case RequestKind.VOID_HOLD:
-            return HoldChange(hold, _closed(hold, HoldStepKind.VOIDED))
+            return HoldChange(hold, closed(hold, HoldStepKind.VOIDED))
         case _:
             return judge_adjust(batch, item, hold)
+
+
+def _refused(request: HoldRequest, hold: Hold) -> Set[WalletStatus]:
+    """Return by which statuses of its owner's wallet a change is refused: what was promised before is kept."""
+    if request.kind is RequestKind.CAPTURE_HOLD:
+        return NOTHING_MOVES
+    is_raised = request.kind is RequestKind.ADJUST_HOLD and (request.amount_minor or 0) > hold.amount_minor
+    return NOTHING_LEAVES if is_raised else frozenset()
 
 
 def judge_capture(batch: Batch, item: HoldItem, hold: Hold) -> Decision:
@@ -80,7 +103,7 @@ def judge_capture(batch: Batch, item: HoldItem, hold: Hold) -> Decision:
         captured_minor=hold.captured_minor + amount_minor,
         capture_count=hold.capture_count + 1,
     )
-    after = captured if request.keep_remainder else _closed(captured, HoldStepKind.CAPTURED)
+    after = captured if request.keep_remainder else closed(captured, HoldStepKind.CAPTURED)
     assert item.stripe is not None
     legs = (Leg(owner, -amount_minor), Leg(item.stripe, amount_minor))
     change = HoldChange(hold, after)
@@ -97,7 +120,7 @@ def judge_capture(batch: Batch, item: HoldItem, hold: Hold) -> Decision:
     counterpart = TransactionName(receiver.wallet.shard, request.receiving_id)
     sent = Movement(TransactionType.TRANSFER_OUT, request.transaction_id, legs, counterpart, change)
     return (
-        judge_receiver(receiver, amount_minor)
+        judge_receiver(batch, receiver, amount_minor)
         or judge_stripe(batch, legs[1])
         or judge_stripe(batch, received.legs[1])
         or Movements([sent, received])
@@ -120,6 +143,6 @@ def judge_adjust(batch: Batch, item: HoldItem, hold: Hold) -> Decision:
     return HoldChange(hold, after)
 
 
-def _closed(hold: Hold, kind: HoldStepKind) -> Hold:
+def closed(hold: Hold, kind: HoldStepKind) -> Hold:
     """Return the hold with what remains released."""
     return replace(hold, kind=kind, released_minor=hold.amount_minor - hold.captured_minor)

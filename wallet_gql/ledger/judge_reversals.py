@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from wallet_gql.domain.errors import Unavailable
 from wallet_gql.domain.postings import (
     CLAWABLE,
     REFUNDABLE,
@@ -10,9 +11,10 @@ from wallet_gql.domain.postings import (
     TransactionName,
     TransactionType,
 )
-from wallet_gql.domain.refusals import Counted, NotRefundable, RefundExceedsOriginal, TooMany
+from wallet_gql.domain.refusals import Counted, Facts, NotRefundable, RefundExceedsOriginal, TooMany
+from wallet_gql.domain.wallets import NOTHING_MOVES
 from wallet_gql.ledger.batch import Batch, Decision, Forgone, Leg, Movement, Movements, Reversed, ReverseItem
-from wallet_gql.ledger.judge import judge_balance, judge_clock, judge_receiver, judge_stripe
+from wallet_gql.ledger.judge import judge_balance, judge_clock, judge_receiver, judge_status, judge_stripe
 
 REVERSALS_MAX: Final = 50
 """Refunds and clawbacks of one transaction."""
@@ -25,7 +27,11 @@ def judge_reversal(batch: Batch, item: ReverseItem) -> Decision:
     before = batch.reversed.get(original.name, Reversed(0, 0))
     left_minor = abs(original.amount_minor) - before.amount_minor
     asked_minor = left_minor if request.amount_minor is None else request.amount_minor
-    fault = judge_clock(batch, item.owner) or (judge_clock(batch, item.sender) if item.sender else None)
+    fault: Facts | Unavailable | None = judge_clock(batch, item.owner)
+    if fault is None and item.sender is not None:
+        fault = judge_clock(batch, item.sender)
+    if fault is None and is_refund:
+        fault = judge_status(batch, item.owner, NOTHING_MOVES)
     if fault is not None:
         return fault
     if original.type not in (REFUNDABLE if is_refund else CLAWABLE):
@@ -48,19 +54,42 @@ def judge_refund(batch: Batch, item: ReverseItem, before: Reversed, amount_minor
 
 def judge_clawback(batch: Batch, item: ReverseItem, before: Reversed, asked_minor: int) -> Decision:
     """Clawback: what an owner was credited is taken back, as far as it is available; what is held is never taken."""
-    request, owner, sender = item.request, item.owner, item.sender
-    taken_minor = asked_minor
+    request, owner = item.request, item.owner
+    taken_minor, owed_minor = asked_minor, 0
     if owner.available_minor < asked_minor:
         if request.on_shortfall is Shortfall.REFUSE:
             return judge_balance(owner, -asked_minor) or Forgone(asked_minor)
         taken_minor = owner.available_minor
-    if taken_minor == 0:
+        owed_minor = asked_minor - taken_minor if request.on_shortfall is Shortfall.DEBT else 0
+    if taken_minor + owed_minor == 0:
         return Forgone(asked_minor)
-    legs = (Leg(owner, -taken_minor), Leg(item.stripe, taken_minor))
     reverses = (request.original.name, before)
-    if sender is None:
-        taken = Movement(TransactionType.CLAWBACK, request.transaction_id, legs, reverses=reverses)
-        return judge_stripe(batch, legs[1]) or Movements([taken])
+    if taken_minor == 0:
+        owed = Movement(TransactionType.CLAWBACK, request.receiving_id, _owed(item, owed_minor), reverses=reverses)
+        return judge_stripe(batch, owed.legs[1]) or Forgone(0, owed)
+    if item.sender is not None:
+        return _give_back(batch, item, taken_minor, owed_minor, reverses)
+    legs = (Leg(owner, -taken_minor), *_owed(item, owed_minor, taken_minor))
+    taken = Movement(TransactionType.CLAWBACK, request.transaction_id, legs, reverses=reverses)
+    return judge_stripe(batch, legs[-1]) or Movements([taken])
+
+
+def _owed(item: ReverseItem, owed_minor: int, taken_minor: int = 0) -> tuple[Leg, ...]:
+    """Return what the treasury gets: what is taken, and what the owner owes it from now on."""
+    creditor = item.creditor or item.stripe
+    credited = Leg(creditor, taken_minor + owed_minor)
+    if not owed_minor:
+        return (credited,)
+    assert item.owner.debt is not None
+    return (Leg(item.owner.debt, -owed_minor), credited)
+
+
+def _give_back(
+    batch: Batch, item: ReverseItem, taken_minor: int, owed_minor: int, reverses: tuple[TransactionName, Reversed]
+) -> Decision:
+    """Return what was taken to the owner who had sent it; what could not be taken is owed to the treasury."""
+    request, owner, sender = item.request, item.owner, item.sender
+    assert sender is not None
     assert item.sender_clearing is not None
     returned = Movement(
         TransactionType.TRANSFER_IN,
@@ -68,11 +97,13 @@ def judge_clawback(batch: Batch, item: ReverseItem, before: Reversed, asked_mino
         (Leg(sender, taken_minor), Leg(item.sender_clearing, -taken_minor)),
         TransactionName(owner.wallet.shard, request.transaction_id),
     )
+    legs = (Leg(owner, -taken_minor), Leg(item.stripe, taken_minor), *(_owed(item, owed_minor) if owed_minor else ()))
     counterpart = TransactionName(sender.wallet.shard, request.receiving_id)
     taken = Movement(TransactionType.CLAWBACK, request.transaction_id, legs, counterpart, reverses=reverses)
     return (
-        judge_receiver(sender, taken_minor)
+        judge_receiver(batch, sender, taken_minor)
         or judge_stripe(batch, legs[1])
+        or judge_stripe(batch, legs[-1])
         or judge_stripe(batch, returned.legs[1])
         or Movements([taken, returned])
     )

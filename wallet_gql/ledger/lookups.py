@@ -42,6 +42,23 @@ HEAD: Final = """LATERAL (
         LIMIT 1) AS head"""
 """The last entry of the account `a`."""
 
+STATE: Final = """LATERAL (
+       SELECT s.step, s.debt_wallet_id
+         FROM wallet_state s
+        WHERE s.shard = wanted.shard AND s.wallet_id = wanted.wallet_id
+        ORDER BY s.step DESC
+        LIMIT 1) AS state"""
+"""The last `state` of the wallet in `wanted`; most have none."""
+
+_DEBT_ACCOUNT: Final = one_row(
+    "account", "a", by="asset_id", shard="wanted.shard", wallet_id="state.debt_wallet_id", asset_id="wanted.asset_id"
+)
+
+DEBT: Final = f"""
+CASE WHEN state.debt_wallet_id IS NOT NULL THEN (
+       SELECT -head.balance_after FROM {_DEBT_ACCOUNT} CROSS JOIN {HEAD}) END"""
+"""What the owner of the wallet in `wanted`, with its `state`, owes in its asset; NULL where it never owed anything."""
+
 HELD: Final = f"""
 CASE WHEN head.next_due_at IS NOT NULL AND head.next_due_at <= wallet_now() THEN (
        SELECT coalesce(sum(last.amount - last.captured - last.released), 0)::bigint

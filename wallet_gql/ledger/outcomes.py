@@ -43,7 +43,7 @@ class _Kept(NamedTuple):
     @property
     def is_refused(self) -> bool:
         """Whether it was answered with a refusal."""
-        return self.outcome not in {OutcomeCode.POSTED, OutcomeCode.HELD, OutcomeCode.NOTHING}
+        return self.outcome not in {OutcomeCode.POSTED, OutcomeCode.HELD, OutcomeCode.NOTHING, OutcomeCode.CHANGED}
 
     def hold_name(self, shard: int) -> HoldName:
         """Return what names the hold."""

@@ -10,6 +10,7 @@ What a batch of postings costs between BEGIN and COMMIT, whatever its size:
 | (receipts) | locks of receipts before all others, and which were credited, only where the batch has some |
 | (reversals) | how much of the originals was reversed, only where the batch has refunds or clawbacks |
 | (settings) | whether owners may transfer the assets, only where the batch has a transfer |
+| (states) | what has become of wallets, and what their owners owe, only where something has; two |
 | (holds) | those that are open or named, only where the batch has requests for holds, or some that are due; two |
 | (4 open) | accounts for the first posting in an asset |
 | 5 insert | transactions, entries and keys, by one statement over arrays |
@@ -17,7 +18,7 @@ What a batch of postings costs between BEGIN and COMMIT, whatever its size:
 Before the insert the batch is decided in memory (`decide`), in arrival order, on the heads as they move.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Final, TypeAlias
@@ -26,23 +27,33 @@ import structlog
 from asyncpg import Connection
 
 from wallet_gql.domain.errors import Unavailable
-from wallet_gql.domain.postings import (
-    Outcome,
-    PostingRequest,
-    Receipt,
-    Request,
-)
+from wallet_gql.domain.postings import Outcome, PostingRequest, Receipt, Request, Shortfall
 from wallet_gql.domain.refusals import OutcomeCode
-from wallet_gql.ledger.batch import ITEMS, Batch, HoldItem, Item, PlaceItem, ReverseItem, TransferItem, wanted_key
+from wallet_gql.domain.wallets import WalletKind
+from wallet_gql.ledger.batch import (
+    ITEMS,
+    Batch,
+    HoldItem,
+    Item,
+    PlaceItem,
+    ReverseItem,
+    StateItem,
+    TransferItem,
+    wanted_key,
+)
 from wallet_gql.ledger.columns import arrays, cast, names, unnest
-from wallet_gql.ledger.decide import accounts_needed, book_due, decide, held_names, recall
+from wallet_gql.ledger.decide import accounts_needed, append_state, book_due, decide, held_names, recall
 from wallet_gql.ledger.heads import Account, KeptAnswer, open_accounts, read_heads, read_keys
 from wallet_gql.ledger.holds import read_holds, read_open_holds
 from wallet_gql.ledger.items import WalletBusy, lock_items
+from wallet_gql.ledger.judge import present_state
+from wallet_gql.ledger.locks import lock_wallets
 from wallet_gql.ledger.reads import read_asset_settings
 from wallet_gql.ledger.receipts import lock_receipts, read_receipts
 from wallet_gql.ledger.reversals import read_reversed
 from wallet_gql.ledger.rows import OTHERS, EntryRow, RefusedRow, TransactionRow
+from wallet_gql.ledger.states import WalletId, read_states
+from wallet_gql.ledger.treasury import debts_of, open_stripes
 
 _FIRST_ENTRY: Final = len(TransactionRow._fields) + 2
 _FIRST_REFUSED: Final = _FIRST_ENTRY + len(EntryRow._fields)
@@ -50,7 +61,7 @@ _FIRST_REFUSED: Final = _FIRST_ENTRY + len(EntryRow._fields)
 # Sorted by their keys, rows keep the indexes' pages dense. What is refused has no transaction, but a key.
 _INSERT: Final = f"""
 WITH posted AS MATERIALIZED (
-  SELECT * FROM {unnest(TransactionRow, "posted", first=2)}
+  SELECT * FROM {unnest(TransactionRow, "posted", first=2, numbered=True)}
 ), new_transaction AS (
   INSERT INTO transaction (shard, id, type, wallet_id, executed_at, idempotency_key, description, reference,
                            counterpart_shard, counterpart_id)
@@ -58,8 +69,9 @@ WITH posted AS MATERIALIZED (
          counterpart_shard, counterpart_id
     FROM posted ORDER BY shard, id
 ), new_entry AS (
-  INSERT INTO entry ({names(EntryRow)})
-  SELECT * FROM {unnest(EntryRow, "leg", first=_FIRST_ENTRY)} ORDER BY shard, account_id, seq
+  INSERT INTO entry (shard, transaction_id, type, executed_at, account_id, seq, amount, balance_after, may_go_negative)
+  SELECT shard, id, type, executed_at, account_id, seq, amount, balance_after, may_go_negative
+    FROM {unnest(EntryRow, "leg", first=_FIRST_ENTRY)} JOIN posted USING (n) ORDER BY shard, account_id, seq
 )
 INSERT INTO idempotency_key ({names(RefusedRow)}, created_at)
 SELECT shard, wallet_id, idempotency_key, fingerprint, {OutcomeCode.POSTED:d}, id, NULL::jsonb, $1::timestamptz
@@ -111,9 +123,11 @@ async def post_batch(
     accounts = {each.name: each for item in found for each in item.accounts}
     batch = Batch(await read_heads(connection, accounts), {})
     kept = await read_keys(connection, {wanted_key(item) for item in found})
+    await read_debts(connection, batch, accounts.values())
     await _read_more(connection, batch, found, list(accounts.values()), kept, receipts)
     book_due(batch, accounts.values())
     batch.answered = recall(batch, found, kept)
+    await _open_debts(connection, batch, found)
     if unopened := accounts_needed(batch, found):
         await open_accounts(connection, unopened)
     outcomes: list[Decided] = [decide(batch, item) if isinstance(item, ITEMS) else item for item in items]
@@ -138,6 +152,45 @@ async def insert(connection: Connection, batch: Batch) -> None:
     )
 
 
+async def read_debts(connection: Connection, batch: Batch, accounts: Iterable[Account]) -> None:
+    """Read what has become of wallets, and what their owners owe: of most nothing ever has."""
+    changed = [account for account in accounts if account.has_state]
+    if not changed:
+        return
+    batch.states = await read_states(connection, {WalletId(each.wallet.shard, each.wallet.id) for each in changed})
+    for account in changed:
+        debt_wallet_id = present_state(batch, account).debt_wallet_id
+        if debt_wallet_id is not None:
+            account.debt = Account(replace(account.wallet, id=debt_wallet_id), WalletKind.DEBT, account.asset)
+    if debts := {account.debt.name: account.debt for account in changed if account.debt is not None}:
+        await read_heads(connection, debts)
+
+
+async def _open_debts(connection: Connection, batch: Batch, items: Sequence[Item]) -> None:
+    """Open the accounts of what owners may come to owe by this batch. Their own locks protect these, too."""
+    asking = [each for each in items if isinstance(each, ReverseItem) and each.request.on_shortfall is Shortfall.DEBT]
+    lacking = {
+        item.owner.name: item
+        for item in asking
+        if item.key not in batch.answered and (item.owner.debt is None or not item.owner.debt.id)
+    }
+    if not lacking:
+        return
+    names = {name: debts_of(item.owner.wallet) for name, item in lacking.items()}
+    await open_stripes(connection, set(names.values()))
+    wallets = await lock_wallets(connection, names.values())
+    debts = []
+    for name, item in lacking.items():
+        owner, wallet = item.owner, wallets[names[name]]
+        owner.debt = Account(wallet, WalletKind.DEBT, owner.asset)
+        debts.append(owner.debt)
+        state = present_state(batch, owner)
+        if state.debt_wallet_id is None:
+            in_debt = replace(state, step=state.step + 1, debt_wallet_id=wallet.id)
+            append_state(batch, in_debt, item.request.transaction_id)
+    await open_accounts(connection, debts)
+
+
 async def _read_more(
     connection: Connection,
     batch: Batch,
@@ -150,7 +203,7 @@ async def _read_more(
     if receipts:
         batch.credited = await read_receipts(connection, receipts)
     kinds = {type(item) for item in items}
-    if not kinds.isdisjoint({TransferItem, PlaceItem}):
+    if not kinds.isdisjoint({TransferItem, PlaceItem, StateItem}):
         batch.settings = await read_asset_settings(connection)
     if ReverseItem in kinds:
         originals = {item.request.original.name for item in items if isinstance(item, ReverseItem)}
@@ -162,6 +215,8 @@ async def _read_more(
     }
     if not kinds.isdisjoint({PlaceItem, HoldItem}):
         held |= {item.owner.name: item.owner for item in items if isinstance(item, (PlaceItem, HoldItem))}
+    closing = [each.owner for item in items if isinstance(item, StateItem) for each in item.remains]
+    held |= {account.name: account for account in closing if account.held_seq is not None}
     if held:
         await read_open_holds(connection, list(held.values()), batch.now)
         batch.holds |= {hold.name: hold for account in held.values() for hold in account.holds.values()}

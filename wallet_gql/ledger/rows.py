@@ -31,21 +31,18 @@ class TransactionRow(NamedTuple):
 
 
 class EntryRow(NamedTuple):
-    """A leg of a transaction: the next link of its account's chain."""
+    """A leg of the batch's `n`th transaction, from 1 on: the next link of its account's chain."""
 
-    shard: Smallint
+    n: Integer
     account_id: Bigint
     seq: Bigint
-    transaction_id: Uuid
-    type: Smallint
     amount: Bigint
     balance_after: Bigint
     may_go_negative: Boolean
-    executed_at: Time
 
 
 class HeldEntryRow(NamedTuple):
-    """An entry of an account that has or had holds: what they hold after it."""
+    """An entry of an account that has or had holds: what they hold after it. It need not be of a transaction."""
 
     shard: Smallint
     account_id: Bigint
@@ -108,6 +105,21 @@ class ReversalRow(NamedTuple):
     reversed_after: Bigint
 
 
+class WalletStateRow(NamedTuple):
+    """What becomes of a wallet: the next link of its chain."""
+
+    shard: Smallint
+    wallet_id: Bigint
+    step: Integer
+    status: Smallint
+    since: Time
+    until: Time | None
+    note: Text | None
+    debt_wallet_id: Bigint | None
+    event_id: Uuid
+    at: Time
+
+
 class NoteRow(NamedTuple):
     """What only some transactions have."""
 
@@ -138,7 +150,7 @@ class RefusedRow(NamedTuple):
     details: Json
 
 
-OtherRow: TypeAlias = HeldEntryRow | ReversalRow | NoteRow | ReceiptRow | HoldRow | HoldStepRow
+OtherRow: TypeAlias = HeldEntryRow | ReversalRow | NoteRow | ReceiptRow | HoldRow | HoldStepRow | WalletStateRow
 
 OTHERS: Final[Mapping[str, type[OtherRow]]] = {
     "entry": HeldEntryRow,
@@ -147,5 +159,6 @@ OTHERS: Final[Mapping[str, type[OtherRow]]] = {
     "receipt": ReceiptRow,
     "hold": HoldRow,
     "hold_step": HoldStepRow,
+    "wallet_state": WalletStateRow,
 }
 """The tables that only some batches insert into, in a fixed order."""

@@ -19,7 +19,8 @@ from wallet_gql.ledger.heads import Account, read_heads
 from wallet_gql.ledger.holds import read_open_holds
 from wallet_gql.ledger.locks import lock_free_wallets
 from wallet_gql.ledger.lookups import one_row
-from wallet_gql.ledger.posting import insert
+from wallet_gql.ledger.posting import insert, read_debts
+from wallet_gql.ledger.rows import HoldStepRow
 
 HOLDS_MAX: Final = 500
 """Ends that one unit of work looks for."""
@@ -121,7 +122,8 @@ async def sweep_shard(connection: Connection, shard: int, until: datetime) -> in
     if not accounts:
         return 0
     batch = Batch(await read_heads(connection, {account.name: account for account in accounts}), {})
+    await read_debts(connection, batch, accounts)
     await read_open_holds(connection, accounts, batch.now)
     book_due(batch, accounts)
     await insert(connection, batch)
-    return sum(len(rows) for rows in batch.others.values()) // 2
+    return len(batch.others[HoldStepRow])

@@ -12,7 +12,7 @@ from typing import Final
 
 from asyncpg import Connection
 
-from wallet_gql.domain.wallets import WalletKind, WalletName
+from wallet_gql.domain.wallets import Wallet, WalletKind, WalletName
 from wallet_gql.ledger.columns import arrays, unnest
 from wallet_gql.ledger.lookups import one_row
 from wallet_gql.ledger.rows import WalletRow
@@ -67,6 +67,11 @@ def treasuries(slot: int, shard_count: int) -> list[WalletName]:
 def clearing(shard: int, slot: int, line: int) -> WalletName:
     """Name the clearing wallet of a slot's line of work."""
     return WalletName(shard, WalletKind.CLEARING, str(slot * LINES_PER_SLOT + line % LINES_PER_SLOT))
+
+
+def debts_of(wallet: Wallet) -> WalletName:
+    """Name the wallet of what an owner owes."""
+    return WalletName(wallet.shard, WalletKind.DEBT, wallet.owner_id)
 
 
 async def open_stripes(connection: Connection, names: Iterable[WalletName]) -> None:

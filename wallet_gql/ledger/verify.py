@@ -34,6 +34,7 @@ from wallet_gql.ledger.judge import HEAD_AHEAD_MAX
 from wallet_gql.ledger.lookups import all_rows, one_row
 from wallet_gql.ledger.treasury import LINES_PER_SLOT, SLOT_COUNT
 from wallet_gql.ledger.verify_holds import HOLD_CHECKS
+from wallet_gql.ledger.verify_states import STATE_CHECKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,8 @@ _ON_BALANCE: Final = f"{OutcomeCode.BALANCE_LIMIT_EXCEEDED:d}, {OutcomeCode.INSU
 _SENT: Final = f"{TransactionType.TRANSFER_OUT:d}"
 _CLAWBACK: Final = f"{TransactionType.CLAWBACK:d}"
 _RECEIVED: Final = f"{TransactionType.TRANSFER_IN:d}"
+_REPAYMENT: Final = f"{TransactionType.REPAYMENT:d}"
+_NAMING: Final = f"{OutcomeCode.NOTHING:d}, {OutcomeCode.CHANGED:d}"
 
 _HELD: Final = f"{OutcomeCode.HELD:d}"
 _KIND: Final = f"CASE t.type WHEN {_SENT} THEN {RequestKind.TRANSFER:d} ELSE t.type END"
@@ -88,12 +91,12 @@ _REFUNDED: Final = ", ".join(
 )
 
 
-def _moved(transaction: str) -> str:
+def _moved(transaction: str, amount: str) -> str:
     """Return a subquery: what the legs of a transaction move, and in which asset."""
     legs = all_rows("entry", "e", by="transaction_id", shard=f"{transaction}.shard", transaction_id=f"{transaction}.id")
     account = one_row("account", "a", by="id", shard="e.shard", id="e.account_id")
     return f"""LATERAL (
-        SELECT max(e.amount) AS amount, min(a.asset_id) AS asset_id FROM {legs} CROSS JOIN {account})"""
+        SELECT {amount} AS amount, min(a.asset_id) AS asset_id FROM {legs} CROSS JOIN {account})"""
 
 
 def _note(transaction: str) -> str:
@@ -103,6 +106,9 @@ def _note(transaction: str) -> str:
     )
     return f"{row[: -len(' AS n')]} AS {transaction}_note"
 
+
+_OWNERS_LEG: Final = f"max(abs(e.amount)) FILTER (WHERE a.wallet_kind = {_USER})"
+_CREDITED: Final = "sum(e.amount) FILTER (WHERE e.amount > 0)"
 
 _HALVES: Final = (
     f"({_SENT}, {_RECEIVED}), ({_RECEIVED}, {_SENT}), ({_CLAWBACK}, {_RECEIVED}), ({_RECEIVED}, {_CLAWBACK})"
@@ -193,10 +199,12 @@ _CHECKS: Final = {
                     WHEN legs.unbalanced THEN 'its legs do not sum to zero'
                     WHEN legs.other_type THEN format('is of type %s, but a leg is not', t.type)
                     WHEN legs.other_time THEN 'its time is not that of its legs'
-                    WHEN legs.leg_count IS DISTINCT FROM shape.leg_count OR legs.owner_leg_count <> 1
-                    THEN format('has %s legs, %s of them an owner''s', legs.leg_count, legs.owner_leg_count)
                     WHEN legs.wallet_id <> t.wallet_id
                     THEN format('is wallet %s''s, but a leg is wallet %s''s', t.wallet_id, legs.wallet_id)
+                    WHEN legs.leg_count NOT IN (SELECT count(*) FROM transaction_shape s
+                                                 WHERE s.type = t.type GROUP BY s.variant)
+                         OR legs.owner_leg_count > 1
+                    THEN format('has %s legs, %s of them an owner''s', legs.leg_count, legs.owner_leg_count)
                     ELSE format('type %s does not move %s', t.type, legs.user_amount) END
           FROM (SELECT l.transaction_id, bool_or(l.excess <> 0) AS unbalanced, bool_or(l.other_type) AS other_type,
                        bool_or(l.other_time) AS other_time, max(l.wallet_id) AS wallet_id,
@@ -219,14 +227,14 @@ _CHECKS: Final = {
                  GROUP BY l.transaction_id) AS legs
           FULL JOIN (SELECT * FROM transaction WHERE shard = $1) AS t ON t.id = legs.transaction_id
           -- As the law of entries does: a bit for each kind of wallet and sign, as many bits as legs.
-          LEFT JOIN (SELECT type, variant, count(*) AS leg_count,
-                            bit_or(1 << (2 * wallet_kind + (sign > 0)::int)) AS bits
+          LEFT JOIN (SELECT type, count(*) AS leg_count, bit_or(1 << (2 * wallet_kind + (sign > 0)::int)) AS bits,
+                            count(*) FILTER (WHERE wallet_kind = {_USER}) AS owner_leg_count,
+                            bool_or(wallet_kind = {_CLEARING}) AS has_halves
                        FROM transaction_shape GROUP BY type, variant) AS shape
-            ON (shape.type, shape.variant) = (t.type, CASE WHEN t.type = {_CLAWBACK} AND t.counterpart_id IS NOT NULL
-                                                           THEN 2 ELSE 1 END)
+            ON (shape.type, shape.leg_count, shape.bits) = (t.type, legs.leg_count, legs.bits)
+           AND shape.has_halves = (t.counterpart_id IS NOT NULL)
          WHERE t.id IS NULL OR legs.transaction_id IS NULL OR legs.unbalanced OR legs.other_type OR legs.other_time
-            OR legs.owner_leg_count <> 1 OR legs.wallet_id IS DISTINCT FROM t.wallet_id
-            OR (legs.leg_count, legs.bits) IS DISTINCT FROM (shape.leg_count, shape.bits)
+            OR shape.type IS NULL OR legs.owner_leg_count <> shape.owner_leg_count OR legs.wallet_id <> t.wallet_id
          ORDER BY 1""",
     "transfer": f"""
         SELECT format('transaction %s', t.id),
@@ -248,8 +256,8 @@ _CHECKS: Final = {
           LEFT JOIN {_OTHER_HALF} ON true
           LEFT JOIN {_note("t")} ON true
           LEFT JOIN {_note("o")} ON true
-         CROSS JOIN {_moved("t")} AS own
-         CROSS JOIN {_moved("o")} AS other
+         CROSS JOIN {_moved("t", _OWNERS_LEG)} AS own
+         CROSS JOIN {_moved("o", _OWNERS_LEG)} AS other
          WHERE t.shard = $1 AND (t.type IN ({_SENT}, {_RECEIVED}) OR t.counterpart_id IS NOT NULL)
            AND (o.id IS NULL OR (t.type, o.type) NOT IN ({_HALVES})
                 OR (o.counterpart_shard, o.counterpart_id) IS DISTINCT FROM (t.shard, t.id)
@@ -261,6 +269,7 @@ _CHECKS: Final = {
                    IS DISTINCT FROM (t.description, t.reference, t_note.metadata))
          ORDER BY t.id""",
     **HOLD_CHECKS,
+    **STATE_CHECKS,
     "reversal": """
         SELECT format('reversal %s of transaction %s', r.step, r.original_id),
                CASE WHEN o.id IS NULL THEN 'its original does not exist'
@@ -283,10 +292,10 @@ _CHECKS: Final = {
           LEFT JOIN transaction o ON o.shard = $1 AND o.id = r.original_id
           LEFT JOIN transaction t ON t.shard = $1 AND t.id = r.transaction_id
          CROSS JOIN """
-    + _moved("t")
+    + _moved("t", _CREDITED)
     + """ AS own
          CROSS JOIN """
-    + _moved("o")
+    + _moved("o", _OWNERS_LEG)
     + """ AS original
          WHERE o.id IS NULL OR t.id IS NULL OR r.step <> r.step_before + 1 OR o.wallet_id <> t.wallet_id
             OR own.asset_id <> original.asset_id OR (t.type, o.type) NOT IN ((7, 3), (7, 6), (8, 1), (8, 2), (8, 5))
@@ -329,7 +338,8 @@ _CHECKS: Final = {
     "key": f"""
         SELECT format('key %s of wallet %s', coalesce(k.key, t.idempotency_key), coalesce(k.wallet_id, t.wallet_id)),
                CASE WHEN t.type = {_RECEIVED} THEN format('transaction %s has a key, but it is its other half''s', t.id)
-                    WHEN k.key IS NULL AND t.idempotency_key IS NULL THEN format('transaction %s has no key', t.id)
+                    WHEN k.key IS NULL AND t.idempotency_key IS NULL
+                    THEN format('transaction %s has no key, and no key''s answer names it', t.id)
                     WHEN k.key IS NULL THEN format('is missing: transaction %s was posted under it', t.id)
                     WHEN w.id IS NULL THEN 'its wallet does not exist'
                     WHEN k.outcome NOT IN ({_OUTCOMES}) THEN format('has outcome %s, which does not exist', k.outcome)
@@ -369,6 +379,13 @@ _CHECKS: Final = {
                        JOIN asset s ON s.id = a.asset_id
                       WHERE e.shard = $1) AS leg ON leg.transaction_id = t.id AND leg.wallet_id = t.wallet_id
          WHERE (t.type IS DISTINCT FROM {_RECEIVED} OR k.key IS NOT NULL OR t.idempotency_key IS NOT NULL)
+           -- What follows from a request: a repayment from any credit, what a closing or a debt posts from its key.
+           AND NOT (k.key IS NULL AND t.idempotency_key IS NULL
+                    AND (t.type = {_REPAYMENT} OR t.id IN (
+                         SELECT posted.id::uuid
+                           FROM idempotency_key named
+                          CROSS JOIN jsonb_array_elements_text(named.details -> 'posted') AS posted(id)
+                          WHERE named.shard = $1 AND named.outcome IN ({_NAMING}))))
            AND (t.type = {_RECEIVED} OR k.key IS NULL OR w.id IS NULL OR (k.outcome = {_POSTED}) <> (t.id IS NOT NULL)
             OR k.outcome NOT IN ({_OUTCOMES}) OR octet_length(k.fingerprint) <> 16
             OR k.created_at > {_LATEST}
@@ -536,6 +553,7 @@ SELECT DISTINCT shard, name FROM (
   SELECT shard, 'wallet' AS name FROM wallet UNION ALL SELECT shard, 'account' FROM account
   UNION ALL SELECT shard, 'transaction' FROM transaction UNION ALL SELECT shard, 'entry' FROM entry
   UNION ALL SELECT shard, 'idempotency_key' FROM idempotency_key
+  UNION ALL SELECT shard, 'wallet_state' FROM wallet_state UNION ALL SELECT shard, 'reversal' FROM reversal
   UNION ALL SELECT shard, 'hold' FROM hold UNION ALL SELECT shard, 'hold_step' FROM hold_step
   UNION ALL SELECT shard, 'transaction_note' FROM transaction_note UNION ALL SELECT shard, 'receipt' FROM receipt
 ) AS rows

@@ -142,7 +142,12 @@ HOLD_CHECKS: Final = {
                  WHERE shard = $1 AND outcome = {OutcomeCode.HELD:d}
                    AND jsonb_typeof(details -> 'asset_id') = 'number') AS k
           FULL JOIN (SELECT * FROM hold_step
-                      WHERE shard = $1 AND kind IN ({_PLACED}, {_ADJUSTED}, {_VOIDED})) AS s
+                      WHERE shard = $1 AND kind IN ({_PLACED}, {_ADJUSTED}, {_VOIDED})
+                        -- What was voided by the closing of its wallet is named by that key.
+                        AND (kind <> {_VOIDED} OR hold_id::text NOT IN (
+                             SELECT jsonb_array_elements_text(closing.details -> 'voided')
+                               FROM idempotency_key closing
+                              WHERE closing.shard = $1 AND closing.outcome = {OutcomeCode.CHANGED:d}))) AS s
             ON s.event_id = k.transaction_id
           LEFT JOIN hold h ON h.shard = $1 AND h.id = s.hold_id
           LEFT JOIN account a ON a.shard = $1 AND a.id = h.account_id

@@ -16,6 +16,7 @@ from wallet_gql.domain.money import AmountFault, to_minor
 from wallet_gql.domain.postings import (
     AmountInvalid,
     AssetMissing,
+    Changed,
     Held,
     HoldMissing,
     HoldRequest,
@@ -143,7 +144,7 @@ async def _change(ledger: Ledger, kind: RequestKind, request: ChangeHoldInput) -
 
 async def _post(ledger: Ledger, request: Request, deadline: float | None) -> HoldOutcome:
     outcome = await ledger.post(request, deadline)
-    assert not isinstance(outcome, Posted | Nothing)
+    assert not isinstance(outcome, Changed | Posted | Nothing)
     return outcome
 
 

@@ -17,7 +17,7 @@ from wallet_gql.db.migrations import UnfitDatabase, check_at_head
 from wallet_gql.domain.assets import Asset, AssetSetting
 from wallet_gql.domain.holds import Hold, HoldName
 from wallet_gql.domain.postings import Entry, Outcome, Request, TransactionName, TransactionView
-from wallet_gql.domain.wallets import Balance, OwnerName, Wallet
+from wallet_gql.domain.wallets import Balance, OwnerName, Wallet, WalletState
 from wallet_gql.ledger import reads
 from wallet_gql.ledger.armour import check_armour
 from wallet_gql.ledger.holds import (
@@ -29,6 +29,7 @@ from wallet_gql.ledger.holds import (
     read_holds_of_transactions,
 )
 from wallet_gql.ledger.reversals import Reversal, read_reversals, read_reversed, read_reversing
+from wallet_gql.ledger.states import WalletId, read_states_in_order
 from wallet_gql.ledger.treasury import any_slot, claim_slot, open_stripes, treasuries
 from wallet_gql.operations.group_commit import GroupCommit
 from wallet_gql.operations.openings import Openings
@@ -69,6 +70,7 @@ class Reads:
     reversed_minor: ReadBatch[TransactionName, int]
     assets: ReadBatch[None, list[Asset]]
     asset_settings: ReadBatch[None, dict[int, AssetSetting]]
+    states: ReadBatch[WalletId, WalletState | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +216,7 @@ async def end(task: asyncio.Task[None]) -> None:
 def _batched_reads(engine: AsyncEngine, deadline_seconds: float) -> Reads:
     return Reads(
         wallets=ReadBatch(engine, reads.read_wallets, deadline_seconds),
+        states=ReadBatch(engine, read_states_in_order, deadline_seconds),
         wallets_by_id=ReadBatch(engine, reads.read_wallets_by_id, deadline_seconds),
         balances=ReadBatch(engine, reads.read_balances, deadline_seconds),
         owners_balances=ReadBatch(engine, reads.read_owners_balances, deadline_seconds),

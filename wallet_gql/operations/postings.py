@@ -12,6 +12,7 @@ from uuid import UUID
 from wallet_gql.domain.postings import (
     AmountInvalid,
     AssetMissing,
+    Changed,
     Held,
     KeyReused,
     Nothing,
@@ -85,5 +86,5 @@ async def _post(ledger: Ledger, type_: TransactionType, request: PostingInput) -
         ),
         request.deadline,
     )
-    assert not isinstance(outcome, Held | Nothing)
+    assert not isinstance(outcome, Changed | Held | Nothing)
     return outcome

@@ -13,6 +13,7 @@ from uuid import UUID
 from wallet_gql.domain.money import AmountFault, to_minor
 from wallet_gql.domain.postings import (
     AmountInvalid,
+    Changed,
     Held,
     KeyReused,
     Nothing,
@@ -88,7 +89,7 @@ async def _reverse(ledger: Ledger, kind: RequestKind, request: ReverseInput) -> 
         ),
         request.deadline,
     )
-    assert not isinstance(outcome, Held)
+    assert not isinstance(outcome, Changed | Held)
     return outcome
 
 

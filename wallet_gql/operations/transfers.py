@@ -9,6 +9,7 @@ from uuid import UUID
 from wallet_gql.domain.postings import (
     AmountInvalid,
     AssetMissing,
+    Changed,
     Held,
     KeyReused,
     Nothing,
@@ -69,5 +70,5 @@ async def transfer(ledger: Ledger, request: TransferInput) -> TransferOutcome:
         ),
         request.deadline,
     )
-    assert not isinstance(outcome, Held | Nothing)
+    assert not isinstance(outcome, Changed | Held | Nothing)
     return outcome

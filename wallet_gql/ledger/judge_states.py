@@ -1,0 +1,150 @@
+"""Judges what becomes of wallets: freezing, closing, opening again. Pure functions, as in `judge`.
+
+What is so already is no fault: it is answered with the wallet as it is.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import TypeVar
+from uuid import UUID, uuid5
+
+from wallet_gql.domain.errors import Unavailable
+from wallet_gql.domain.holds import HoldStepKind
+from wallet_gql.domain.postings import (
+    Remainder,
+    RequestKind,
+    StateRequest,
+    TransactionName,
+    TransactionType,
+    WalletMissing,
+)
+from wallet_gql.domain.refusals import Facts, WalletClosed, WalletNotEmpty
+from wallet_gql.domain.wallets import NOTHING_LEAVES, WalletStatus
+from wallet_gql.ledger.batch import (
+    Batch,
+    Decision,
+    HoldChange,
+    Leg,
+    Movement,
+    Remains,
+    StateChange,
+    StateItem,
+)
+from wallet_gql.ledger.heads import Account
+from wallet_gql.ledger.judge import judge_policy, judge_receiver, judge_status, judge_stripe, present_state
+from wallet_gql.ledger.judge_holds import closed
+
+Refusal = TypeVar("Refusal", bound=Facts | Unavailable)
+
+
+def judge_state(batch: Batch, item: StateItem) -> Decision:
+    """Freeze, unfreeze, close, reopen."""
+    request, state = item.request, present_state(batch, item.owner)
+    is_closed = state.status is WalletStatus.CLOSED
+    match request.kind:
+        case RequestKind.CLOSE:
+            return StateChange(None) if is_closed else judge_close(batch, item)
+        case RequestKind.REOPEN:
+            return _become(batch, item, WalletStatus.OPEN) if is_closed else StateChange(None)
+        case RequestKind.FREEZE:
+            return WalletClosed(request.asset) if is_closed else _become(batch, item, request.status)
+        case _:
+            return WalletClosed(request.asset) if is_closed else _become(batch, item, WalletStatus.OPEN)
+
+
+def judge_close(batch: Batch, item: StateItem) -> Decision:
+    """Close: what remains stops it, or goes to the platform or to another owner; so do holds that stay open."""
+    request, remains = item.request, item.remains
+    if request.receiver is not None and item.receiver is None:
+        return WalletMissing(request.receiver.owner_id)
+    given = [each for each in remains if each.receiver is not None and _credits(each)]
+    movements = tuple(movement for each in remains for movement in _dispose(item, each))
+    return (
+        (judge_status(batch, item.owner, NOTHING_LEAVES) if request.receiver is not None else None)
+        or _first(judge_policy(batch, each.owner.asset) for each in given)
+        or _judge_empty(request, remains)
+        or _first(judge_receiver(batch, each.receiver, _credits(each)) for each in given if each.receiver is not None)
+        or _first(judge_stripe(batch, leg) for movement in movements for leg in movement.legs[1:])
+        or _become(batch, item, WalletStatus.CLOSED, _voided(remains), movements)
+    )
+
+
+def _judge_empty(request: StateRequest, remains: Sequence[Remains]) -> WalletNotEmpty | None:
+    """Refuse to close a wallet with something that the request does not say what to do with."""
+    open_holds = sum(len(each.owner.holds) for each in remains)
+    if (open_holds and not request.voids_holds) or any(_is_kept(each, request.remainder) for each in remains):
+        return WalletNotEmpty(request.asset, open_holds)
+    return None
+
+
+def _is_kept(remains: Remains, remainder: Remainder) -> bool:
+    match remainder:
+        case Remainder.REFUSE:
+            return remains.owner.balance_minor > 0 or remains.owner.debt_minor > 0
+        case Remainder.TRANSFER:
+            return _debt(remains) > 0
+        case Remainder.FORFEIT:
+            return False
+
+
+def _credits(remains: Remains) -> int:
+    """Return what an account still has when its holds are voided and what is owed is repaid."""
+    return max(remains.owner.balance_minor - remains.owner.debt_minor, 0)
+
+
+def _debt(remains: Remains) -> int:
+    """Return what is still owed then."""
+    return max(remains.owner.debt_minor - remains.owner.balance_minor, 0)
+
+
+def _dispose(item: StateItem, remains: Remains) -> Iterator[Movement]:
+    """Say what is posted of what remains in an asset: it is forfeited or given, and what is owed is written off."""
+    account, credits_minor, debt_minor = remains.owner, _credits(remains), _debt(remains)
+    id_ = uuid5(item.request.transaction_id, account.asset.code)
+    if credits_minor and remains.receiver is not None:
+        yield from _give(item, remains, id_, credits_minor)
+    elif credits_minor:
+        legs = (Leg(account, -credits_minor), Leg(remains.treasury, credits_minor))
+        yield Movement(TransactionType.FORFEIT, id_, legs)
+    if debt_minor:
+        assert account.debt is not None
+        legs = (Leg(account.debt, debt_minor), Leg(remains.treasury, -debt_minor))
+        yield Movement(TransactionType.FORFEIT, id_, legs, wallet=account.wallet)
+
+
+def _give(item: StateItem, remains: Remains, id_: UUID, amount_minor: int) -> Iterator[Movement]:
+    account, receiver, clearing = remains.owner, remains.receiver, remains.receiver_clearing
+    assert receiver is not None
+    assert clearing is not None
+    receiving_id = uuid5(item.request.transaction_id, f"{account.asset.code} received")
+    sent, received = TransactionName(account.wallet.shard, id_), TransactionName(receiver.wallet.shard, receiving_id)
+    legs = (Leg(account, -amount_minor), Leg(remains.stripe, amount_minor))
+    yield Movement(TransactionType.TRANSFER_OUT, id_, legs, received)
+    legs = (Leg(receiver, amount_minor), Leg(clearing, -amount_minor))
+    yield Movement(TransactionType.TRANSFER_IN, receiving_id, legs, sent)
+
+
+def _voided(remains: Sequence[Remains]) -> tuple[tuple[Account, HoldChange], ...]:
+    return tuple(
+        (each.owner, HoldChange(hold, closed(hold, HoldStepKind.VOIDED)))
+        for each in remains
+        for hold in each.owner.holds.values()
+    )
+
+
+def _first(refusals: Iterable[Refusal | None]) -> Refusal | None:
+    return next((refusal for refusal in refusals if refusal is not None), None)
+
+
+def _become(
+    batch: Batch,
+    item: StateItem,
+    status: WalletStatus,
+    voided: tuple[tuple[Account, HoldChange], ...] = (),
+    movements: tuple[Movement, ...] = (),
+) -> StateChange:
+    before, until, note = present_state(batch, item.owner), item.request.until, item.request.description
+    if (before.status, before.until) == (status, until):
+        return StateChange(None)
+    after = replace(before, step=before.step + 1, status=status, since=batch.now, until=until, note=note)
+    return StateChange(after, voided, movements)
