@@ -24,7 +24,7 @@ conformance: install ## Run other people's tools and clients against a real serv
 mutants: install ## Plant mistakes in the ledger and show which test catches each
 	$(BIN)/python tests/mutants/run.py $(ARGS)
 
-bench: install ## Measure the service beside its references, 15 to 25 minutes (needs wrk); ARGS=--quick for a try-out
+bench: install ## Measure the service beside its references, 30 to 45 minutes (needs wrk); ARGS=--quick for a try-out
 	$(PIP) --quiet -r bench/requirements.txt
 	$(BIN)/python bench/run.py $(ARGS)
 

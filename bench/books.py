@@ -1,4 +1,4 @@
-"""The databases under load: making them, filling them by `post_batch`, and reading what postings cost there."""
+"""The databases under load: making them, posting to them by `post_batch`, and reading what postings cost there."""
 
 import asyncio
 import re
@@ -6,12 +6,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 from uuid import uuid4
 
 import asyncpg
@@ -22,9 +23,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from wallet_gql.db.engine import connect, create_engine
 from wallet_gql.domain.assets import Asset
-from wallet_gql.domain.postings import Posted, PostingRequest, TransactionType
+from wallet_gql.domain.postings import Held, Posted, PostingRequest, Request, TransactionType
 from wallet_gql.domain.shards import shard_of
-from wallet_gql.domain.wallets import WalletKind
+from wallet_gql.domain.wallets import OwnerName, WalletKind
 from wallet_gql.embedded.launcher import EmbeddedPostgres, start
 from wallet_gql.ledger.posting import post_batch
 from wallet_gql.ledger.reads import read_assets
@@ -34,9 +35,11 @@ from wallet_gql.operations.unit_of_work import unit_of_work
 from wallet_gql.settings import Settings
 
 BATCH_SIZE: Final = 1000
-CONNECTION_COUNT: Final = 4
+LANE_COUNT: Final = 4
 STATEMENTS_PER_UNIT: Final = 6
 """BEGIN, lock, heads, keys, insert, COMMIT: a unit of work in which no account is opened."""
+
+Mode: TypeAlias = Literal["live", "test"]
 
 _SLOT: Final = 0
 
@@ -60,11 +63,12 @@ class Wal:
 class Database:
     """A migrated database of the cluster, with the asset GOLD."""
 
-    def __init__(self, cluster: "Cluster", name: str, shard_count: int) -> None:
+    def __init__(self, cluster: "Cluster", name: str, shard_count: int, mode: Mode = "live") -> None:
         """Name it; `Cluster` makes it."""
         self.cluster = cluster
         self.name = name
         self.shard_count = shard_count
+        self.mode: Mode = mode
 
     def environment(self) -> dict[str, str]:
         """Return what gives a command this database."""
@@ -72,12 +76,13 @@ class Database:
             "DATABASE_URL": self._url(self.cluster.server.server_url),
             "WALLET_MIGRATION_DATABASE_URL": self._url(self.cluster.server.owner_url),
             "WALLET_SHARD_COUNT": str(self.shard_count),
+            "WALLET_MODE": self.mode,
         }
 
     def settings(self) -> Settings:
         """Return the service's settings for this database."""
         url = SecretStr(self._url(self.cluster.server.server_url))
-        return Settings(_env_file=None, DATABASE_URL=url, shard_count=self.shard_count)
+        return Settings(_env_file=None, DATABASE_URL=url, shard_count=self.shard_count, mode=self.mode)
 
     def command(self, *arguments: str) -> None:
         """Run a command of the service on it."""
@@ -135,9 +140,9 @@ class Cluster:
         self.processes = Processes(server.pid)
         self._binaries = Path(f"/proc/{server.pid}/exe").readlink().parent
 
-    def create(self, name: str, *, shard_count: int = 64) -> Database:
+    def create(self, name: str, *, shard_count: int = 64, mode: Mode = "live") -> Database:
         """Make and migrate a database."""
-        database = Database(self, name, shard_count)
+        database = Database(self, name, shard_count, mode)
         Database(self, "postgres", 0).execute(f"CREATE DATABASE {name} OWNER wallet_owner")
         database.command("migrate")
         database.command("add-asset", "GOLD", "--name", "Gold Coins", "--scale", "0")
@@ -146,7 +151,7 @@ class Cluster:
     def clone(self, template: Database, name: str) -> Database:
         """Copy a database that nobody uses."""
         self.execute(f"CREATE DATABASE {name} OWNER wallet_owner TEMPLATE {template.name}")
-        return Database(self, name, template.shard_count)
+        return Database(self, name, template.shard_count, template.mode)
 
     def execute(self, *statements: str) -> Any:
         """Run statements in the database postgres as the superuser; returns the last one's value."""
@@ -195,9 +200,9 @@ def cluster() -> Iterator[Cluster]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def owner_ids(count: int) -> list[str]:
+def owner_ids(count: int, prefix: str = "bench") -> list[str]:
     """Name owners as load.lua does."""
-    return [f"bench-{n:05d}" for n in range(count)]
+    return [f"{prefix}-{n:05d}" for n in range(count)]
 
 
 def fill(*plans: Plan) -> None:
@@ -205,11 +210,66 @@ def fill(*plans: Plan) -> None:
 
     async def run() -> None:
         async with asyncio.TaskGroup() as tasks:
-            for database in {plan.database for plan in plans}:
-                own = [plan for plan in plans if plan.database is database]
-                tasks.create_task(_fill(database.settings(), own))
+            for plan in plans:
+                tasks.create_task(in_lanes(plan.database, plan.owners, partial(_top_up, plan)))
 
     asyncio.run(run())
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """The owners of some shards, and what posts for them: lanes do not wait for each other's stripes."""
+
+    number: int
+    owners: Sequence[str]
+    engine: AsyncEngine
+    asset: Asset
+    shard_count: int
+
+    def name(self, owner: str) -> OwnerName:
+        """Return an owner with the shard."""
+        return OwnerName(shard_of(owner, self.shard_count), owner)
+
+    def posting(self, owner: str, type_: TransactionType, amount_minor: int) -> PostingRequest:
+        """Return a posting under a fresh key."""
+        return PostingRequest(*self.name(owner), type_, self.asset, amount_minor, uuid4())
+
+    async def post(self, requests: Sequence[Request]) -> list[Posted | Held]:
+        """Post a batch, none of which may be refused."""
+        async with unit_of_work(self.engine) as connection:
+            outcomes = await post_batch(connection, requests, _SLOT, line=self.number)
+        posted = [outcome for outcome in outcomes if isinstance(outcome, Posted | Held)]
+        refused = [outcome for outcome in outcomes if not isinstance(outcome, Posted | Held)]
+        assert not refused, refused[0]
+        return posted
+
+
+async def in_lanes(database: Database, owners: Sequence[str], work: Callable[[Lane], Awaitable[None]]) -> None:
+    """Open the owners' wallets, and do some work on each lane of them, all lanes at once."""
+    engine = create_engine(database.settings())
+    try:
+        async with connect(engine) as connection:
+            asset = next(asset for asset in await read_assets(connection) if asset.code == "GOLD")
+            await open_stripes(connection, treasuries(_SLOT, database.shard_count))
+            await _open_wallets(connection, owners, database.shard_count)
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(LANE_COUNT):
+                own = [owner for owner in owners if shard_of(owner, database.shard_count) % LANE_COUNT == number]
+                if own:
+                    tasks.create_task(_run(work, Lane(number, own, engine, asset, database.shard_count)))
+    finally:
+        await engine.dispose()
+
+
+async def _run(work: Callable[[Lane], Awaitable[None]], lane: Lane) -> None:
+    await work(lane)
+
+
+async def _top_up(plan: Plan, lane: Lane) -> None:
+    count = round(plan.posting_count * len(lane.owners) / len(plan.owners))
+    owners = islice(cycle(lane.owners), count)
+    while batch := list(islice(owners, BATCH_SIZE)):
+        await lane.post([lane.posting(owner, TransactionType.TOP_UP, plan.amount_minor) for owner in batch])
 
 
 def _plain(url: str) -> str:
@@ -221,23 +281,6 @@ def _position(mark: WalMark) -> int:
     return (int(high, 16) << 32) + int(low, 16)
 
 
-async def _fill(settings: Settings, plans: Sequence[Plan]) -> None:
-    engine = create_engine(settings)
-    try:
-        async with connect(engine) as connection:
-            asset = next(asset for asset in await read_assets(connection) if asset.code == "GOLD")
-            await open_stripes(connection, treasuries(_SLOT, settings.shard_count))
-            for plan in plans:
-                await _open_wallets(connection, plan.owners, settings.shard_count)
-        async with asyncio.TaskGroup() as tasks:
-            for plan in plans:
-                for owners, posting_count in _lanes(plan, settings.shard_count):
-                    requests = _requests(owners, posting_count, plan.amount_minor, asset, settings.shard_count)
-                    tasks.create_task(_post(engine, requests))
-    finally:
-        await engine.dispose()
-
-
 async def _open_wallets(connection: asyncpg.Connection, owners: Sequence[str], shard_count: int) -> None:
     await connection.execute(
         "INSERT INTO wallet (shard, kind, owner_id) SELECT shard, $3, owner_id"
@@ -247,25 +290,3 @@ async def _open_wallets(connection: asyncpg.Connection, owners: Sequence[str], s
         list(owners),
         WalletKind.USER,
     )
-
-
-def _lanes(plan: Plan, shard_count: int) -> Iterator[tuple[list[str], int]]:
-    """Divide a plan among connections by shard, so that they do not wait for each other's treasury stripes."""
-    for lane in range(CONNECTION_COUNT):
-        owners = [owner for owner in plan.owners if shard_of(owner, shard_count) % CONNECTION_COUNT == lane]
-        if owners:
-            yield owners, round(plan.posting_count * len(owners) / len(plan.owners))
-
-
-def _requests(
-    owners: Sequence[str], posting_count: int, amount_minor: int, asset: Asset, shard_count: int
-) -> Iterator[PostingRequest]:
-    for owner in islice(cycle(owners), posting_count):
-        yield PostingRequest(shard_of(owner, shard_count), owner, TransactionType.TOP_UP, asset, amount_minor, uuid4())
-
-
-async def _post(engine: AsyncEngine, requests: Iterator[PostingRequest]) -> None:
-    while batch := list(islice(requests, BATCH_SIZE)):
-        async with unit_of_work(engine) as connection:
-            outcomes = await post_batch(connection, batch, _SLOT)
-        assert all(isinstance(outcome, Posted) for outcome in outcomes)

@@ -4,8 +4,6 @@ Small tables are copied for each round. All sizes of a round are measured one ri
 change their speed within minutes. What no target needs is measured in the first round only.
 """
 
-import json
-import urllib.request
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Final
@@ -151,9 +149,4 @@ def _cursor_before(server: Server, owner: str, page_number: int) -> str:
     """Return the cursor that a page begins after, as a client has it that paged its way there."""
     offset = PAGE_SIZE * (page_number - 1) - 1
     query = f'{{ transactions(ownerId: "{owner}", first: 1, offset: {offset}) {{ pageInfo {{ endCursor }} }} }}'
-    body = json.dumps({"query": query}).encode()
-    request = urllib.request.Request(  # noqa: S310 - our own address
-        f"{server.url}/graphql", body, {"content-type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - our own address
-        return str(json.load(answer)["data"]["transactions"]["pageInfo"]["endCursor"])
+    return str(server.ask(query)["transactions"]["pageInfo"]["endCursor"])

@@ -4,6 +4,7 @@
 --
 -- `delay` stops sending when the window is over, so that everything in flight is answered before wrk ends: what was
 -- posted equals what was counted. It returns 0 until then, which costs wrk one timer of its own and the server nothing.
+-- In the scenario `hold` each connection places a hold, captures it when its id is there, and places the next.
 -- A rate is what was answered within the window, over the window's length. The last line is `RESULT` and JSON.
 
 local ffi = require("ffi")
@@ -29,14 +30,18 @@ end
 -- A success names this type, and nothing else in an answer does.
 local TYPENAME = {
   top_up = 'TopUpPayload"', spend = 'SpendPayload"', transfer = 'TransferPayload"', balance = '"Balance"',
-  page = '"TransactionConnection"',
+  page = '"TransactionConnection"', place = 'PlaceHoldPayload"', capture = 'CaptureHoldPayload"',
 }
 -- What each is in the books.
-local TRANSACTIONS = { top_up = 1, spend = 1, transfer = 2 }
+local TRANSACTIONS = { top_up = 1, spend = 1, transfer = 2, place = 0, capture = 1 }
 local DOCUMENT = {
   top_up = posting("topUp", "TopUp"),
   spend = posting("spend", "Spend"),
   transfer = posting("transfer", "Transfer"),
+  place = 'mutation Place($input: PlaceHoldInput!) { placeHold(input: $input) { __typename ... on PlaceHoldPayload {'
+    .. ' hold { id } balance { amount } alreadyProcessed } ... on Error { code message } } }',
+  capture = posting("captureHold", "CaptureHold"),
+  available = "query Balance($ownerId: String!) { balance(ownerId: $ownerId) { __typename amount available held } }",
   balance = "query Balance($ownerId: String!) { balance(ownerId: $ownerId) { __typename amount } }",
   page = "query Page($ownerId: String!, $after: String) { transactions(ownerId: $ownerId, first: 10, after: $after) {"
     .. " __typename nodes { id type direction amount balanceAfter executedAt } pageInfo { hasNextPage endCursor } } }",
@@ -46,7 +51,7 @@ local MIX = { "spend", "spend", "spend", "top_up", "balance" }
 local options, head, window_end = {}, nil, nil
 
 -- Globals, for `done` reads them from each thread.
-sent, answered, in_window, postings, failed, first_failure = 0, 0, 0, 0, 0, ""
+sent, answered, in_window, postings, captured, failed, first_failure = 0, 0, 0, 0, 0, 0, ""
 by_second = {}
 
 local function seed()
@@ -64,13 +69,36 @@ local function uuid4()
 end
 
 local function owner()
-  return options.owner or string.format("bench-%05d", math.random(0, options.wallets - 1))
+  return options.owner or string.format("%s-%05d", options.prefix or "bench", math.random(0, options.wallets - 1))
+end
+
+-- Holds that are placed and not captured: those from the first to the last.
+local placed, first_placed, last_placed = {}, 1, 0
+
+local function keep_placed(id)
+  last_placed = last_placed + 1
+  placed[last_placed] = id
+end
+
+local function take_placed()
+  local id = placed[first_placed]
+  placed[first_placed], first_placed = nil, first_placed + 1
+  return id
+end
+
+local function kind_of_next()
+  if options.scenario == "mix" then return MIX[math.random(5)] end
+  if options.scenario == "hold" then return first_placed <= last_placed and "capture" or "place" end
+  return options.scenario
 end
 
 local function variables(kind)
-  if kind == "balance" then return '{"ownerId":"' .. owner() .. '"}' end
+  if kind == "balance" or kind == "available" then return '{"ownerId":"' .. owner() .. '"}' end
   if kind == "page" then
     return '{"ownerId":"' .. owner() .. '"' .. (options.after and ',"after":"' .. options.after .. '"' or "") .. "}"
+  end
+  if kind == "capture" then
+    return '{"input":{"holdId":"' .. take_placed() .. '","idempotencyKey":"' .. uuid4() .. '"}}'
   end
   local rest = '"amount":"1","idempotencyKey":"' .. uuid4() .. '"}}'
   if kind == "transfer" then
@@ -103,7 +131,7 @@ end
 
 function request()
   sent = sent + 1
-  local kind = options.scenario == "mix" and MIX[math.random(5)] or options.scenario
+  local kind = kind_of_next()
   local body = '{"query":"' .. DOCUMENT[kind] .. '","variables":' .. variables(kind) .. "}"
   return head .. #body .. "\r\n\r\n" .. body
 end
@@ -112,7 +140,8 @@ local function succeeded(body)
   for kind, count in pairs(TRANSACTIONS) do
     if body:find(TYPENAME[kind], 1, true) then
       postings = postings + count
-      return true
+      if kind == "place" then keep_placed(body:match('"id":"([^"]+)"')) end
+      return kind
     end
   end
   return body:find(TYPENAME.balance, 1, true) or body:find(TYPENAME.page, 1, true)
@@ -120,10 +149,12 @@ end
 
 function response(status, _, body)
   answered = answered + 1
-  if status == 200 and succeeded(body) then
+  local kind = status == 200 and succeeded(body)
+  if kind then
     local left = window_end - now()
     if left >= 0 then
       in_window = in_window + 1
+      if kind == "capture" then captured = captured + 1 end
       local second = math.min(math.floor(window_seconds - left), math.ceil(window_seconds) - 1) + 1
       by_second[second] = (by_second[second] or 0) + 1
     end
@@ -157,7 +188,7 @@ local function measured_percentile(latency, share, expected)
 end
 
 function done(summary, latency, _)
-  local total = { sent = 0, answered = 0, in_window = 0, postings = 0, failed = 0 }
+  local total = { sent = 0, answered = 0, in_window = 0, postings = 0, captured = 0, failed = 0 }
   for _, thread in ipairs(threads) do
     for name, value in pairs(total) do total[name] = value + thread:get(name) end
   end

@@ -5,19 +5,17 @@ with 1 if at twice the capacity less than 0.8 of it is posted within the deadlin
 """
 
 import asyncio
-import json
 import sys
 from collections import Counter
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, NamedTuple, cast
-from urllib.parse import urlsplit
+from typing import Final
 from uuid import uuid4
 
 import asyncpg
 import servers
 import uvloop
+from open_loop import CONNECTIONS_MAX, Answer, Generator
 from outage import folder, settings_of
 
 from wallet_gql.db import migrations
@@ -32,8 +30,6 @@ DEADLINE_SECONDS: Final = 3
 OWNERS: Final = 1000
 LOADS: Final = (0.5, 1, 1.5, 2, 4)
 SERVED_AT_TWICE_AT_LEAST: Final = 0.8
-CONNECTIONS_MAX: Final = 3500
-CAPACITY_CLIENTS: Final = 700
 
 # Two lanes post at once, so this is a capacity of some 850 postings/s, whatever the batches' size.
 POSTING_SECONDS: Final = 0.00235
@@ -49,124 +45,9 @@ mutation($o: String!, $k: UUID!) { topUp(input: {ownerId: $o, amount: 1, idempot
 """
 
 
-class Answer(NamedTuple):
-    """What became of a request: "posted" or the fault's code, after so many seconds, and the Retry-After."""
-
-    kind: str
-    seconds: float
-    retry_after: bytes | None
-
-
-class Client(asyncio.Protocol):
-    """A connection; it has one request under way at most."""
-
-    def __init__(self) -> None:
-        """Connect with `loop.create_connection`."""
-        self.transport: asyncio.Transport | None = None
-        self.answered: asyncio.Future[tuple[bytes, bytes]] | None = None
-        self._received = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
-        self.transport = cast("asyncio.Transport", transport)
-
-    def data_received(self, data: bytes) -> None:
-        """Collect an answer."""
-        self._received += data
-        head, found, body = self._received.partition(b"\r\n\r\n")
-        if found and self.answered and len(body) >= int(_header(head, b"content-length") or 0):
-            self._received = b""
-            self.answered.set_result((head, body))
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Tell who waits."""
-        self.transport = None
-        if self.answered and not self.answered.done():
-            self.answered.set_exception(exc or ConnectionResetError())
-
-    async def ask(self, request: bytes) -> tuple[bytes, bytes]:
-        """Send a request; return the answer's head and body."""
-        assert self.transport is not None
-        self.answered = asyncio.get_running_loop().create_future()
-        self.transport.write(request)
-        return await self.answered
-
-
-def _header(head: bytes, name: bytes) -> bytes | None:
-    for line in head.lower().split(b"\r\n"):
-        if line.startswith(name + b": "):
-            return line.partition(b": ")[2]
-    return None
-
-
-@dataclass
-class Generator:
-    """Sends top-ups to a server over as many connections as are needed, each kept for the next request."""
-
-    url: str
-    free: list[Client] = field(default_factory=list)
-    count: int = 0
-
-    async def top_up(self, number: int) -> Answer:
-        """Send one top-up."""
-        loop = asyncio.get_running_loop()
-        address = urlsplit(self.url)
-        body = json.dumps({"query": QUERY, "variables": {"o": f"player-{number % OWNERS}", "k": str(uuid4())}}).encode()
-        head = f"POST /graphql HTTP/1.1\r\nhost: {address.netloc}\r\ncontent-type: application/json\r\n"
-        started = loop.time()
-        try:
-            client = self._free() or await self._connect(address.hostname or "", address.port or 0)
-            if client is None:
-                return Answer("no connection left", 0, None)
-            head_of_answer, answer = await client.ask(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
-        except OSError as error:
-            return Answer(type(error).__name__, loop.time() - started, None)
-        self.free.append(client)
-        told = json.loads(answer)
-        kind = told["errors"][0]["extensions"]["code"] if "errors" in told else "posted"
-        return Answer(kind, loop.time() - started, _header(head_of_answer, b"retry-after"))
-
-    def _free(self) -> Client | None:
-        """Return a connection that is kept; one that the server closed meanwhile is not."""
-        while self.free:
-            client = self.free.pop()
-            if client.transport is not None:
-                return client
-            self.count -= 1
-        return None
-
-    async def _connect(self, host: str, port: int) -> Client | None:
-        if self.count >= CONNECTIONS_MAX:
-            return None
-        self.count += 1
-        _, client = await asyncio.get_running_loop().create_connection(Client, host, port)
-        return client
-
-    async def offer(self, rate: float, seconds: float) -> list[Answer]:
-        """Send at a rate for so long; return all answers."""
-        loop = asyncio.get_running_loop()
-        started, tasks, sent = loop.time(), list[asyncio.Task[Answer]](), 0
-        while (now := loop.time() - started) < seconds:
-            while sent < now * rate:
-                tasks.append(asyncio.create_task(self.top_up(sent)))
-                sent += 1
-            await asyncio.sleep(0.002)
-        return await asyncio.gather(*tasks)
-
-    async def capacity(self, seconds: float) -> float:
-        """Return how many are posted per second when there is always a full batch more that waits."""
-        answers: list[Answer] = []
-        loop = asyncio.get_running_loop()
-        end = loop.time() + seconds
-
-        async def play(number: int) -> None:
-            while loop.time() < end:
-                answers.append(await self.top_up(number))
-                if answers[-1].kind != "posted":
-                    await asyncio.sleep(0.2)  # it was told to come back later
-
-        await asyncio.gather(*(play(number) for number in range(CAPACITY_CLIENTS)))
-        return sum(answer.kind == "posted" for answer in answers) / seconds
+def top_up(number: int) -> tuple[str, dict[str, object]]:
+    """Return a top-up of a player, under a fresh key."""
+    return QUERY, {"o": f"player-{number % OWNERS}", "k": str(uuid4())}
 
 
 def describe(load: float, rate: float, answers: list[Answer], seconds: float, capacity: float) -> float:
@@ -186,7 +67,7 @@ def describe(load: float, rate: float, answers: list[Answer], seconds: float, ca
 
 async def curve(url: str, seconds: float) -> bool:
     """Measure the capacity, then each load; return whether enough is served at twice the capacity."""
-    generator = Generator(url)
+    generator = Generator(url, top_up)
     await generator.capacity(2)
     capacity = await generator.capacity(6)
     print(f"capacity {capacity:.0f}/s, deadline {DEADLINE_SECONDS} s, {seconds:.0f} s for each load")

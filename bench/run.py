@@ -1,7 +1,7 @@
 """`make bench`: measures the service beside its references, judges the targets, and fails where one is missed.
 
-`python bench/run.py [--quick] [--only GROUP …] [--publish]`. Groups: fresh, throughput, transfers, memory, growth,
-endpoint.
+`python bench/run.py [--quick] [--only GROUP …] [--publish]`. Groups: fresh, throughput, transfers, holds, sweeps,
+memory, growth, proofs, endpoint.
 `--publish` writes docs/performance.md's tables and plots; bench/results/ gets everything in any case.
 """
 
@@ -20,7 +20,10 @@ import report
 import targets
 from fresh import fresh
 from growth import growth
+from holds import holds
+from proofs import proofs
 from session import Session
+from sweeps import sweeps
 from throughput import memory, throughput
 from transfers import transfers
 from wrk import LoadFailed, check_installed
@@ -31,8 +34,11 @@ GROUPS: Final = {
     "fresh": fresh,
     "throughput": throughput,
     "transfers": transfers,
+    "holds": holds,
+    "sweeps": sweeps,
     "memory": memory,
     "growth": growth,
+    "proofs": proofs,
 }
 RESULTS: Final = Path(__file__).with_name("results")
 

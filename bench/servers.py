@@ -1,5 +1,6 @@
 """Starts and stops the servers under load, and reads what they cost from /proc."""
 
+import json
 import os
 import socket
 import subprocess
@@ -9,7 +10,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 HERE: Final = Path(__file__).parent
 _START_SECONDS: Final = 60
@@ -49,6 +50,15 @@ class Server(Processes):
         """Take the pid and the address."""
         super().__init__(pid)
         self.url = url
+
+    def ask(self, query: str) -> Any:
+        """Send a document; return its data."""
+        body = json.dumps({"query": query}).encode()
+        request = urllib.request.Request(  # noqa: S310 - our own address
+            f"{self.url}/graphql", body, {"content-type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - our own address
+            return json.load(answer)["data"]
 
 
 def _tree(root: int) -> dict[int, list[str]]:

@@ -20,7 +20,7 @@ from wrk import Load, LoadFailed, drive
 WARM_UP_SECONDS: Final = 1.0
 QUICK_SECONDS: Final = 1.0
 SQL_NAME: Final = "sql, group commit"
-READS: Final = {"balance", "page"}
+READS: Final = {"balance", "available", "page"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +66,24 @@ class Row:
         """Return a figure by its name."""
         return self.extra[name] if name in self.extra else getattr(self, name)
 
+    @property
+    def cpu_us(self) -> float:
+        """Of the server and of PostgreSQL together."""
+        return self.server_cpu_us + (self.postgres_cpu_us or 0)
+
 
 class Session:
     """The rows so far, and what went wrong."""
 
     def __init__(self, cluster: Cluster, *, quick: bool) -> None:
-        """Take the cluster; `quick` is for developing: short windows, small tables, one round."""
+        """Take the cluster; `quick` is for developing: short windows, small tables, one round.
+
+        What should cost the same is compared in `pairs`, one right after the other, for more rounds.
+        """
         self.cluster = cluster
         self.quick = quick
         self.rounds = range(1, 2 if quick else 4)
+        self.pairs = range(1, 2 if quick else 8)
         self.wallet_count = 1000 if quick else 10_000
         self.rows: list[Row] = []
         self.faults: list[str] = []
@@ -94,21 +103,21 @@ class Session:
         posts = database is not None and scenario.kind not in READS
         before = database.count() if database and posts else 0
         warm = run(WARM_UP_SECONDS, scenario.tail_seconds)
-        server_cpu, costs = server.cpu_seconds(), _Costs(self.cluster)
+        server_cpu, costs = server.cpu_seconds(), Costs(self.cluster)
         # What is slow needs a longer tail to be answered.
         load = run(self._seconds(scenario), max(scenario.tail_seconds, 2 * warm.max_ms / 1000))
-        row = _row(scenario, number, load)
+        row = make_row(scenario, number, load)
         row.server_cpu_us = (server.cpu_seconds() - server_cpu) * 1e6 / max(1, load.requests)
         row.memory_mb = server.memory_mb()
-        row.extra["slowest_rate"] = load.slowest_rate()
+        row.extra |= {"slowest_rate": load.slowest_rate(), "pair_rate": load.pair_rate}
         if database:
             costs.add(row, load)
         self._check(scenario, [warm, load], database.count() - before if database and posts else None)
-        return self._keep(row, scenario)
+        return self.keep(row, scenario)
 
     def measure_sql(self, number: int, scenario: Scenario, mode: str, database: Database) -> Row:
         """Do one run of the reference *sql*."""
-        before, costs = database.count(), _Costs(self.cluster)
+        before, costs = database.count(), Costs(self.cluster)
         command = [
             sys.executable, str(Path(__file__).with_name("sql.py")), mode, f"--wallets={self.wallet_count}",
             f"--callers={scenario.clients}", f"--window={self._seconds(scenario)}", f"--warmup={WARM_UP_SECONDS}",
@@ -121,18 +130,19 @@ class Session:
             raise LoadFailed(f"sql.py failed: {done.stderr}")
         answer = json.loads(done.stdout)
         load = Load(**answer["load"])
-        row = _row(scenario, number, load)
+        row = make_row(scenario, number, load)
         row.server_cpu_us, row.memory_mb = answer["cpu_us"], answer["memory_mb"]
         costs.add(row, load)
         self._check(scenario, [load], database.count() - before)
-        return self._keep(row, scenario)
+        return self.keep(row, scenario)
 
-    def prove(self, database: Database) -> None:
-        """Verify a database's books; a finding fails the session."""
+    def prove(self, database: Database) -> int:
+        """Verify a database's books, where a finding fails the session; returns how many entries there are."""
         proof = database.prove()
         self.proven[database.name] = proof.entry_count
         self.faults += [f"verify {database.name}: {finding}" for finding in proof.findings[:3]]
         self.say(f"verify {database.name}: {proof.entry_count:,} entries, {len(proof.findings)} findings")
+        return proof.entry_count
 
     def say(self, text: str) -> None:
         """Print a line with the seconds since the start."""
@@ -147,6 +157,17 @@ class Session:
         names = dict.fromkeys(row.name for row in self.rows)
         return [_median([row for row in self.rows if row.name == name]) for name in names]
 
+    def keep(self, row: Row, scenario: Scenario) -> Row:
+        """Add a row, and say its figures."""
+        row.of_stock = self._ratio(row, scenario.baseline)
+        row.of_sql = self._ratio(row, SQL_NAME) if row.postings and scenario.baseline else None
+        self.rows.append(row)
+        self.say(
+            f"{row.round}  {row.name:44} {row.rate:8,.0f}/s  p50 {row.p50_ms:7.2f}  p99 {row.p99_ms:7.2f} ms"
+            f"  CPU {row.server_cpu_us:6.0f} µs" + (f"  FAILED {row.failed}" if row.failed else "")
+        )
+        return row
+
     def _seconds(self, scenario: Scenario) -> float:
         return QUICK_SECONDS if self.quick else scenario.window_seconds
 
@@ -158,22 +179,12 @@ class Session:
         if new_count is not None and posted != new_count:
             self.faults.append(f"{scenario.name}: {posted} success payloads, {new_count} transactions in the books")
 
-    def _keep(self, row: Row, scenario: Scenario) -> Row:
-        row.of_stock = self._ratio(row, scenario.baseline)
-        row.of_sql = self._ratio(row, SQL_NAME) if row.postings and scenario.baseline else None
-        self.rows.append(row)
-        self.say(
-            f"{row.round}  {row.name:44} {row.rate:8,.0f}/s  p50 {row.p50_ms:7.2f}  p99 {row.p99_ms:7.2f} ms"
-            f"  CPU {row.server_cpu_us:6.0f} µs" + (f"  FAILED {row.failed}" if row.failed else "")
-        )
-        return row
-
     def _ratio(self, row: Row, baseline: str | None) -> float | None:
         base = self.find(baseline, row.round) if baseline else None
         return row.rate / base.rate if base else None
 
 
-class _Costs:
+class Costs:
     """What PostgreSQL spent since this was made."""
 
     def __init__(self, cluster: Cluster) -> None:
@@ -190,7 +201,8 @@ class _Costs:
             row.wal_bytes, row.wal_images = wal.bytes / load.postings, wal.image_bytes / load.postings
 
 
-def _row(scenario: Scenario, number: int, load: Load) -> Row:
+def make_row(scenario: Scenario, number: int, load: Load) -> Row:
+    """Return a row of a load, whose costs are not known yet."""
     return Row(
         scenario.name, number, scenario.clients, load.rate, load.p50_ms, load.p95_ms, load.p99_ms, load.max_ms,
         load.requests, load.postings, load.failed, server_cpu_us=0, memory_mb=0,

@@ -7,6 +7,9 @@ from typing import Final, NamedTuple
 
 import fresh
 import growth
+import holds
+import proofs
+import sweeps
 import throughput
 import transfers
 from endpoint import RATIO_MAX
@@ -54,6 +57,10 @@ def _rate(row: str) -> Figure:
     return Figure(row, "rate")
 
 
+def _cpu(row: str) -> Figure:
+    return Figure(row, "cpu_us")
+
+
 def _p50(row: str) -> Figure:
     return Figure(row, "p50_ms")
 
@@ -74,6 +81,27 @@ TARGETS: Final = (
         "Transfers across shards, 64 clients: rate over spends", _rate(transfers.TRANSFERS.name),
         _rate(transfers.SPENDS.name), at_least=0.6,
     ),
+    Target(
+        "Place + capture, 64 clients: pairs over spends (requests over spends: twice that)",
+        Figure(holds.PAIRS.name, "pair_rate"), _rate(holds.SPENDS.name), at_least=0.35,
+    ),
+    Target(
+        "A spend on an account with 5 open holds over one without: CPU of server and PostgreSQL",
+        _cpu(holds.HELD_SPENDS.name), _cpu(holds.PLAIN_SPENDS.name), at_most=SAME,
+    ),
+    Target(
+        "A balance of an account with 5 open holds over one without: CPU of server and PostgreSQL",
+        _cpu(holds.HELD_BALANCES.name), _cpu(holds.PLAIN_BALANCES.name), at_most=SAME,
+    ),
+    Target(
+        "10,000 holds that end at once, beside spends: seconds until all ends are booked",
+        Figure(sweeps.MEANWHILE.name, "booked_seconds"), at_most=30,
+    ),
+    Target(
+        "Spends while the ends of 10,000 holds are booked: p99 over before",
+        Figure(sweeps.MEANWHILE.name, "p99_ms"), Figure(sweeps.BEFORE.name, "p99_ms"), at_most=2,
+    ),
+    Target("verify, all kinds of movements: entries per second", _rate(proofs.ALL_KINDS.name), at_least=150_000),
     Target(
         "A fresh database: the hot wallet's slowest 2 s over the spread's",
         Figure(fresh.HOT.name, "slowest_rate"), Figure(fresh.SPREAD.name, "slowest_rate"), at_least=0.9,

@@ -3,6 +3,7 @@
 Everything runs at once and idles but for what is measured, so that a round goes from one to the next without a start.
 """
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Final
@@ -93,9 +94,10 @@ def memory(session: Session) -> None:
     session.prove(database)
 
 
-def funded(session: Session, name: str, shard_count: int) -> Database:
-    """Make a database whose wallets have enough for a session."""
+def funded(session: Session, name: str, shard_count: int, prefixes: Sequence[str] = ("bench",)) -> Database:
+    """Make a database whose wallets, of each prefix as many, have enough for a session."""
     database = session.cluster.create(name, shard_count=shard_count)
-    fill(Plan(database, owner_ids(session.wallet_count), session.wallet_count, FUNDS_MINOR))
+    for prefix in prefixes:
+        fill(Plan(database, owner_ids(session.wallet_count, prefix), session.wallet_count, FUNDS_MINOR))
     database.settle()
     return database

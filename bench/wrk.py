@@ -18,9 +18,9 @@ class LoadFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a run sent and got back. `postings` are success payloads of mutations; `rate` is successes in the window.
+    """What a run sent and got back. `postings` are success payloads of what posts; `rate` is successes in the window.
 
-    `by_second`: successes in each second of the window.
+    `by_second`: successes in each second of the window; `pair_rate`: holds placed and captured in it, per second.
     """
 
     requests: int
@@ -33,6 +33,7 @@ class Load:
     failed: int = 0
     first_failure: str = ""
     by_second: tuple[int, ...] = ()
+    pair_rate: float = 0
 
     def slowest_rate(self) -> float:
         """Return the rate of the slowest two seconds in a row."""
@@ -79,4 +80,5 @@ def _load(counted: dict[str, Any], failure: str) -> Load:
         failed=int(counted["failed"]) + unanswered + socket_errors,
         first_failure=failure,
         by_second=tuple(counted["by_second"]),
+        pair_rate=counted["captured"] / counted["window_seconds"],
     )
