@@ -82,7 +82,7 @@ _DETAILS: Final = """
        h.shard, h.id, h.account_id, h.seq, h.wallet_id, w.owner_id, w.opened_at,
        s.id AS asset_id, s.code, s.name, s.scale, h.receiver_shard, r.owner_id AS receiver, h.idempotency_key,
        h.description, h.reference, first.at AS placed_at, last.step, last.kind, last.amount, last.captured,
-       last.released, last.capture_count, last.held_until, last.at, wallet_now() AS now"""
+       last.released, last.capture_count, last.held_until, last.at, (SELECT wallet_now()) AS now"""
 
 _JOINS: Final = f"""
  CROSS JOIN {one_row("hold_step", "first", by="step", shard="h.shard", hold_id="h.id", step="1")}

@@ -60,7 +60,7 @@ CASE WHEN state.debt_wallet_id IS NOT NULL THEN (
 """What the owner of the wallet in `wanted`, with its `state`, owes in its asset; NULL where it never owed anything."""
 
 HELD: Final = f"""
-CASE WHEN head.next_due_at IS NOT NULL AND head.next_due_at <= wallet_now() THEN (
+CASE WHEN head.next_due_at IS NOT NULL AND head.next_due_at <= (SELECT wallet_now()) THEN (
        SELECT coalesce(sum(last.amount - last.captured - last.released), 0)::bigint
          FROM {one_row("hold_step", "s", by="seq", shard="a.shard", account_id="a.id", seq="head.held_seq")}
         CROSS JOIN unnest(s.open_holds) AS is_open(id)
@@ -69,6 +69,9 @@ CASE WHEN head.next_due_at IS NOT NULL AND head.next_due_at <= wallet_now() THEN
                WHERE l.shard = a.shard AND l.hold_id = is_open.id
                ORDER BY l.step DESC
                LIMIT 1) AS last
-        WHERE last.held_until > wallet_now())
+        WHERE last.held_until > (SELECT wallet_now()))
      ELSE coalesce(head.held_after, 0) END"""
-"""What open holds hold of the account `a` after its `head`: what is over holds nothing, whether or not it is booked."""
+"""What open holds hold of the account `a` after its `head`: what is over holds nothing, whether or not it is booked.
+
+A SELECT of its own asks for the time once per statement; without it, each row of the statement would.
+"""
