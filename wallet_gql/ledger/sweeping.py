@@ -22,8 +22,8 @@ from wallet_gql.ledger.lookups import one_row
 from wallet_gql.ledger.posting import insert, read_debts
 from wallet_gql.ledger.rows import HoldStepRow
 
-HOLDS_MAX: Final = 500
-"""Ends that one unit of work looks for."""
+HOLDS_MAX: Final = 50
+"""Ends that one unit of work looks for: few, for spends of their wallets wait until it ends (bench/sweeps.py)."""
 
 MARGIN: Final = timedelta(seconds=120)
 """How far behind the clock a sweep stops for good: what read the clock before may not be committed yet."""
