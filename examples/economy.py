@@ -1,4 +1,4 @@
-"""A small player economy: a purchase, a delivery that fails, a gift, a trade and a chargeback, told as a story.
+"""A small player economy: purchases, a gift, a trade, a refund, a chargeback with debt and a freeze, told as a story.
 
     make run                          # in another terminal: a server on http://127.0.0.1:8000
     python examples/economy.py        # or with another address: python examples/economy.py http://…/graphql
@@ -33,7 +33,7 @@ DOCUMENTS: Final = {
     } }""",
     "topUp": """mutation($input: TopUpInput!) { topUp(input: $input) {
       __typename
-      ... on TopUpPayload { alreadyProcessed transaction { id amount } balance { amount } }
+      ... on TopUpPayload { alreadyProcessed transaction { id amount } repaid balance { amount debt } }
       ... on ReceiptUsed { creditedBy { amount idempotencyKey } }
       ... on Error { code message }
     } }""",
@@ -41,6 +41,7 @@ DOCUMENTS: Final = {
       __typename
       ... on SpendPayload { balance { amount } }
       ... on InsufficientBalance { available required }
+      ... on WalletFrozen { status }
       ... on Error { code message }
     } }""",
     "transfer": """mutation($input: TransferInput!) { transfer(input: $input) {
@@ -68,7 +69,13 @@ DOCUMENTS: Final = {
       ... on Error { code message }
     } }""",
     "clawback": """mutation($input: ClawbackInput!) { clawback(input: $input) {
-      __typename ... on ClawbackPayload { taken forgone balance { amount } } ... on Error { code message }
+      __typename ... on ClawbackPayload { taken indebted balance { amount debt } } ... on Error { code message }
+    } }""",
+    "freezeWallet": """mutation($input: FreezeWalletInput!) { freezeWallet(input: $input) {
+      __typename ... on WalletPayload { wallet { status statusNote } } ... on Error { code message }
+    } }""",
+    "unfreezeWallet": """mutation($input: UnfreezeWalletInput!) { unfreezeWallet(input: $input) {
+      __typename ... on WalletPayload { wallet { status } } ... on Error { code message }
     } }""",
 }
 
@@ -212,13 +219,23 @@ def complains(client: Client, paid_id: str) -> None:
 
 
 def charges_back(client: Client, bought_id: str) -> None:
-    """Chargeback: what the store took back is taken back, as far as it is there."""
-    asked = {"transactionId": bought_id, "onShortfall": "AVAILABLE", "description": "Chargeback"}
+    """Chargeback: what is there is taken back, and the rest is owed."""
+    asked = {"transactionId": bought_id, "onShortfall": "DEBT", "description": "Chargeback"}
     taken = expect(client.do("clawback", **asked), "ClawbackPayload")
-    tell(f"Her bank charges the 500 back: {taken['taken']} are taken, {taken['forgone']} she has spent already.")
+    tell(f"Her bank charges the 500 back: {taken['taken']} are taken, and she owes {taken['indebted']}.")
 
 
-# A freeze has its place here, before the books are looked at.
+def is_frozen(client: Client, mira: str) -> None:
+    """Freeze: nothing leaves the wallet, but credits come in, and repay what is owed."""
+    frozen = expect(client.do("freezeWallet", ownerId=mira, note="Chargeback"), "WalletPayload")
+    tell(f"Her wallet is frozen: {frozen['wallet']['status']}, for {frozen['wallet']['statusNote'].lower()}.")
+    expect(client.do("spend", ownerId=mira, amount="1"), "WalletFrozen")
+    paid = expect(client.do("topUp", ownerId=mira, amount="220", description="Paid up"), "TopUpPayload")
+    tell(
+        f"She cannot spend. She buys 220 again: {paid['repaid']} repay her debt, {paid['balance']['amount']} are left."
+    )
+    open_ = expect(client.do("unfreezeWallet", ownerId=mira), "WalletPayload")
+    tell(f"Her wallet is {open_['wallet']['status'].lower()} again.")
 
 
 def look_at_the_books(client: Client, names: dict[str, str]) -> None:
@@ -251,6 +268,7 @@ def main(address: str = ADDRESS) -> None:
     trades(client, mira, jonas)
     complains(client, paid_id)
     charges_back(client, bought_id)
+    is_frozen(client, mira)
     look_at_the_books(client, names)
 
 

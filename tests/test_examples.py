@@ -31,14 +31,19 @@ Jonas wants more, and she agrees: 100 are held.
 The shield has a dent, so he takes 90, and 10 are released.
 The sword is blunt: support refunds 60 of it. Mira has 300.
 Another 61? Only 60 of what she paid are left to refund.
-Her bank charges the 500 back: 300 are taken, 200 she has spent already.
-Mira has 0, of which 0 are held:
+Her bank charges the 500 back: 300 are taken, and she owes 200.
+Her wallet is frozen: FROZEN_OUT, for chargeback.
+She cannot spend. She buys 220 again: 200 repay her debt, 20 are left.
+Her wallet is open again.
+Mira has 20, of which 0 are held:
   TOP_UP        +500   500
   CAPTURE       -120   380 (A sword)
   TRANSFER_OUT   -50   330 (A gift)
   TRANSFER_OUT   -90   240 (A shield)
   REFUND         +60   300
   CLAWBACK      -300     0 (Chargeback)
+  TOP_UP        +220   220 (Paid up)
+  REPAYMENT     -200    20
 Jonas has 140, of which 0 are held:
   TRANSFER_IN    +50    50 (A gift)
   TRANSFER_IN    +90   140 (A shield)
