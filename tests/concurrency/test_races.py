@@ -1,19 +1,13 @@
 import asyncio
-import json
-import os
 import random
-import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import asdict
-from pathlib import Path
 from uuid import UUID, uuid4
 
-import asyncpg
 import pytest
 from batches import ask, on_balance, transfer_request
-from concurrency.worker import Answer, Job, check
-from conftest import environment
+from concurrency.worker import Job, check, run_worker
+from deadlocks import count_deadlocks
 from factories import POSTINGS, balance, new_owner, new_owner_id, post, request
 from tables import Rows, count_rows
 
@@ -26,25 +20,6 @@ from wallet_gql.operations.proof import prove
 from wallet_gql.operations.unit_of_work import unit_of_work
 from wallet_gql.operations.wallets import open_wallet
 from wallet_gql.settings import Settings
-
-WORKER = Path(__file__).with_name("worker.py")
-TESTS = WORKER.parents[1]
-
-
-@pytest.fixture
-def seed() -> int:
-    """What the test draws by; a failing run is repeated with TEST_SEED."""
-    seed = int(os.environ.get("TEST_SEED", random.SystemRandom().getrandbits(32)))
-    print(f"TEST_SEED={seed}")  # noqa: T201 - shown where the test fails
-    return seed
-
-
-@pytest.fixture
-async def ledgers(settings: Settings, ledger: Ledger) -> AsyncIterator[list[Ledger]]:
-    """Four ledgers with connections, lanes and treasury stripes of their own, as four server processes have."""
-    async with AsyncExitStack() as stack:
-        others = [await stack.enter_async_context(open_ledger(settings)) for _ in range(3)]
-        yield [ledger, *others]
 
 
 def added(before: Rows, after: Rows) -> Rows:
@@ -160,22 +135,6 @@ async def test_times_and_numbers_of_an_account_run_forward(ledgers: list[Ledger]
     assert times == sorted(times)
 
 
-async def count_deadlocks(settings: Settings) -> int:
-    """Count the deadlocks that there ever were in a database which nobody is connected to any more."""
-    url = settings.server_url().set(drivername="postgresql").render_as_string(hide_password=False)
-    connection = await asyncpg.connect(url)
-    # Connections write their statistics when they end, which is a little after they were closed.
-    others = (
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        " AND backend_type = 'client backend'"
-    )
-    while await connection.fetchval(others):
-        await connection.execute("SELECT pg_sleep(0.01)")
-    count: int = await connection.fetchval("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
-    await connection.close()
-    return count
-
-
 @pytest.fixture
 def settings_of_its_own(new_database: Callable[[str], Settings]) -> Settings:
     return new_database("deadlocks")
@@ -220,19 +179,6 @@ async def test_opposing_orders_over_many_wallets_never_deadlock(settings_of_its_
     assert total == 16 * 1000 + moved
     assert (await prove(settings_of_its_own)).findings == []
     assert await count_deadlocks(settings_of_its_own) == 0
-
-
-async def run_worker(settings: Settings, job: Job) -> list[Answer]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        WORKER,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        env=environment(settings, PYTHONPATH=f"{TESTS.parent}:{TESTS}:{TESTS / 'support'}"),
-    )
-    output, _ = await process.communicate(json.dumps(asdict(job)).encode())
-    assert process.returncode == 0
-    return [Answer(**answer) for answer in json.loads(output)]
 
 
 @pytest.mark.parametrize("wallets", [1, 3, 100])

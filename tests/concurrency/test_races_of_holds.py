@@ -1,8 +1,7 @@
 """Requests for holds at once, on several ledgers as several server processes have them: one wins, and sums agree."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Final
@@ -27,18 +26,9 @@ from wallet_gql.operations.holds import (
     place_hold,
     void_hold,
 )
-from wallet_gql.operations.opening import Ledger, open_ledger
-from wallet_gql.settings import Settings
+from wallet_gql.operations.opening import Ledger
 
 CHANGES: Final = {"capture": capture_hold, "void": void_hold, "adjust": adjust_hold}
-
-
-@pytest.fixture
-async def ledgers(settings: Settings, ledger: Ledger) -> AsyncIterator[list[Ledger]]:
-    """Four ledgers with connections, lanes and treasury stripes of their own, as four server processes have."""
-    async with AsyncExitStack() as stack:
-        others = [await stack.enter_async_context(open_ledger(settings)) for _ in range(3)]
-        yield [ledger, *others]
 
 
 async def place(ledger: Ledger, owner: str, amount: int, **more: Any) -> object:
