@@ -33,6 +33,8 @@ CONFLICTS = {
     "fork of a hold": "ERRCODE = '23505', CONSTRAINT = 'hold_step_pkey'",
     "fork of what is held": "ERRCODE = '23505', CONSTRAINT = 'hold_step_shard_account_id_seq_key'",
     "hold placed meanwhile": "ERRCODE = '23505', CONSTRAINT = 'hold_pkey'",
+    "fork of what is reversed": "ERRCODE = '23505', CONSTRAINT = 'reversal_pkey'",
+    "reversal written meanwhile": "ERRCODE = '23505', CONSTRAINT = 'reversal_shard_transaction_id_key'",
     "receipt credited meanwhile": "ERRCODE = '23505', CONSTRAINT = 'receipt_pkey'",
 }
 

@@ -61,6 +61,8 @@ _LEDGER_KEYS: Final = {
     "hold_step_pkey",
     "hold_step_shard_account_id_seq_key",
     "receipt_pkey",
+    "reversal_pkey",
+    "reversal_shard_transaction_id_key",
     "transaction_note_pkey",
     "transaction_pkey",
     "idempotency_key_pkey",
