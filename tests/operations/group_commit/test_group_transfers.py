@@ -378,6 +378,29 @@ async def test_groups_that_a_transfer_joins_are_released_together(
     assert figures.parked_count == 6
 
 
+async def test_groups_that_a_transfer_joins_each_keep_their_order(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As above: it stays in line.
+    monkeypatch.setattr(parking, "SLICE_SECONDS", 10 * PATIENCE_SECONDS)
+    one, other = [await new_owner_in(ledger, shard, gold=100) for shard in (0, 2)]
+    stuck = await new_owner_in(ledger, 3)
+    requests: list[Request] = [ask(ledger, owner, amount) for amount in (1, 2) for owner in (one, other)]
+    requests.append(transfer_request(ledger, one, other, 3))
+    async with held(ledger.settings, wallet(ledger, stuck)):
+        in_line = await send(ledger.commits, ask(ledger, stuck))
+        await waiting_for_locks(ledger, 1)
+        async with held(ledger.settings, wallet(ledger, one), wallet(ledger, other)):
+            tasks = await send(ledger.commits, *requests[:2])
+            await until(lambda: ledger.commits.figures.parked_count == 3)
+            for request in requests[2:]:
+                tasks += await send(ledger.commits, request)
+        await posted(tasks)
+    await posted(in_line)
+    assert await history_in(ledger, one, *requests) == [0, 2, 4]
+    assert await history_in(ledger, other, *requests) == [1, 3, 4]
+
+
 @pytest.mark.usefixtures("long_margin")
 async def test_receiver_that_stays_locked_makes_its_transfers_unavailable(ledger: Ledger) -> None:
     senders = [await new_owner_in(ledger, shard, gold=10) for shard in range(TEST_SHARD_COUNT)]
