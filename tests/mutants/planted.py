@@ -16,8 +16,11 @@ RACE_TESTS: Final = ("tests/ledger", "tests/concurrency", "tests/operations/grou
 LAWS: Final = "alembic/versions/0003_shapes_and_bounds.py"
 TRANSFER_LAWS: Final = "alembic/versions/0004_transfers.py"
 HOLD_LAWS: Final = "alembic/versions/0006_holds.py"
+REVERSAL_LAWS: Final = "alembic/versions/0008_reversals.py"
 
 HOLD_TESTS: Final = ("tests/ledger/test_judge_holds.py", "tests/operations/test_holds.py")
+REVERSAL_TESTS: Final = ("tests/operations/test_reversals.py",)
+REVERSAL_LAW_TESTS: Final = ("tests/ledger/test_reversal_laws.py",)
 
 
 class Change(NamedTuple):
@@ -72,6 +75,16 @@ MUTANTS: Final = (
             for statement in ("_LOCK", "_LOCK_FREE")
         ),
         RACE_TESTS,
+    ),
+    Mutant(
+        "locks in no order",
+        (
+            Change(
+                "wallet_gql.ledger.locks:_LOCK",
+                'wrong = right.replace("ORDER BY w.kind <> 1, w.shard, w.id", "ORDER BY random()")',
+            ),
+        ),
+        ("tests/concurrency/test_races_of_reversals.py",),
     ),
     Mutant(
         "head read before the lock",
@@ -259,7 +272,10 @@ async def wrong(self, batch, **more):
         (
             Change(
                 "wallet_gql.ledger.decide:replay",
-                "wrong = lambda first, item: right(replace(first, fingerprint=item.request.fingerprint), item)",
+                """
+def wrong(batch, first, item):
+    return right(batch, replace(first, fingerprint=item.request.fingerprint), item)
+""",
             ),
         ),
         POSTING_TESTS,
@@ -271,9 +287,9 @@ async def wrong(self, batch, **more):
                 "wallet_gql.ledger.decide:decide",
                 """
 def wrong(batch, item):
-    first = batch.answered.get(key_name(item))
+    first = batch.answered.get(item.key)
     if first is not None and first.outcome is not None:
-        del batch.answered[key_name(item)]
+        del batch.answered[item.key]
     return right(batch, item)
 """,
             ),
@@ -373,6 +389,109 @@ def wrong(self, item):
     right(self, item)
     if was_looking:
         self._is_standing = is_standing
+""",
+            ),
+        ),
+        GROUP_COMMIT_TESTS,
+    ),
+    Mutant(
+        "the last that was parked comes first",
+        (
+            Change(
+                "wallet_gql.operations.group_commit:_Item.wait_in",
+                """
+def wrong(self, queue):
+    self.queue = queue
+    queue.appendleft(self)
+""",
+            ),
+        ),
+        GROUP_COMMIT_TESTS,
+    ),
+    Mutant(
+        "what was parked waits behind what came after it",
+        (
+            Change(
+                "wallet_gql.operations.group_commit:_Item.wait_in",
+                """
+def wrong(self, queue):
+    self.queue = queue
+    queue.append(self)
+""",
+            ),
+        ),
+        GROUP_COMMIT_TESTS,
+    ),
+    Mutant(
+        "what was parked comes back without its marks",
+        (
+            Change(
+                "wallet_gql.operations.group_commit:GroupCommit._unpark",
+                """
+def wrong(self, group):
+    marks = [dict(lane.held) for lane in self._lanes]
+    right(self, group)
+    for lane, held in zip(self._lanes, marks, strict=True):
+        lane.held = held
+""",
+            ),
+        ),
+        GROUP_COMMIT_TESTS,
+    ),
+    Mutant(
+        "what was parked comes back in the wrong order",
+        (
+            Change(
+                "wallet_gql.operations.group_commit:GroupCommit._unpark",
+                """
+def wrong(self, group):
+    group.queue.reverse()
+    right(self, group)
+""",
+            ),
+        ),
+        GROUP_COMMIT_TESTS,
+    ),
+    Mutant(
+        "of two groups that become one the second turns its order",
+        (
+            Change(
+                "wallet_gql.operations.group_commit:GroupCommit._merge",
+                """
+def wrong(self, group, other):
+    items = [*group.queue, *reversed(other.queue)]
+    right(self, group, other)
+    group.queue.clear()
+    group.queue.extend(items)
+""",
+            ),
+        ),
+        GROUP_COMMIT_TESTS,
+    ),
+    Mutant(
+        "what another lane keeps waiting is overtaken",
+        (
+            Change(
+                "wallet_gql.operations.group_commit:GroupCommit._is_held",
+                "wrong = staticmethod(lambda item, others: False)",
+            ),
+        ),
+        GROUP_COMMIT_TESTS,
+    ),
+    Mutant(
+        "what is parked is posted beside a lane's batch of its wallets",
+        (
+            Change(
+                "wallet_gql.operations.group_commit:GroupCommit._take_parked",
+                """
+def wrong(self, group):
+    owners = [lane.owners for lane in self._lanes]
+    for lane in self._lanes:
+        lane.owners = set()
+    batch = right(self, group)
+    for lane, own in zip(self._lanes, owners, strict=True):
+        lane.owners = own
+    return batch
 """,
             ),
         ),
@@ -515,7 +634,7 @@ wrong = re.sub(r"BETWEEN (\S+) AND \1\s+ORDER BY w.id", r"= \1", right)
     ),
     Mutant(
         "a transaction of any shape",
-        (Change(f"{LAWS}:ENTRY_LAW", r'wrong = right.replace("OR NOT judged.has_shape", "")'),),
+        (Change(f"{HOLD_LAWS}:ENTRY_LAW", r'wrong = right.replace("OR NOT judged.has_shape", "")'),),
         LEDGER_TESTS,
     ),
     Mutant(
@@ -636,8 +755,8 @@ def wrong(batch, items):
             Change(
                 "wallet_gql.ledger.verify:_CHECKS",
                 r"""
-compared = "k.fingerprint IS DISTINCT FROM"
-wrong = right | {"key": right["key"].replace(compared, f"t.type <> 4 AND {compared}")}
+compared = "(t.type <> 8 AND NOT EXISTS ("
+wrong = right | {"key": right["key"].replace(compared, "(t.type NOT IN (4, 8) AND NOT EXISTS (")}
 """,
             ),
         ),
@@ -776,8 +895,8 @@ def wrong(batch, first, item):
         )
         for what, condition, instead in (
             ("what is held", "OR e.held_after <> coalesce(p.held_after, 0) + s.change", ""),
-            ("who forgets what is held", "WHEN e.held_seq IS DISTINCT FROM e.seq\n", "WHEN e.held_seq <> e.held_seq\n"),
-            ("positions", "WHEN coalesce(e.position, e.seq) <>", "WHEN false AND coalesce(e.position, e.seq) <>"),
+            ("who forgets what is held", "WHEN e.held_seq IS NULL AND", "WHEN false AND"),
+            ("positions", "AND (e.position <>", "AND (false AND e.position <>"),
             ("captures of no hold", "WHEN e.type = 6 AND", "WHEN false AND"),
         )
     ),
@@ -807,5 +926,206 @@ def wrong(batch, first, item):
             ("the holds of accounts", "hold of an account"),
             ("the keys of holds", "key of a hold"),
         )
+    ),
+    Mutant(
+        "refund bound off by one",
+        (
+            Change(
+                "wallet_gql.ledger.judge_reversals:judge_reversal",
+                """
+def wrong(batch, item):
+    decision = right(batch, item)
+    if not isinstance(decision, RefundExceedsOriginal) or decision.amount_minor != decision.refundable_minor + 1:
+        return decision
+    judge = judge_refund if item.request.kind is RequestKind.REFUND else judge_clawback
+    before = batch.reversed.get(item.request.original.name, Reversed(0, 0))
+    return judge(batch, item, before, decision.amount_minor)
+""",
+            ),
+        ),
+        REVERSAL_TESTS,
+    ),
+    Mutant(
+        "refund bound too strict by one",
+        (
+            Change(
+                "wallet_gql.ledger.judge_reversals:judge_refund",
+                """
+def wrong(batch, item, before, amount_minor):
+    original = item.request.original
+    left_minor = abs(original.amount_minor) - before.amount_minor
+    if amount_minor == left_minor:
+        return RefundExceedsOriginal(original.asset, left_minor, amount_minor)
+    return right(batch, item, before, amount_minor)
+""",
+            ),
+        ),
+        REVERSAL_TESTS,
+    ),
+    Mutant(
+        "what was refunded before is forgotten",
+        (
+            Change(
+                "wallet_gql.ledger.posting:read_reversed",
+                """
+async def wrong(connection, originals):
+    return {}
+""",
+            ),
+        ),
+        REVERSAL_TESTS,
+    ),
+    Mutant(
+        "what the batch refunded is forgotten",
+        (
+            Change(
+                "wallet_gql.ledger.decide:_append",
+                """
+def wrong(batch, *arguments):
+    before = dict(batch.reversed)
+    right(batch, *arguments)
+    batch.reversed = before
+""",
+            ),
+        ),
+        REVERSAL_TESTS,
+    ),
+    Mutant(
+        "refunds are not counted",
+        (Change("wallet_gql.ledger.judge_reversals:REVERSALS_MAX", "wrong = 51"),),
+        ("tests/concurrency/test_races_of_reversals.py",),
+    ),
+    Mutant(
+        "clawback takes what is held",
+        (
+            Change(
+                "wallet_gql.ledger.judge_reversals:judge_clawback",
+                """
+def wrong(batch, item, *arguments):
+    held_minor, item.owner.held_minor = item.owner.held_minor, 0
+    decision = right(batch, item, *arguments)
+    item.owner.held_minor = held_minor
+    return decision
+""",
+            ),
+        ),
+        REVERSAL_TESTS,
+    ),
+    Mutant(
+        "what a clawback forgoes is not counted where it takes nothing",
+        (
+            Change(
+                "wallet_gql.ledger.decide:_forgo",
+                "wrong = lambda batch, item, asked, forgone: right(batch, item, asked, Forgone(0))",
+            ),
+        ),
+        REVERSAL_TESTS,
+    ),
+    Mutant(
+        "what a clawback forgoes is counted by what was left, not by what was asked for",
+        (
+            Change(
+                "wallet_gql.graphql.reversals:ClawbackPayload.of",
+                "wrong = classmethod(lambda cls, outcome, asked: right.__func__(cls, outcome, None))",
+            ),
+        ),
+        ("tests/graphql/test_reversals.py",),
+    ),
+    Mutant(
+        "sender's half forgotten",
+        (
+            Change(
+                "wallet_gql.ledger.judge_reversals:judge_clawback",
+                """
+def wrong(*arguments):
+    decision = right(*arguments)
+    return Movements(decision[:1]) if isinstance(decision, Movements) else decision
+""",
+            ),
+        ),
+        REVERSAL_TESTS,
+    ),
+    Mutant(
+        "what was received goes to the treasury",
+        (
+            Change(
+                "wallet_gql.operations.reversals:_sender",
+                """
+async def wrong(ledger, original):
+    return None
+""",
+            ),
+        ),
+        REVERSAL_TESTS,
+    ),
+    Mutant(
+        "step of a reversal not written",
+        (
+            Change(
+                "wallet_gql.ledger.decide:_append",
+                """
+def wrong(batch, *arguments):
+    right(batch, *arguments)
+    batch.others.pop(ReversalRow, None)
+""",
+            ),
+        ),
+        REVERSAL_TESTS,
+    ),
+    Mutant(
+        "a key does not tell a clawback that takes all from one that takes what is available",
+        (
+            Change(
+                "wallet_gql.domain.postings:ReverseRequest.fingerprint",
+                "wrong = property(lambda self: right.fget(replace(self, on_shortfall=Shortfall.REFUSE)))\n"
+                "from dataclasses import replace",
+            ),
+        ),
+        ("tests/domain/test_postings.py", "tests/graphql/test_reversals.py"),
+    ),
+    Mutant(
+        "a fork of what is reversed is no conflict",
+        (Change("wallet_gql.operations.unit_of_work:_LEDGER_KEYS", 'wrong = right - {"reversal_pkey"}'),),
+        ("tests/operations/test_unit_of_work.py",),
+    ),
+    *(
+        Mutant(
+            f"the law of reversals does not look at {what}",
+            (Change(f"{REVERSAL_LAWS}:REVERSAL_LAW", f"wrong = right.replace({condition!r}, {instead!r})"),),
+            REVERSAL_LAW_TESTS,
+        )
+        for what, condition, instead in (
+            ("how much the original moved", "WHEN r.reversed_after > original.amount", "WHEN false"),
+            ("what was reversed before", "WHEN r.reversed_after <> coalesce", "WHEN false AND r.step <> coalesce"),
+            ("what its transaction moves", "WHEN r.amount <> own.amount", "WHEN false"),
+            ("the step before it", "WHEN r.step > 1 AND p.step IS NULL", "WHEN false"),
+            ("types", "WHEN (t.type, o.type) NOT IN", "WHEN false AND (t.type, o.type) NOT IN"),
+            ("whose transactions they are", "WHEN o.wallet_id <> t.wallet_id OR", "WHEN"),
+            ("the asset", "OR own.asset_id <> original.asset_id", ""),
+            ("whether there is a transaction", "WHEN o.id IS NULL OR t.id IS NULL", "WHEN o.id IS NULL"),
+        )
+    ),
+    Mutant(
+        "a refund that names no original passes the law",
+        (
+            Change(
+                f"{REVERSAL_LAWS}:transaction_law",
+                'wrong = lambda: right().replace("WHERE t.type IN (7, 8) AND r.step IS NULL", "WHERE false")',
+            ),
+        ),
+        REVERSAL_LAW_TESTS,
+    ),
+    *(
+        Mutant(
+            f"verify does not look at {what}",
+            (
+                Change(
+                    "wallet_gql.ledger.verify:_CHECKS",
+                    f"""wrong = right | {{{check!r}: "SELECT '', '' WHERE $1::int < 0"}}""",
+                ),
+            ),
+            ("tests/ledger/test_verify_reversals.py",),
+        )
+        for what, check in (("reversals", "reversal"), ("transactions that reverse nothing", "reversing"))
     ),
 )

@@ -1,7 +1,8 @@
 """Tests the tests: plants one mistake at a time in a copy of the project, and says which test caught it.
 
 `make mutants`, or `python tests/mutants/run.py [name…]`. A mutant that no test catches fails the run; so does one whose
-place in the code is gone, for then no test can run. A check that never failed proves nothing.
+place in the code is gone, for then no test can run, or which is itself at fault: a function that has other arguments
+now, say. A check that never failed proves nothing.
 """
 
 import os
@@ -29,6 +30,9 @@ COPIED: Final = (
 )
 TIMEOUT_SECONDS: Final = 600
 
+# What a mutant raises by itself, as pytest shows it: then the code has changed under it, and it shows nothing.
+OWN_FAULT: Final = re.compile(r"^E +(NameError: .*|TypeError: _planted\.<locals>.*)$", re.MULTILINE)
+
 
 def plant(mutant: Mutant, copy: Path) -> None:
     """Let the copy's names mean what the mutant says: at the end of their modules, before anybody takes them."""
@@ -47,8 +51,16 @@ def _planted():
 {name} = _planted()
 """)
     if any(target.startswith("alembic/") for target, _ in mutant.changes):
-        # Else the armour, which knows every law by heart, would catch it before any test of what the law says.
-        subprocess.run([sys.executable, "tests/renew_armour.py"], cwd=copy, env=environment_of(copy), check=True)
+        renew_armour(mutant, copy)
+
+
+def renew_armour(mutant: Mutant, copy: Path) -> None:
+    """Let the armour, which knows every law by heart, not catch a mutant before any test of what the law says."""
+    armour = copy / "wallet_gql/ledger/armour.json"
+    before = armour.read_text()
+    subprocess.run([sys.executable, "tests/renew_armour.py"], cwd=copy, env=environment_of(copy), check=True)
+    if armour.read_text() == before:
+        raise SystemExit(f"Mutant {mutant.name!r} changes no law that is in force: a later migration replaces it.")
 
 
 def environment_of(copy: Path) -> dict[str, str]:
@@ -76,6 +88,8 @@ def caught_by(mutant: Mutant, copy: Path) -> str | None:
         return None
     if not failed:
         raise SystemExit(f"Mutant {mutant.name!r}: no test could run.\n{run.stdout[-2000:]}{run.stderr[-2000:]}")
+    if fault := OWN_FAULT.search(run.stdout):
+        raise SystemExit(f"Mutant {mutant.name!r} is itself at fault in {failed[0]}: {fault[1]}")
     return str(failed[0])
 
 
@@ -99,6 +113,10 @@ def run_on_copy(mutant: Mutant) -> str | None:
 
 def main(names: list[str]) -> int:
     """Plant every mutant, or the named ones; return 1 if one survived."""
+    if unknown := set(names) - {mutant.name for mutant in MUTANTS}:
+        print(f"There is no mutant {', '.join(sorted(unknown))}. There are:")
+        print(*(mutant.name for mutant in MUTANTS), sep="\n")
+        return 2
     chosen = [mutant for mutant in MUTANTS if not names or mutant.name in names]
     tests = tuple(sorted({test for mutant in chosen for test in mutant.tests}))
     # What fails anyway would catch everything.
