@@ -39,7 +39,7 @@ CONFLICTS = {
 }
 
 FAULTS = {
-    "another unique key": ("ERRCODE = '23505', CONSTRAINT = 'asset_code_key'", asyncpg.UniqueViolationError),
+    "another unique key": ("ERRCODE = '23505', CONSTRAINT = 'somebody_elses_key'", asyncpg.UniqueViolationError),
     "law of the ledger": ("ERRCODE = '23514', CONSTRAINT = 'entry_law_chain'", asyncpg.CheckViolationError),
     "guard trigger": ("ERRCODE = '23001'", asyncpg.RestrictViolationError),
     "syntax": ("ERRCODE = '42601'", asyncpg.PostgresSyntaxError),

@@ -24,11 +24,13 @@ from typing import Final, TypeVar
 import asyncpg
 import sqlalchemy.exc
 from asyncpg import Connection
+from sqlalchemy import Index, PrimaryKeyConstraint, UniqueConstraint
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tenacity import AsyncRetrying, RetryError, retry_if_exception, stop_after_attempt, stop_after_delay
 from tenacity.wait import wait_random_exponential
 
 from wallet_gql.db.engine import begin, lend
+from wallet_gql.db.tables import metadata
 from wallet_gql.domain.errors import OutcomeUnknown, Unavailable
 
 Result = TypeVar("Result")
@@ -52,24 +54,12 @@ class Verdict(Enum):
     FAULT = auto()
 
 
-_LEDGER_KEYS: Final = {
-    "entry_pkey",
-    "entry_shard_transaction_id_account_id_key",
-    "entry_shard_account_id_position_key",
-    "hold_pkey",
-    "hold_shard_account_id_seq_key",
-    "hold_step_pkey",
-    "hold_step_shard_account_id_seq_key",
-    "receipt_pkey",
-    "reversal_pkey",
-    "reversal_shard_transaction_id_key",
-    "transaction_note_pkey",
-    "transaction_pkey",
-    "idempotency_key_pkey",
-    "account_shard_wallet_id_asset_id_key",
-    "asset_setting_pkey",
-    "clock_offset_pkey",
-}
+_LEDGER_KEYS: Final = frozenset(
+    str(key.name)
+    for table in metadata.tables.values()
+    for key in (*table.constraints, *table.indexes)
+    if isinstance(key, PrimaryKeyConstraint | UniqueConstraint) or (isinstance(key, Index) and key.unique)
+)
 """A second row under one of them was written by somebody else meanwhile: run again, the unit finds it."""
 
 # By SQLSTATE; what is not here is sorted by its class, the first two characters.
