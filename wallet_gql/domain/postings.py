@@ -592,5 +592,5 @@ class Nothing:
     indebted_minor: int = 0
 
 
-Outcome: TypeAlias = Posted | Held | Changed | Nothing | Refused | WalletMissing | KeyReused
+Outcome: TypeAlias = Posted | Held | Changed | Nothing | Refused | WalletMissing | HoldMissing | KeyReused
 """What the ledger answers to a request."""

@@ -13,6 +13,7 @@ from wallet_gql.domain.holds import Hold, HoldName
 from wallet_gql.domain.postings import (
     Changed,
     Held,
+    HoldMissing,
     HoldRequest,
     Nothing,
     PlaceHoldRequest,
@@ -227,7 +228,7 @@ class Movements(tuple[Movement, ...]):
     __slots__ = ()
 
 
-Decision: TypeAlias = Movements | HoldChange | StateChange | Forgone | Facts | WalletMissing | Unavailable
+Decision: TypeAlias = Movements | HoldChange | StateChange | Forgone | Facts | WalletMissing | HoldMissing | Unavailable
 """How a new request ends: what is posted or how a hold changes; or why nothing is."""
 
 

@@ -20,6 +20,7 @@ from wallet_gql.domain.holds import Hold, HoldName, HoldStepKind
 from wallet_gql.domain.postings import (
     Changed,
     Held,
+    HoldMissing,
     HoldRequest,
     KeyReused,
     Nothing,
@@ -194,7 +195,7 @@ def decide(batch: Batch, item: Item) -> Outcome | Unavailable:
     if first is not None:
         return replay(batch, first, item)
     decision = judge(batch, item)
-    if isinstance(decision, (Unavailable, WalletMissing)):
+    if isinstance(decision, (Unavailable, WalletMissing, HoldMissing)):
         return decision
     asked = item.request.fingerprint
     if isinstance(decision, Movements):
@@ -469,10 +470,7 @@ def _change_hold(
     if account.position is None:
         account.position = account.seq
     account.move(amount_minor, executed_at)
-    hold = replace(
-        after, step=1 if before is None else before.step + 1, seq=account.seq if before is None else before.seq,
-        changed_at=executed_at,
-    )  # fmt: skip
+    hold = after if before is None else replace(after, step=before.step + 1, changed_at=executed_at)
     account.hold(before, hold)
     batch.holds[hold.name] = hold
     _append_entry(batch, account, event_id, type_ or hold.kind, amount_minor, executed_at)

@@ -5,7 +5,14 @@ from dataclasses import replace
 from datetime import timedelta
 
 from wallet_gql.domain.holds import CAPTURES_MAX, OPEN_HOLDS_MAX, Hold, HoldState, HoldStepKind
-from wallet_gql.domain.postings import HoldRequest, RequestKind, TransactionName, TransactionType, WalletMissing
+from wallet_gql.domain.postings import (
+    HoldMissing,
+    HoldRequest,
+    RequestKind,
+    TransactionName,
+    TransactionType,
+    WalletMissing,
+)
 from wallet_gql.domain.refusals import Counted, HoldExceeded, HoldNotOpen, TooMany
 from wallet_gql.domain.wallets import NOTHING_LEAVES, NOTHING_MOVES, WalletStatus
 from wallet_gql.ledger.batch import Batch, Decision, HoldChange, HoldItem, Leg, Movement, Movements, PlaceItem
@@ -39,7 +46,7 @@ def judge_place(batch: Batch, item: PlaceItem) -> Decision:
         shard=request.shard,
         id=request.transaction_id,
         account_id=owner.id,
-        seq=0,
+        seq=owner.seq + 1,
         wallet=owner.wallet,
         asset=request.asset,
         receiver=request.receiver,
@@ -47,7 +54,7 @@ def judge_place(batch: Batch, item: PlaceItem) -> Decision:
         description=request.description,
         reference=request.reference,
         placed_at=placed_at,
-        step=0,
+        step=1,
         kind=HoldStepKind.PLACED,
         amount_minor=request.amount_minor,
         captured_minor=0,
@@ -62,7 +69,10 @@ def judge_place(batch: Batch, item: PlaceItem) -> Decision:
 
 def judge_change(batch: Batch, item: HoldItem) -> Decision:
     """Capture, void, adjust: only what is open can change."""
-    hold = batch.holds[item.request.hold.name]
+    hold = batch.holds.get(item.request.hold.name)
+    if hold is None:
+        # A fail-over lost it: a standby that lagged became the primary.
+        return HoldMissing(str(item.request.hold.id))
     refusal = (
         judge_clock(batch, item.owner)
         or (judge_clock(batch, item.receiver) if item.receiver else None)
@@ -97,13 +107,14 @@ def judge_capture(batch: Batch, item: HoldItem, hold: Hold) -> Decision:
         return HoldExceeded(hold.asset, hold.id, hold.remaining_minor, amount_minor)
     if hold.capture_count >= CAPTURES_MAX:
         return TooMany(hold.asset, Counted.CAPTURES, CAPTURES_MAX)
-    captured = replace(
+    captured_minor = hold.captured_minor + amount_minor
+    after = replace(
         hold,
         kind=HoldStepKind.CAPTURED,
-        captured_minor=hold.captured_minor + amount_minor,
+        captured_minor=captured_minor,
+        released_minor=hold.released_minor if request.keep_remainder else hold.amount_minor - captured_minor,
         capture_count=hold.capture_count + 1,
     )
-    after = captured if request.keep_remainder else closed(captured, HoldStepKind.CAPTURED)
     assert item.stripe is not None
     legs = (Leg(owner, -amount_minor), Leg(item.stripe, amount_minor))
     change = HoldChange(hold, after)

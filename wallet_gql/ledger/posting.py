@@ -203,7 +203,9 @@ async def _read_more(
     if receipts:
         batch.credited = await read_receipts(connection, receipts)
     kinds = {type(item) for item in items}
-    if not kinds.isdisjoint({TransferItem, PlaceItem, StateItem}):
+    if not kinds.isdisjoint({TransferItem, StateItem}) or any(
+        isinstance(item, PlaceItem) and item.receiver is not None for item in items
+    ):
         batch.settings = await read_asset_settings(connection)
     if ReverseItem in kinds:
         originals = {item.request.original.name for item in items if isinstance(item, ReverseItem)}

@@ -1,13 +1,14 @@
 """Holds: placing, capturing, voiding and adjusting them. Each request is decided once for its key.
 
-A hold is looked for before its request is queued, for whose it is never changes; what it holds is read under the locks.
+A hold is looked for before its request is queued, or remembered, for whose it is never changes; what it holds is read
+under the locks.
 The key of a request belongs to the owner whose hold it is.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import TypeAlias
+from typing import Final, TypeAlias
 from uuid import UUID
 
 from wallet_gql.domain.errors import BadUserInput
@@ -16,14 +17,11 @@ from wallet_gql.domain.money import AmountFault, to_minor
 from wallet_gql.domain.postings import (
     AmountInvalid,
     AssetMissing,
-    Changed,
     Held,
     HoldMissing,
     HoldRequest,
     KeyReused,
-    Nothing,
     PlaceHoldRequest,
-    Posted,
     ReceiverIsSender,
     Refused,
     Request,
@@ -35,6 +33,9 @@ from wallet_gql.domain.text import check_metadata, check_owner_id, check_text
 from wallet_gql.domain.wallets import OwnerName
 from wallet_gql.operations.amounts import find_amount
 from wallet_gql.operations.opening import Ledger
+
+PLACED_HOLDS_MAX: Final = 10_000
+"""Holds that a worker remembers, for who placed one soon captures it: that saves looking for it."""
 
 HoldOutcome: TypeAlias = Held | Refused | WalletMissing | KeyReused
 PlaceOutcome: TypeAlias = HoldOutcome | AssetMissing | AmountInvalid | ReceiverIsSender
@@ -89,7 +90,9 @@ async def place_hold(ledger: Ledger, request: PlaceHoldInput) -> PlaceOutcome:
         return ReceiverIsSender(owner.owner_id)
     key, ttl = request.idempotency_key, request.ttl_seconds
     place = PlaceHoldRequest(owner, receiver, *found, ttl, key, description, reference, metadata)
-    return await _post(ledger, place, request.deadline)
+    outcome = await _post(ledger, place, request.deadline)
+    assert not isinstance(outcome, HoldMissing)
+    return outcome
 
 
 async def capture_hold(ledger: Ledger, request: ChangeHoldInput) -> ChangeOutcome:
@@ -122,7 +125,7 @@ async def _change(ledger: Ledger, kind: RequestKind, request: ChangeHoldInput) -
     metadata = check_metadata(request.metadata)
     if request.amount is not None and request.amount <= 0:
         return AmountInvalid(AmountFault.NOT_POSITIVE, None)
-    hold = None if request.name is None else await find_hold(ledger, request.name)
+    hold = None if request.name is None else await _find(ledger, request.name)
     if hold is None:
         return HoldMissing(request.shown)
     amount_minor = None if request.amount is None else to_minor(request.amount, hold.asset.scale)
@@ -142,9 +145,18 @@ async def _change(ledger: Ledger, kind: RequestKind, request: ChangeHoldInput) -
     return await _post(ledger, change, request.deadline)
 
 
-async def _post(ledger: Ledger, request: Request, deadline: float | None) -> HoldOutcome:
+async def _find(ledger: Ledger, name: HoldName) -> Hold | None:
+    """Return a hold for what never changes of it: whose it is, and what it pays whom. Whoever places it soon asks."""
+    return ledger.placed_holds.get(name) or await find_hold(ledger, name)
+
+
+async def _post(ledger: Ledger, request: Request, deadline: float | None) -> HoldOutcome | HoldMissing:
     outcome = await ledger.post(request, deadline)
-    assert not isinstance(outcome, Changed | Posted | Nothing)
+    assert isinstance(outcome, (Held, Refused, WalletMissing, KeyReused, HoldMissing))
+    if isinstance(outcome, Held) and isinstance(request, PlaceHoldRequest):
+        if len(ledger.placed_holds) >= PLACED_HOLDS_MAX:
+            del ledger.placed_holds[next(iter(ledger.placed_holds))]
+        ledger.placed_holds[outcome.hold.name] = outcome.hold
     return outcome
 
 

@@ -75,12 +75,17 @@ class Reads:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """An open ledger. `assets` is a cache by code: assets are only ever added, so what is in it stays true."""
+    """An open ledger.
+
+    `assets` is a cache by code: assets are only ever added, so what is in it stays true. `placed_holds` are some that
+    this worker placed, for what never changes of a hold.
+    """
 
     engine: AsyncEngine
     settings: Settings
     shard_count: int
     assets: dict[str, Asset]
+    placed_holds: dict[HoldName, Hold]
     reads: Reads
     outcomes: Outcomes
     openings: Openings
@@ -139,6 +144,7 @@ async def open_ledger(settings: Settings) -> AsyncIterator[Ledger]:
             settings=settings,
             shard_count=shard_count,
             assets=assets,
+            placed_holds={},
             reads=_batched_reads(engine, settings.request_deadline_seconds),
             outcomes=Outcomes(engine, settings.request_deadline_seconds),
             openings=Openings(engine, settings.request_deadline_seconds, settings.queue_size_max),

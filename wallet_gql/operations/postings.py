@@ -12,10 +12,7 @@ from uuid import UUID
 from wallet_gql.domain.postings import (
     AmountInvalid,
     AssetMissing,
-    Changed,
-    Held,
     KeyReused,
-    Nothing,
     Posted,
     PostingRequest,
     Receipt,
@@ -86,5 +83,5 @@ async def _post(ledger: Ledger, type_: TransactionType, request: PostingInput) -
         ),
         request.deadline,
     )
-    assert not isinstance(outcome, Changed | Held | Nothing)
+    assert isinstance(outcome, (Posted, Refused, WalletMissing, KeyReused))
     return outcome

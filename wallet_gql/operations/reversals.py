@@ -13,8 +13,6 @@ from uuid import UUID
 from wallet_gql.domain.money import AmountFault, to_minor
 from wallet_gql.domain.postings import (
     AmountInvalid,
-    Changed,
-    Held,
     KeyReused,
     Nothing,
     Posted,
@@ -89,7 +87,7 @@ async def _reverse(ledger: Ledger, kind: RequestKind, request: ReverseInput) -> 
         ),
         request.deadline,
     )
-    assert not isinstance(outcome, Changed | Held)
+    assert isinstance(outcome, (Posted, Nothing, Refused, WalletMissing, KeyReused))
     return outcome
 
 

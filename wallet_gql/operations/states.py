@@ -9,10 +9,7 @@ from wallet_gql.domain.assets import Asset
 from wallet_gql.domain.errors import BadUserInput
 from wallet_gql.domain.postings import (
     Changed,
-    Held,
     KeyReused,
-    Nothing,
-    Posted,
     ReceiverIsSender,
     Refused,
     Remainder,
@@ -100,5 +97,5 @@ async def _change(ledger: Ledger, kind: RequestKind, request: StateInput, **more
         ),
         request.deadline,
     )
-    assert not isinstance(outcome, Posted | Held | Nothing)
+    assert isinstance(outcome, (Changed, Refused, WalletMissing, KeyReused))
     return outcome
