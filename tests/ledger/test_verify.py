@@ -383,9 +383,8 @@ async def test_a_missing_key_is_found(books: Books) -> None:
 async def test_a_posting_without_any_key_is_found(books: Books) -> None:
     moved = (await movement(books.connection, SHARD, ALICE_ID, 10**6)).of_transaction(idempotency_key=None)
     await insert_rows(books.connection, Rows([moved.transaction], [moved.user, moved.treasury]))
-    assert await books.findings() == [
-        ("key", f"key  of wallet {books.wallet}", f"transaction {moved.transaction.id} has no key")
-    ]
+    fault = f"transaction {moved.transaction.id} has no key, and no key's answer names it"
+    assert await books.findings() == [("key", f"key  of wallet {books.wallet}", fault)]
 
 
 async def test_a_key_that_its_transaction_does_not_name_is_found(books: Books) -> None:

@@ -91,12 +91,12 @@ _REFUNDED: Final = ", ".join(
 )
 
 
-def _moved(transaction: str, amount: str) -> str:
-    """Return a subquery: what the legs of a transaction move, and in which asset."""
+def _moved(transaction: str, amount: str, where: str = "true") -> str:
+    """Return a subquery: what the legs of a transaction move, and in which asset; looked up only `where` it matters."""
     legs = all_rows("entry", "e", by="transaction_id", shard=f"{transaction}.shard", transaction_id=f"{transaction}.id")
     account = one_row("account", "a", by="id", shard="e.shard", id="e.account_id")
     return f"""LATERAL (
-        SELECT {amount} AS amount, min(a.asset_id) AS asset_id FROM {legs} CROSS JOIN {account})"""
+        SELECT {amount} AS amount, min(a.asset_id) AS asset_id FROM {legs} CROSS JOIN {account} WHERE {where})"""
 
 
 def _note(transaction: str) -> str:
@@ -232,7 +232,7 @@ _CHECKS: Final = {
                             bool_or(wallet_kind = {_CLEARING}) AS has_halves
                        FROM transaction_shape GROUP BY type, variant) AS shape
             ON (shape.type, shape.leg_count, shape.bits) = (t.type, legs.leg_count, legs.bits)
-           AND shape.has_halves = (t.counterpart_id IS NOT NULL)
+           AND (t.type <> {_CLAWBACK} OR shape.has_halves = (t.counterpart_id IS NOT NULL))
          WHERE t.id IS NULL OR legs.transaction_id IS NULL OR legs.unbalanced OR legs.other_type OR legs.other_time
             OR shape.type IS NULL OR legs.owner_leg_count <> shape.owner_leg_count OR legs.wallet_id <> t.wallet_id
          ORDER BY 1""",
@@ -256,8 +256,9 @@ _CHECKS: Final = {
           LEFT JOIN {_OTHER_HALF} ON true
           LEFT JOIN {_note("t")} ON true
           LEFT JOIN {_note("o")} ON true
-         CROSS JOIN {_moved("t", _OWNERS_LEG)} AS own
-         CROSS JOIN {_moved("o", _OWNERS_LEG)} AS other
+         -- Of two halves the one that gives is compared: that is half the work.
+         CROSS JOIN {_moved("t", _OWNERS_LEG, f"t.type <> {_RECEIVED}")} AS own
+         CROSS JOIN {_moved("o", _OWNERS_LEG, f"t.type <> {_RECEIVED}")} AS other
          WHERE t.shard = $1 AND (t.type IN ({_SENT}, {_RECEIVED}) OR t.counterpart_id IS NOT NULL)
            AND (o.id IS NULL OR (t.type, o.type) NOT IN ({_HALVES})
                 OR (o.counterpart_shard, o.counterpart_id) IS DISTINCT FROM (t.shard, t.id)
