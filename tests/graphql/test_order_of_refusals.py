@@ -9,8 +9,20 @@ from itertools import pairwise
 
 import httpx
 import pytest
-from conditions import CONDITIONS, SPECIAL, ask_all, label_of, set_up
-from order import EXCUSES, FAULT, NEVER, ROWS, kept_by, keyed_mutations, members_of, neighbours, order_of, played
+from conditions import CONDITIONS, RECEIVERS, SPECIAL, ask_all, label_of, set_up
+from order import (
+    EXCUSES,
+    FAULT,
+    NEVER,
+    ROWS,
+    is_excused,
+    kept_by,
+    keyed_mutations,
+    members_of,
+    neighbours,
+    order_of,
+    played,
+)
 from scenes import BASES, World
 from tables import count_rows
 
@@ -35,6 +47,24 @@ async def test_the_earlier_of_two_wins(client: httpx.AsyncClient, ledger: Ledger
     assert await count_rows(ledger.settings) == before._replace(keys=keys)
 
 
+@pytest.mark.parametrize("mutation", [each for each in MUTATIONS if "ReceiverRefused" in order_of(each)])
+async def test_whatever_stops_at_the_receiver_is_told_last(
+    client: httpx.AsyncClient, ledger: Ledger, mutation: str
+) -> None:
+    world = await World(client, ledger).open()
+    before = order_of(mutation)[-2]
+    scenes = await asyncio.gather(
+        *(set_up(world, mutation, *labels) for _ in RECEIVERS for labels in ((), (before,))),
+    )
+    await asyncio.gather(*(change(scene) for change, scene in zip(RECEIVERS.values(), scenes[::2], strict=True)))
+    await asyncio.gather(*(change(scene) for change, scene in zip(RECEIVERS.values(), scenes[1::2], strict=True)))
+
+    answers = await ask_all(scenes)
+
+    assert [answer["cause"] for answer in answers[::2]] == list(RECEIVERS)
+    assert [label_of(answer) for answer in answers[1::2]] == [before] * len(RECEIVERS)
+
+
 def test_every_mutation_can_be_played() -> None:
     assert BASES.keys() == set(MUTATIONS)
 
@@ -53,14 +83,16 @@ def test_every_refusal_can_be_made(mutation: str) -> None:
 @pytest.mark.parametrize("mutation", MUTATIONS)
 def test_every_pair_is_played_or_excused(mutation: str) -> None:
     order = order_of(mutation)
-    assert set(pairwise(order)) <= {*played(mutation), *EXCUSES}
+    assert {pair for pair in pairwise(order) if not is_excused(mutation, *pair)} <= set(played(mutation))
     # And whatever is excused is played with another one.
     assert {label for pair in played(mutation) for label in pair} == set(order)
 
 
 def test_no_excuse_is_idle() -> None:
-    met = {pair for mutation in MUTATIONS for pair in neighbours(order_of(mutation))}
-    assert EXCUSES.keys() <= met
+    met = {(mutation, pair) for mutation in MUTATIONS for pair in neighbours(mutation)}
+    for pair, excuse in EXCUSES.items():
+        assert {mutation for mutation, each in met if each == pair} >= excuse.only
+    assert EXCUSES.keys() <= {pair for _, pair in met}
     for label, absence in NEVER.items():
         (name,) = (row.name for row in ROWS if row.label == label)
         for mutation in absence.mutations:

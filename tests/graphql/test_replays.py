@@ -12,7 +12,17 @@ import httpx
 import pytest
 from api import Endpoint
 from batches import new_owner_in
-from conditions import Condition, ask_all, asked, set_up, spent
+from conditions import (
+    OF_WALLETS,
+    Condition,
+    ask_all,
+    asked,
+    other_closed,
+    other_frozen,
+    set_up,
+    spent,
+    with_a_hold,
+)
 from factories import gql
 from histories import HISTORIES, Answered, Other
 from order import NEVER, input_fields, is_never, kept_by, keyed_mutations, members_of
@@ -34,24 +44,61 @@ OUTCOME: Final = """query($o: String!, $k: UUID!) { outcomeByKey(ownerId: $o, id
 } }"""
 
 
-async def nothing_left(scene: Scene) -> None:
-    await scene.world.do("spend", ownerId=scene.owner, asset=ASSET, amount=FUNDS + AMOUNT)
-    scene.change(onShortfall="AVAILABLE")
+def nothing_left(shortfall: str) -> Condition:
+    async def change(scene: Scene) -> None:
+        await scene.world.do("spend", ownerId=scene.owner, asset=ASSET, amount=FUNDS + AMOUNT)
+        scene.change(onShortfall=shortfall)
+
+    return change
 
 
-async def little_left(scene: Scene) -> None:
-    await spent(scene)
-    scene.change(onShortfall="AVAILABLE")
+def little_left(shortfall: str) -> Condition:
+    async def change(scene: Scene) -> None:
+        await spent(scene)
+        scene.change(onShortfall=shortfall)
+
+    return change
 
 
-PAYLOADS: Final[dict[str, dict[str, Condition]]] = {
+async def done_before(scene: Scene) -> None:
+    """Ask for the same under another key."""
+    await scene.ask(idempotencyKey=str(uuid4()))
+
+
+async def empty(scene: Scene) -> None:
+    await scene.world.do("spend", ownerId=scene.owner, asset=ASSET, amount=FUNDS)
+    scene.change(remainder="REFUSE", toOwnerId=None)
+
+
+async def forfeited(scene: Scene) -> None:
+    await with_a_hold(scene)
+    scene.change(remainder="FORFEIT", toOwnerId=None, voidHolds=True)
+
+
+ANSWERS: Final[dict[str, dict[str, Condition]]] = {
+    "transfer": {"to a frozen one": other_frozen, "to a closed one": other_closed},
     "placeHold": {"for an hour": asked(ttlSeconds=3600)},
-    "captureHold": {"a part, the rest stays": asked(amount=10, keepRemainder=True), "a part": asked(amount=10)},
+    "captureHold": {
+        "a part, the rest stays": asked(amount=10, keepRemainder=True),
+        "a part": asked(amount=10),
+        "to a closed one": other_closed,
+    },
     "adjustHold": {"for an hour": asked(ttlSeconds=3600), "less": asked(amount=1)},
     "refund": {"a part": asked(amount=10)},
-    "clawback": {"a part": asked(amount=10), "what there is": little_left, "nothing": nothing_left},
+    "clawback": {
+        "a part": asked(amount=10),
+        "what there is": little_left("AVAILABLE"),
+        "nothing": nothing_left("AVAILABLE"),
+        "the rest is owed": little_left("DEBT"),
+        "all is owed": nothing_left("DEBT"),
+        "to a frozen one": other_frozen,
+    },
+    "freezeWallet": {"all of it": asked(scope="ALL"), "for a while": asked(until="2999-12-31T23:59:59Z")},
+    "unfreezeWallet": {"of what is open": done_before},
+    "closeWallet": {"empty": empty, "forfeited": forfeited, "to a closed one": other_closed, "again": done_before},
+    "reopenWallet": {"of what is open": done_before},
 }
-"""Other ways to be answered with the payload than what is sent as a rule."""
+"""Other ways to be answered than as a rule, and than with what each refusal is made by."""
 
 DIFFERENT: Final[dict[str, Any]] = {
     "amount": AMOUNT + 9,
@@ -62,6 +109,10 @@ DIFFERENT: Final[dict[str, Any]] = {
     "receipt": "different",
     "keepRemainder": True,
     "ttlSeconds": 77,
+    "note": "different",
+    "scope": "ALL",
+    "until": "2998-01-01T00:00:00Z",
+    "voidHolds": True,
 }
 """What makes another request of one, field by field."""
 
@@ -91,7 +142,7 @@ async def world(clocked: Settings) -> AsyncIterator[World]:
 
 def kept_answers(mutation: str) -> list[str]:
     """Name what a mutation can be answered with for good: payloads, and kept refusals."""
-    return ["as a rule", *PAYLOADS.get(mutation, ()), *kept_by(mutation)]
+    return ["as a rule", *ANSWERS.get(mutation, ()), *kept_by(mutation)]
 
 
 def kept_members(mutation: str) -> set[str]:
@@ -103,8 +154,8 @@ def kept_members(mutation: str) -> set[str]:
 async def kept_scene(world: World, mutation: str, answer: str) -> Scene:
     """Return a scene in which a mutation is answered so."""
     scene = await set_up(world, mutation, *({answer} & {*kept_by(mutation)}))
-    if answer in PAYLOADS.get(mutation, ()):
-        await PAYLOADS[mutation][answer](scene)
+    if answer in ANSWERS.get(mutation, ()):
+        await ANSWERS[mutation][answer](scene)
     scene.change(idempotencyKey=str(uuid4()))
     return scene
 
@@ -116,10 +167,11 @@ async def other_requests(scene: Scene) -> list[Other]:
     if "toOwnerId" in fields:
         values["toOwnerId"] = await new_owner_in(scene.world.ledger, 2)
     if "holdId" in fields:
-        placed = await scene.world.do("placeHold", ownerId=scene.owner, asset=ASSET, amount=1)
-        values["holdId"] = placed["hold"]["id"]
+        values["holdId"] = scene.spare
     if "transactionId" in fields:
         values["transactionId"] = await first_transaction(scene.world, scene.owner)
+    if scene.asked.get("remainder") in {"REFUSE", "FORFEIT"}:
+        del values["toOwnerId"]
     if scene.asked.get("onShortfall") is None:
         values["onShortfall"] = "AVAILABLE"
     differing = {name: value for name, value in values.items() if name in fields and scene.asked.get(name) != value}
@@ -154,6 +206,8 @@ def outcome_of(mutation: str, first: Answer) -> Answer:
         return {**outcome, "refusal": {"__typename": first["__typename"]}}
     if mutation in HELD:
         return {**outcome, "state": "HELD", "hold": first["hold"]}
+    if mutation in OF_WALLETS:
+        return {**outcome, "state": "CHANGED"}
     posted = first.get("transaction") or first.get("refund") or first.get("clawback")
     return {**outcome, "state": "NOTHING" if posted is None else "POSTED", "transaction": posted}
 

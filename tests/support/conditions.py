@@ -22,8 +22,10 @@ from wallet_gql.ledger.judge_reversals import REVERSALS_MAX
 Condition: TypeAlias = Callable[[Scene], Awaitable[None]]
 
 MUCH: Final = 10**9
+TOO_LONG: Final = "x" * (TEXT_LENGTH_MAX + 1)
 NOBODY: Final = "nobody-sends"
 NOBODY_ELSE: Final = "nobody-gets"
+OF_WALLETS: Final = ("freezeWallet", "unfreezeWallet", "closeWallet", "reopenWallet")
 MISSING_HOLD: Final = ids.hold_id(HoldName(0, UUID(int=1)))
 MISSING_TRANSACTION: Final = urlsafe_b64encode(b"Transaction:0:1:999999").decode().rstrip("=")
 
@@ -71,7 +73,7 @@ def asked(**fields: Any) -> Condition:
 
 
 async def malformed(scene: Scene) -> None:
-    scene.change(description="x" * (TEXT_LENGTH_MAX + 1))
+    scene.change(description=TOO_LONG)
 
 
 async def to_itself(scene: Scene) -> None:
@@ -139,6 +141,30 @@ async def other_full(scene: Scene) -> None:
     await scene.world.fill(scene.other, ROOM)
 
 
+async def other_frozen(scene: Scene) -> None:
+    await scene.world.freeze(scene.other, "ALL")
+
+
+async def other_closed(scene: Scene) -> None:
+    await scene.world.close(scene.other)
+
+
+async def wallet_closed(scene: Scene) -> None:
+    await scene.world.close(scene.owner)
+
+
+async def nothing_leaves(scene: Scene) -> None:
+    await scene.world.freeze(scene.owner)
+
+
+async def nothing_moves(scene: Scene) -> None:
+    await scene.world.freeze(scene.owner, "ALL")
+
+
+async def with_a_hold(scene: Scene) -> None:
+    await scene.world.do("placeHold", ownerId=scene.owner, asset=ASSET, amount=1)
+
+
 async def spent(scene: Scene) -> None:
     amount = FUNDS + AMOUNT - ROOM
     await scene.world.do("spend", ownerId=scene.owner, asset=ASSET, amount=amount)
@@ -155,21 +181,26 @@ CONDITIONS: Final[dict[str, Condition]] = {
     OF_WHAT_WAS_FOUND: asked(amount="0.5"),
     "IdempotencyKeyReused": key_used,
     OF_THE_RECEIVER: asked(toOwnerId=NOBODY_ELSE),
+    "WalletClosed": wallet_closed,
+    "WalletFrozen": nothing_leaves,
     "TransferForbidden": forbidden,
     "HoldNotOpen": closed,
     "HoldExceeded": asked(amount=MUCH),
     "NotRefundable": of_another_type,
     "RefundExceedsOriginal": asked(amount=MUCH),
     "ReceiptUsed": receipt_used,
+    "WalletNotEmpty": with_a_hold,
     "BalanceLimitExceeded": owner_full,
     "InsufficientBalance": asked(amount=MUCH),
     "ReceiverRefused": other_full,
 }
 
 SPECIAL: Final[dict[tuple[str, str], Condition]] = {
-    # These two take no description.
+    # These take no description.
     ("voidHold", FAULT): asked(idempotencyKey="no key"),
     ("adjustHold", FAULT): asked(ttlSeconds=0),
+    **{(mutation, FAULT): asked(note=TOO_LONG) for mutation in OF_WALLETS},
+    **{(mutation, "WalletFrozen"): nothing_moves for mutation in ("topUp", "bonus", "captureHold", "refund")},
     ("adjustHold", "HoldExceeded"): captured_above,
     ("clawback", "InsufficientBalance"): spent,
     ("placeHold", "TooMany"): many_holds,
@@ -178,3 +209,6 @@ SPECIAL: Final[dict[tuple[str, str], Condition]] = {
     ("clawback", "TooMany"): often_reversed,
 }
 """Where a mutation is refused in a way of its own."""
+
+RECEIVERS: Final[dict[str, Condition]] = {"FULL": other_full, "FROZEN": other_frozen, "CLOSED": other_closed}
+"""How a receiver comes to take nothing, by the cause that is told."""

@@ -107,6 +107,32 @@ async def closed(answered: Answered) -> None:
         await answered.scene.world.do("voidHold", holdId=held)
 
 
+def both(act: Callable[[World, str], Awaitable[object]]) -> Change:
+    """Make a change of what becomes of either owner's wallet."""
+
+    async def change(answered: Answered) -> None:
+        for owner in (answered.scene.owner, answered.scene.other):
+            await act(answered.scene.world, owner)
+
+    return each(change)
+
+
+async def frozen(world: World, owner: str) -> None:
+    await world.freeze(owner, "ALL")
+
+
+async def unfrozen(world: World, owner: str) -> None:
+    await world.do("unfreezeWallet", ownerId=owner)
+
+
+async def wallet_closed(world: World, owner: str) -> None:
+    await world.close(owner)
+
+
+async def reopened(world: World, owner: str) -> None:
+    await world.do("reopenWallet", ownerId=owner)
+
+
 async def other_full(answered: Answered) -> None:
     await answered.scene.world.fill(answered.scene.other, 0)
 
@@ -119,8 +145,12 @@ HISTORIES: Final[dict[str, dict[str, Change]]] = {
         "transfers are forbidden": under(TransferPolicy.NONE),
         "there are as many as there may be": each(too_many),
         "the hold is closed": each(closed),
+        "both wallets are frozen": both(frozen),
+        "both wallets are unfrozen": both(unfrozen),
         "the other one is full": each(other_full),
         "both have spent": each(spent),
+        "both wallets are closed": both(wallet_closed),
+        "both wallets are reopened": both(reopened),
         "transfers are allowed": under(TransferPolicy.ALL),
     },
     "by time": {
@@ -130,7 +160,9 @@ HISTORIES: Final[dict[str, dict[str, Change]]] = {
         "the hold is over": days_pass(8),
         "both are credited": each(credited),
         "transfers are allowed": under(TransferPolicy.ALL),
+        "both wallets are closed": both(wallet_closed),
         "a year has passed": days_pass(366),
+        "both wallets are reopened": both(reopened),
         "the other one is full": each(other_full),
     },
 }

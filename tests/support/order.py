@@ -32,13 +32,28 @@ class Absence(NamedTuple):
     why: str
 
 
+class Excuse(NamedTuple):
+    """Why two refusals cannot hold at once: in any mutation that has both, or only in some."""
+
+    why: str
+    only: frozenset[str] = frozenset()
+
+
 _POSTINGS: Final = frozenset({"topUp", "bonus", "spend"})
+_OF_STATUS: Final = frozenset({"freezeWallet", "unfreezeWallet", "reopenWallet"})
+
+_SHARED_UNION: Final = "The mutations of a wallet's status have one union: only a closing looks at what there is."
 
 NEVER: Final = {
     OF_WHAT_WAS_FOUND: Absence(
         _POSTINGS | {"transfer", "placeHold"}, "The asset is an argument, so all of InvalidAmount is told before."
     ),
-    OF_THE_RECEIVER: Absence(_POSTINGS, "There is no receiver."),
+    OF_THE_RECEIVER: Absence(_POSTINGS | _OF_STATUS, "There is no receiver."),
+    "WalletClosed": Absence(frozenset({"closeWallet", "reopenWallet"}), "What is closed is closed, or is opened."),
+    **{
+        name: Absence(_OF_STATUS, _SHARED_UNION)
+        for name in ("SelfTransfer", "WalletFrozen", "TransferForbidden", "WalletNotEmpty", "ReceiverRefused")
+    },
     "BalanceLimitExceeded": Absence(
         frozenset({"spend"}), "A spend only lowers the balance; version 0.1.0 put it into the union."
     ),
@@ -48,14 +63,22 @@ _KEY_OF_NOBODY: Final = "A key belongs to the wallet that is found: where none i
 _WHAT_IS_NOT_THERE: Final = "What does not exist has no state."
 
 EXCUSES: Final = {
-    ("BAD_USER_INPUT", "IdempotencyKeyReused"): "Only a key can be malformed in what voidHold is sent beside the hold.",
-    ("WalletNotFound", "IdempotencyKeyReused"): _KEY_OF_NOBODY,
-    ("HoldNotFound", "IdempotencyKeyReused"): _KEY_OF_NOBODY,
-    ("WalletNotFound", "BalanceLimitExceeded"): _WHAT_IS_NOT_THERE,
-    ("HoldNotFound", "HoldNotOpen"): _WHAT_IS_NOT_THERE,
-    ("HoldExceeded", "InsufficientBalance"): "A hold is lowered below what was captured, or raised above the balance.",
+    (FAULT, "IdempotencyKeyReused"): Excuse(
+        "Only a key can be malformed in what is sent beside the hold.", frozenset({"voidHold"})
+    ),
+    ("WalletNotFound", "IdempotencyKeyReused"): Excuse(_KEY_OF_NOBODY),
+    ("HoldNotFound", "IdempotencyKeyReused"): Excuse(_KEY_OF_NOBODY),
+    ("WalletNotFound", "WalletClosed"): Excuse(_WHAT_IS_NOT_THERE),
+    ("WalletNotFound", "WalletFrozen"): Excuse(_WHAT_IS_NOT_THERE),
+    ("WalletNotFound", "BalanceLimitExceeded"): Excuse(_WHAT_IS_NOT_THERE),
+    ("HoldNotFound", "HoldNotOpen"): Excuse(_WHAT_IS_NOT_THERE),
+    ("WalletClosed", "WalletFrozen"): Excuse("A wallet has one status."),
+    ("WalletClosed", "BalanceLimitExceeded"): Excuse("A closed wallet is empty."),
+    ("HoldExceeded", "InsufficientBalance"): Excuse(
+        "A hold is lowered below what was captured, or raised above the balance."
+    ),
 }
-"""Which two cannot hold at once, in any mutation that has both, and why."""
+"""Which two cannot hold at once, and why."""
 
 
 def read_rows() -> list[Row]:
@@ -107,25 +130,32 @@ def kept_by(mutation: str) -> list[str]:
     return [label for label in order_of(mutation) if label in kept]
 
 
-def neighbours(order: Sequence[str]) -> list[tuple[str, str]]:
+def is_excused(mutation: str, *pair: str) -> bool:
+    """Say whether two refusals cannot hold at once for a mutation."""
+    excuse = EXCUSES.get((pair[0], pair[1]))
+    return excuse is not None and (not excuse.only or mutation in excuse.only)
+
+
+def neighbours(mutation: str) -> list[tuple[str, str]]:
     """Return neighbours, the excused ones too; who cannot meet its neighbour is also put beside the next one.
 
     So each is shown to win against the nearest later one that it can meet, and to lose against the nearest earlier one.
     """
-    forward = {(earlier, later) for earlier, later in _nearest(order)}
-    backward = {(earlier, later) for later, earlier in _nearest(order[::-1], backwards=True)}
+    order = order_of(mutation)
+    forward = set(_nearest(mutation, order))
+    backward = {(earlier, later) for later, earlier in _nearest(mutation, order[::-1], backwards=True)}
     place = {label: n for n, label in enumerate(order)}
     return sorted(forward | backward, key=lambda pair: (place[pair[0]], place[pair[1]]))
 
 
 def played(mutation: str) -> list[tuple[str, str]]:
     """Return the pairs of refusals that are made to hold at once."""
-    return [pair for pair in neighbours(order_of(mutation)) if pair not in EXCUSES]
+    return [pair for pair in neighbours(mutation) if not is_excused(mutation, *pair)]
 
 
-def _nearest(order: Sequence[str], *, backwards: bool = False) -> Iterator[tuple[str, str]]:
+def _nearest(mutation: str, order: Sequence[str], *, backwards: bool = False) -> Iterator[tuple[str, str]]:
     for n, label in enumerate(order):
         for other in order[n + 1 :]:
             yield label, other
-            if ((other, label) if backwards else (label, other)) not in EXCUSES:
+            if not is_excused(mutation, *((other, label) if backwards else (label, other))):
                 break

@@ -93,6 +93,15 @@ class World:
         """Credit an owner."""
         await self.do("bonus", ownerId=owner, asset=ASSET, amount=amount)
 
+    async def freeze(self, owner: str, scope: str = "OUT") -> None:
+        """Freeze an owner's wallet, for as long as any test may take."""
+        await self.do("freezeWallet", ownerId=owner, scope=scope, until="2900-01-01T00:00:00Z", note="because")
+
+    async def close(self, owner: str) -> None:
+        """Close an owner's wallet, whatever it has."""
+        closed = await self.do("closeWallet", ownerId=owner, remainder="FORFEIT", voidHolds=True, note="because")
+        assert closed["__typename"] == "WalletPayload", closed
+
     async def fill(self, owner: str, room: int) -> None:
         """Credit an owner until there is only so much room: by SQL, for it is more than the API posts at once."""
         ledger, shard = self.ledger, shard_of(owner, self.ledger.shard_count)
@@ -118,6 +127,8 @@ class Scene:
     changed: dict[str, Any] = field(default_factory=dict)
     policy: TransferPolicy = TransferPolicy.ALL
     """The asset's, when the request is sent."""
+    spare: str = ""
+    """Another hold of the owner's, where the request is about one."""
 
     @property
     def asked(self) -> dict[str, Any]:
@@ -168,6 +179,8 @@ async def _place(scene: Scene) -> dict[str, Any]:
 
 async def _hold(scene: Scene) -> dict[str, Any]:
     placed = await scene.world.do("placeHold", **await _place(scene))
+    spare = await scene.world.do("placeHold", ownerId=scene.owner, asset=ASSET, amount=1)
+    scene.spare = spare["hold"]["id"]
     return {"holdId": placed["hold"]["id"]}
 
 
@@ -184,6 +197,24 @@ async def _received(scene: Scene) -> dict[str, Any]:
     sent = {**await _transfer(scene), "fromOwnerId": scene.other, "toOwnerId": scene.owner}
     await scene.world.do("transfer", **sent)
     return {"transactionId": await last_transaction(scene.world, scene.owner)}
+
+
+async def _freeze(scene: Scene) -> dict[str, Any]:
+    return {"ownerId": scene.owner, "note": "because"}
+
+
+async def _unfreeze(scene: Scene) -> dict[str, Any]:
+    await scene.world.freeze(scene.owner, "ALL")
+    return {"ownerId": scene.owner}
+
+
+async def _close(scene: Scene) -> dict[str, Any]:
+    return {"ownerId": scene.owner, "remainder": "TRANSFER", "toOwnerId": scene.other, "note": "because"}
+
+
+async def _reopen(scene: Scene) -> dict[str, Any]:
+    await scene.world.close(scene.owner)
+    return {"ownerId": scene.owner}
 
 
 async def last_transaction(world: World, owner: str) -> str:
@@ -213,5 +244,9 @@ BASES: Final[dict[str, Callable[[Scene], Awaitable[dict[str, Any]]]]] = {
     "adjustHold": _adjust,
     "refund": _spend,
     "clawback": _received,
+    "freezeWallet": _freeze,
+    "unfreezeWallet": _unfreeze,
+    "closeWallet": _close,
+    "reopenWallet": _reopen,
 }
 """What each mutation that takes a key is sent so that it is posted."""

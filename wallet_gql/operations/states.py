@@ -69,6 +69,7 @@ async def close(
         if to_owner_id is None:
             raise BadUserInput("toOwnerId", "is missing", "name who gets the remainder, or choose another one")
         to_owner_id = check_owner_id(to_owner_id, "toOwnerId")
+        _check(request)
         if to_owner_id == request.owner_id:
             return ReceiverIsSender(to_owner_id)
         receiver = OwnerName(shard_of(to_owner_id, ledger.shard_count), to_owner_id)
@@ -80,11 +81,10 @@ async def close(
 
 
 async def _change(ledger: Ledger, kind: RequestKind, request: StateInput, **more: object) -> StateOutcome:
-    owner_id = check_owner_id(request.owner_id)
-    note = check_text(request.note, "note")
+    _check(request)
     # Of a closing what another worker added counts: nothing is left behind. A freeze waits for nothing.
     assets = await list_assets(ledger) if kind is RequestKind.CLOSE else list(ledger.assets.values())
-    owner = OwnerName(shard_of(owner_id, ledger.shard_count), owner_id)
+    owner = OwnerName(shard_of(request.owner_id, ledger.shard_count), request.owner_id)
     outcome = await ledger.post(
         StateRequest(
             kind,
@@ -92,10 +92,15 @@ async def _change(ledger: Ledger, kind: RequestKind, request: StateInput, **more
             assets[0] if assets else _NO_ASSET,
             request.idempotency_key,
             assets=tuple(assets) if kind is RequestKind.CLOSE else (),
-            description=note,
+            description=request.note,
             **more,  # type: ignore[arg-type] # each kind's own
         ),
         request.deadline,
     )
     assert isinstance(outcome, (Changed, Refused, WalletMissing, KeyReused))
     return outcome
+
+
+def _check(request: StateInput) -> None:
+    check_owner_id(request.owner_id)
+    check_text(request.note, "note")
