@@ -126,9 +126,10 @@ BEGIN
                              IS DISTINCT FROM {owner("n.shard", "n.wallet_id")})
                 THEN 'the wallet of its debts is not one of its owner'
                 WHEN p.status = 4 AND n.status NOT IN (1, 4) THEN 'a closed wallet can only be opened again'
-                -- As before, from now on, from when a freeze ended; a first debt leaves a wallet open as ever.
-                WHEN n.since > n.at OR (n.since <> n.at AND n.since IS DISTINCT FROM p.since
-                                        AND n.since IS DISTINCT FROM p.until AND (n.step > 1 OR n.status <> 1))
+                -- From now on, as before, from when a freeze ended; a first debt leaves a wallet open as ever.
+                WHEN n.since > n.at
+                     OR (n.since = n.at OR (n.status, n.since) = (p.status, p.since)
+                         OR (n.status, n.since) = (1, p.until) OR (n.status, n.step) = (1, 1)) IS NOT TRUE
                 THEN 'since is not when it came to be so'
                 WHEN n.status = 4 AND p.status IS DISTINCT FROM 4 AND {LEFT}
                 THEN 'a wallet with credits, holds or debts cannot be closed' END AS fault
