@@ -385,7 +385,10 @@ async def test_a_top_up_with_a_counterpart_is_found(books: Books) -> None:
         f" WHERE id = '{id_}'",
     )
     fault = names(other, books.history.to_bob.id)
-    assert await books.findings() == [("transfer", SHARD, f"transaction {id_}", fault)]
+    assert await books.findings() == [
+        ("transaction", SHARD, f"transaction {id_}", "has another half or a leg of clearing, but not both"),
+        ("transfer", SHARD, f"transaction {id_}", fault),
+    ]
 
 
 async def test_a_clearing_that_holds_something_is_found(books: Books) -> None:

@@ -13,7 +13,8 @@ What cannot be found without a seal outside the database:
 - of a refusal: another key, fingerprint or time, another wallet or balance where an account of that wallet held that
   balance within an hour of it (the clock may have been set meanwhile), another outcome within an amount of the limit;
 - of a refusal that is not about a balance: all but that it names an asset;
-- of a clawback: its fingerprint;
+- of a clawback and a closing: its fingerprint, so the closing's note;
+- that a repayment is missing where a later one took all that was owed;
 - of a hold that was adjusted: whether the request named an amount, and which ttl; so another end of it, while another
   hold ends before it and no step follows.
 """
@@ -34,7 +35,7 @@ from wallet_gql.ledger.judge import HEAD_AHEAD_MAX
 from wallet_gql.ledger.lookups import all_rows, one_row
 from wallet_gql.ledger.treasury import LINES_PER_SLOT, SLOT_COUNT
 from wallet_gql.ledger.verify_holds import HOLD_CHECKS
-from wallet_gql.ledger.verify_states import STATE_CHECKS
+from wallet_gql.ledger.verify_states import STATE_CHECKS, named_by
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +206,8 @@ _CHECKS: Final = {
                                                  WHERE s.type = t.type GROUP BY s.variant)
                          OR legs.owner_leg_count > 1
                     THEN format('has %s legs, %s of them an owner''s', legs.leg_count, legs.owner_leg_count)
+                    WHEN (t.counterpart_id IS NOT NULL) <> (legs.bits & {3 << 2 * WalletKind.CLEARING} <> 0)
+                    THEN 'has another half or a leg of clearing, but not both'
                     ELSE format('type %s does not move %s', t.type, legs.user_amount) END
           FROM (SELECT l.transaction_id, bool_or(l.excess <> 0) AS unbalanced, bool_or(l.other_type) AS other_type,
                        bool_or(l.other_time) AS other_time, max(l.wallet_id) AS wallet_id,
@@ -382,10 +385,10 @@ _CHECKS: Final = {
          WHERE (t.type IS DISTINCT FROM {_RECEIVED} OR k.key IS NOT NULL OR t.idempotency_key IS NOT NULL)
            -- What follows from a request: a repayment from any credit, what a closing or a debt posts from its key.
            AND NOT (k.key IS NULL AND t.idempotency_key IS NULL
-                    AND (t.type = {_REPAYMENT} OR t.id IN (
-                         SELECT posted.id::uuid
+                    AND (t.type = {_REPAYMENT} OR t.id::text IN (
+                         SELECT posted.id
                            FROM idempotency_key named
-                          CROSS JOIN jsonb_array_elements_text(named.details -> 'posted') AS posted(id)
+                          CROSS JOIN {named_by("named", "posted")} AS posted(id)
                           WHERE named.shard = $1 AND named.outcome IN ({_NAMING}))))
            AND (t.type = {_RECEIVED} OR k.key IS NULL OR w.id IS NULL OR (k.outcome = {_POSTED}) <> (t.id IS NOT NULL)
             OR k.outcome NOT IN ({_OUTCOMES}) OR octet_length(k.fingerprint) <> 16

@@ -11,6 +11,7 @@ from wallet_gql.domain.postings import RequestKind, TransactionType
 from wallet_gql.domain.refusals import OutcomeCode
 from wallet_gql.domain.wallets import WalletKind
 from wallet_gql.ledger.lookups import one_row
+from wallet_gql.ledger.verify_states import named_by
 
 # The numbers of kinds, types and outcomes, as SQL writes them.
 _PLACED: Final = f"{HoldStepKind.PLACED:d}"
@@ -145,7 +146,7 @@ HOLD_CHECKS: Final = {
                       WHERE shard = $1 AND kind IN ({_PLACED}, {_ADJUSTED}, {_VOIDED})
                         -- What was voided by the closing of its wallet is named by that key.
                         AND (kind <> {_VOIDED} OR hold_id::text NOT IN (
-                             SELECT jsonb_array_elements_text(closing.details -> 'voided')
+                             SELECT {named_by("closing", "voided")}
                                FROM idempotency_key closing
                               WHERE closing.shard = $1 AND closing.outcome = {OutcomeCode.CHANGED:d}))) AS s
             ON s.event_id = k.transaction_id
