@@ -24,7 +24,7 @@ from wallet_gql.operations.proof import prove
 from wallet_gql.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009")
 BEFORE_HEAD = REVISIONS[-2]
 
 

@@ -104,8 +104,7 @@ STATE_CHECKS: Final = {
          WHERE s.status = {_CLOSED} AND head.balance_after <> 0
          ORDER BY a.id""",
     "key of a state": f"""
-        SELECT CASE WHEN s.step IS NULL THEN format('key %s of wallet %s', k.key, k.wallet_id)
-                    ELSE format('state %s of wallet %s', s.step, s.wallet_id) END,
+        SELECT format('state %s of wallet %s', s.step, s.wallet_id),
                CASE WHEN k.key IS NULL THEN 'no key asked for it'
                     WHEN k.wallet_id <> s.wallet_id
                     THEN format('key %s asked for it, but is of wallet %s', k.key, k.wallet_id)
