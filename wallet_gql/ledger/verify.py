@@ -235,7 +235,7 @@ _CHECKS: Final = {
                             bool_or(wallet_kind = {_CLEARING}) AS has_halves
                        FROM transaction_shape GROUP BY type, variant) AS shape
             ON (shape.type, shape.leg_count, shape.bits) = (t.type, legs.leg_count, legs.bits)
-           AND (t.type <> {_CLAWBACK} OR shape.has_halves = (t.counterpart_id IS NOT NULL))
+           AND shape.has_halves = (t.counterpart_id IS NOT NULL)
          WHERE t.id IS NULL OR legs.transaction_id IS NULL OR legs.unbalanced OR legs.other_type OR legs.other_time
             OR shape.type IS NULL OR legs.owner_leg_count <> shape.owner_leg_count OR legs.wallet_id <> t.wallet_id
          ORDER BY 1""",
