@@ -51,3 +51,26 @@ def test_the_collector_is_spoken_to_in_one_place() -> None:
 
 def test_every_table_has_its_rights() -> None:
     assert RIGHTS.keys() == metadata.tables.keys() | {"alembic_version"}
+
+
+LONG = {
+    "app.py": {"__call__"},
+    "db/connecting.py": {"connector"},
+    "db/engine.py": {"create_engine"},
+    "endpoint/http.py": {"__call__"},
+    "operations/opening.py": {"open_ledger"},
+}
+"""Functions that were longer before there was a bound."""
+
+LINES_MAX = 40
+
+
+def test_functions_are_read_at_one_glance() -> None:
+    functions = [
+        (str(file.relative_to(PACKAGE)), node)
+        for file in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    long = [(file, node.name) for file, node in functions if (node.end_lineno or 0) - node.lineno >= LINES_MAX]
+    assert {file: {name for other, name in long if other == file} for file, _ in long} == LONG

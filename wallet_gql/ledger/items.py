@@ -130,6 +130,11 @@ def _join(
     if is_busy or (locked.busy and not locked.busy.isdisjoint((*owners, *stripes))):
         locked.busy.update(owners)  # what follows for one of them does not overtake it
         return WalletBusy()
+    return _item(locked, request, owners, stripes)
+
+
+def _item(locked: _Locked, request: Request, owners: Sequence[WalletName], stripes: Sequence[WalletName]) -> Item:
+    """Join a request with its accounts; all wallets that exist are locked."""
     owner = locked.account(owners[0], request.asset)
     key = KeyName(request.shard, owner.wallet.id, request.idempotency_key)
     if isinstance(request, PostingRequest):
