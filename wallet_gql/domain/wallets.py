@@ -80,7 +80,8 @@ class WalletState:
         """Return it as it is now: a freeze may have ended, without anything that was written."""
         if self.until is None or now < self.until:
             return self
-        return replace(self, status=WalletStatus.OPEN, since=self.until, until=None, note=None)
+        # One that was over when it began has changed nothing before that.
+        return replace(self, status=WalletStatus.OPEN, since=max(self.since, self.until), until=None, note=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from uuid import UUID, uuid5
 
 import orjson
 
+from wallet_gql.domain.assets import Asset
 from wallet_gql.domain.errors import Unavailable
 from wallet_gql.domain.holds import Hold, HoldName, HoldStepKind
 from wallet_gql.domain.postings import (
@@ -113,13 +114,20 @@ def _recalled(batch: Batch, item: Item, answer: KeptAnswer) -> Kept | None:
     if answer.outcome != OutcomeCode.POSTED:
         # 0.1.0 kept neither asset nor amount; whoever asks for the same again says them.
         details = {"amount_minor": request.amount_minor, **_details(answer)}
-        return Refused(facts_of(OutcomeCode(answer.outcome), details, request.asset), balance, already_processed=True)
+        facts = facts_of(OutcomeCode(answer.outcome), details, _refused_asset(item, details))
+        return Refused(facts, balance, already_processed=True)
     if answer.account_id is None:
         return None
     transaction = _kept_view(item, answer)
     if isinstance(request, HoldRequest):
         return Held(batch.holds[request.hold.name], balance, already_processed=True, transaction=transaction)
     return Posted(transaction, balance, already_processed=True)
+
+
+def _refused_asset(item: Item, details: Mapping[str, Any]) -> Asset:
+    """Return the asset that a request was refused in: a closing is about many."""
+    assets = (item.request.asset, *(each.owner.asset for each in item.remains)) if isinstance(item, StateItem) else ()
+    return next((each for each in assets if each.id == details["asset_id"]), item.request.asset)
 
 
 def _details(answer: KeptAnswer) -> dict[str, Any]:
@@ -297,7 +305,7 @@ def _change_state(batch: Batch, item: Item, fingerprint: bytes, change: StateCha
 
 def append_state(batch: Batch, state: WalletState, event_id: UUID) -> None:
     """Append what has become of a wallet."""
-    batch.states[WalletId(state.shard, state.wallet_id)] = state
+    batch.states[WalletId(state.shard, state.wallet_id)] = state.at(batch.now)
     batch.others[WalletStateRow].append(
         WalletStateRow(
             state.shard,

@@ -28,6 +28,7 @@ StateOutcome: TypeAlias = Changed | Refused | WalletMissing | KeyReused | Receiv
 _NO_ASSET: Final = Asset(0, "", "", 0)
 """What a refusal is told in where the platform has no assets yet."""
 
+_UNTIL_MIN: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _UNTIL_MAX: Final = datetime(3000, 1, 1, tzinfo=UTC)
 
 
@@ -45,6 +46,8 @@ async def freeze(ledger: Ledger, request: StateInput, status: WalletStatus, unti
     """Let nothing leave a wallet, or nothing move at all, for good or until a time. Raises `BadUserInput`."""
     if until is not None and until.tzinfo is None:
         raise BadUserInput("until", "has no time zone", 'send an offset or "Z" with it')
+    if until is not None and until < _UNTIL_MIN:
+        raise BadUserInput("until", "is before the year 1970", "send when the freeze is to end")
     if until is not None and until > _UNTIL_MAX:
         raise BadUserInput("until", "is after the year 2999", "leave it out for a freeze without an end")
     return await _change(ledger, RequestKind.FREEZE, request, status=status, until=until)
