@@ -9,9 +9,11 @@ import pytest
 from batches import new_owner_in
 from factories import gql, new_owner, new_owner_id, post
 from held import place
+from scenes import World
 from tables import count_rows
 
 from wallet_gql.domain.assets import TransferPolicy
+from wallet_gql.domain.money import BALANCE_MINOR_MAX
 from wallet_gql.operations.assets import add_asset, set_asset
 from wallet_gql.operations.opening import Ledger
 from wallet_gql.operations.wallets import open_wallet
@@ -457,6 +459,7 @@ async def test_a_closing_gives_every_asset_to_another_owner(
     ] == [("TRANSFER_OUT", "7", "0", other), ("TRANSFER_OUT", "2.50", "0.00", other)]  # fmt: skip
     for asset, amount in (("GOLD", "7"), ("POINTS", "2.50")):
         [received] = await history(client, other, asset)
+        assert received["description"] is None
         assert (received["type"], received["amount"], received["counterpartyId"]) == ("TRANSFER_IN", amount, owner)
         # It can be taken back, but not to a wallet that is closed.
         query = "mutation($input: ClawbackInput!) { clawback(input: $input) { __typename } }"
@@ -479,3 +482,15 @@ async def test_an_owner_that_is_opened_again_stays_closed(client: httpx.AsyncCli
     assert (await status(client, owner))["status"] == "CLOSED"
     many = f"query($o: [String!]!) {{ wallets(ownerIds: $o) {{ {STATUS} openedAt }} }}"
     assert (await gql(client, many, o=[owner]))["wallets"] == [await status(client, owner)]
+
+
+async def test_what_is_given_and_forfeited_may_be_more_than_a_posting(
+    client: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    world = await World(client, ledger).open()
+    owner, other = await new_owner(ledger), await new_owner(ledger)
+    await world.fill(owner, 0)
+    given_away = await ask(client, "closeWallet", given(owner, remainder="TRANSFER", toOwnerId=other))
+    forfeited = await ask(client, "closeWallet", given(other, remainder="FORFEIT"))
+    amounts = [each["amount"] for answer in (given_away, forfeited) for each in answer["transactions"]]
+    assert amounts == [str(BALANCE_MINOR_MAX)] * 2

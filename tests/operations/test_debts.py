@@ -4,24 +4,29 @@ import asyncio
 from decimal import Decimal
 from uuid import UUID, uuid4
 
-from factories import new_owner, post
+from batches import connected
+from factories import new_owner, new_owner_id, post
 from holds import change, held, place
 
 from wallet_gql.domain.postings import (
+    Changed,
     Entry,
     Nothing,
     Posted,
+    Remainder,
     Shortfall,
     TransactionName,
     TransactionType,
     TransactionView,
     repayment_id,
 )
+from wallet_gql.domain.shards import shard_of
 from wallet_gql.domain.wallets import Balance, OwnerName, WalletKind
 from wallet_gql.ledger.reads import EntryName, OwnTransaction
 from wallet_gql.operations.holds import place_hold, void_hold
 from wallet_gql.operations.opening import Ledger
 from wallet_gql.operations.reversals import ReverseInput, clawback, refund
+from wallet_gql.operations.states import StateInput, close
 from wallet_gql.operations.transfers import TransferInput, transfer
 
 
@@ -166,6 +171,43 @@ async def test_debts_are_of_one_asset(ledger: Ledger) -> None:
     posted(await post(ledger, "spend", owner, 9, asset_code="POINTS"))
     assert isinstance(await clawback(ledger, owed(gems)), Nothing)
     assert await figures(ledger, gems) == (0, 0, 900)
+
+
+async def test_a_wallet_that_was_opened_by_another_clock_can_owe(ledger: Ledger) -> None:
+    owner = new_owner_id()
+    async with connected(ledger.settings) as connection:
+        await connection.execute(
+            "INSERT INTO wallet (shard, kind, owner_id, opened_at) VALUES ($1, 1, $2, now() + interval '50 s')",
+            shard_of(owner, ledger.shard_count), owner,
+        )  # fmt: skip
+    top_up = await moved(ledger, "top_up", owner, 10)
+    await moved(ledger, "spend", owner, 10)
+    assert isinstance(await clawback(ledger, owed(top_up)), Nothing)
+    assert await figures(ledger, top_up) == (0, 0, 10)
+
+
+async def test_a_closed_wallet_gives_to_one_in_debt(ledger: Ledger) -> None:
+    (owner, top_up), sender = await in_debt(ledger), await new_owner(ledger, gold=90)
+    asked = StateInput(sender, uuid4(), "x")
+    outcome = await close(ledger, asked, Remainder.TRANSFER, owner, voids_holds=False)
+    assert isinstance(outcome, Changed)
+    assert await figures(ledger, top_up) == (20, 20, 0)
+
+
+async def test_a_closing_voids_repays_and_forfeits(ledger: Ledger) -> None:
+    owner = await new_owner(ledger)
+    top_up = await moved(ledger, "top_up", owner, 100)
+    for amount in (50, 40):
+        held(await place_hold(ledger, place(owner, amount)))
+    await clawback(ledger, owed(top_up, 70))
+    assert await figures(ledger, top_up) == (90, 0, 60)
+    outcome = await close(ledger, StateInput(owner, uuid4(), "x"), Remainder.FORFEIT, None, voids_holds=True)
+    assert isinstance(outcome, Changed)
+    [forfeit] = outcome.transactions
+    view = await ledger.reads.own_transactions.load(OwnTransaction(*forfeit, top_up.wallet_id))
+    assert view is not None
+    assert (view.amount_minor, view.balance_after_minor) == (-30, 0)
+    assert await figures(ledger, top_up) == (0, 0, 0)
 
 
 async def test_credits_and_clawbacks_at_once(ledger: Ledger) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from uuid import uuid4
 
@@ -13,14 +13,19 @@ from factories import new_owner, post
 from wallet_gql.db import migrations
 from wallet_gql.domain.errors import BadUserInput
 from wallet_gql.domain.holds import Hold, HoldState
-from wallet_gql.domain.postings import Held, Posted, Refused
+from wallet_gql.domain.postings import Changed, Held, Posted, Refused, Remainder, Shortfall, TransactionView
 from wallet_gql.domain.refusals import HoldNotOpen
+from wallet_gql.domain.shards import shard_of
+from wallet_gql.domain.wallets import OwnerName, WalletStatus
+from wallet_gql.ledger.reads import EntryName
 from wallet_gql.ledger.sweeping import read_places
 from wallet_gql.operations.assets import add_asset
 from wallet_gql.operations.clock import advance_clock
 from wallet_gql.operations.holds import ChangeHoldInput, PlaceHoldInput, capture_hold, find_hold, place_hold
 from wallet_gql.operations.opening import Ledger, ModeDiffers, open_ledger
 from wallet_gql.operations.proof import prove
+from wallet_gql.operations.reversals import ReverseInput, clawback
+from wallet_gql.operations.states import StateInput, close, freeze, reopen, unfreeze
 from wallet_gql.operations.sweeper import keep_sweeping, sweep
 from wallet_gql.settings import Settings
 
@@ -134,3 +139,102 @@ async def test_a_mode_that_differs_is_refused(clocked: Settings, settings: Setti
         with pytest.raises(ModeDiffers, match="mode, which never changes"):
             async with open_ledger(other):
                 pass
+
+
+async def in_debt(ledger: Ledger, ttl_seconds: int) -> tuple[str, TransactionView]:
+    """Return an owner who owes 60, for 60 are held, and what was taken back."""
+    owner = await new_owner(ledger)
+    credit = await post(ledger, "top_up", owner, 100)
+    assert isinstance(credit, Posted)
+    await place(ledger, owner, 60, ttl_seconds)
+    await clawback(ledger, owing(credit.transaction))
+    assert await numbers(ledger, owner) == (60, 60, 60)
+    return owner, credit.transaction
+
+
+def owing(view: TransactionView) -> ReverseInput:
+    name = EntryName(view.shard, view.account_id, view.seq)
+    return ReverseInput(name, "", uuid4(), None, Shortfall.DEBT)
+
+
+async def numbers(ledger: Ledger, owner: str) -> tuple[int, int, int]:
+    """Return what an owner has, what of it is held, and what is owed."""
+    name = OwnerName(shard_of(owner, ledger.shard_count), owner)
+    found = await ledger.reads.owners_balances.load((name, ledger.assets["GOLD"]))
+    assert found is not None
+    return found.amount_minor, found.held_minor, found.debt_minor
+
+
+async def test_what_ended_repays_when_it_is_booked(ledger_of_tests: Ledger) -> None:
+    ledger = ledger_of_tests
+    owner, _ = await in_debt(ledger, DAY)
+    await advance_clock(ledger, DAY + 1)
+    assert await sweep(ledger.engine, await places(ledger)) == 1
+    assert await numbers(ledger, owner) == (0, 0, 0)
+
+
+async def test_what_ended_and_is_not_booked_is_taken_back(ledger_of_tests: Ledger) -> None:
+    ledger = ledger_of_tests
+    owner = await new_owner(ledger)
+    credit = await post(ledger, "top_up", owner, 100)
+    assert isinstance(credit, Posted)
+    await place(ledger, owner, 60)
+    await place(ledger, owner, 30, 3 * DAY)
+    await advance_clock(ledger, DAY + 1)
+    taken = await clawback(ledger, owing(credit.transaction))
+    assert isinstance(taken, Posted)
+    assert taken.transaction.amount_minor == -70
+    assert await numbers(ledger, owner) == (30, 30, 30)
+    await advance_clock(ledger, 2 * DAY)
+    # A spend books what ended, which is owed.
+    assert isinstance(await post(ledger, "spend", owner, 1), Refused)
+    assert await numbers(ledger, owner) == (0, 0, 0)
+
+
+async def test_a_closing_books_what_ended(ledger_of_tests: Ledger) -> None:
+    ledger = ledger_of_tests
+    owner, _ = await in_debt(ledger, DAY)
+    await advance_clock(ledger, DAY + 1)
+    assert isinstance(
+        await close(ledger, StateInput(owner, uuid4(), "x"), Remainder.REFUSE, None, voids_holds=False), Changed
+    )
+    assert await sweep(ledger.engine, await places(ledger)) == 0
+    assert await numbers(ledger, owner) == (0, 0, 0)
+
+
+async def test_a_freeze_ends_by_the_clock(ledger_of_tests: Ledger) -> None:
+    ledger = ledger_of_tests
+    owner = await new_owner(ledger, gold=10)
+    async with connected(ledger.settings) as connection:
+        now = await connection.fetchval("SELECT wallet_now()")
+    until = now + timedelta(hours=1)
+    await freeze(ledger, StateInput(owner, uuid4(), "x"), WalletStatus.FROZEN_OUT, until)
+    assert isinstance(await post(ledger, "spend", owner, 1), Refused)
+    await advance_clock(ledger, 3601)
+    assert isinstance(await post(ledger, "spend", owner, 1), Posted)
+    # What comes after it begins where it ended.
+    outcome = await unfreeze(ledger, StateInput(owner, uuid4()))
+    assert isinstance(outcome, Changed)
+    assert outcome.state is not None
+    assert (outcome.state.status, outcome.state.since) == (WalletStatus.OPEN, until)
+
+
+async def test_a_ledger_without_assets(clocked: Settings) -> None:
+    async with open_ledger(clocked) as ledger:
+        owner, other = [await new_owner(ledger) for _ in range(2)]
+        for n, change in enumerate((freeze_, close_, freeze_, reopen, unfreeze)):
+            asked = StateInput(owner, uuid4(), "x")
+            for _ in range(2):
+                outcome = await change(ledger, asked)
+                assert isinstance(outcome, Refused if n == 2 else Changed)
+        given = await close(ledger, StateInput(owner, uuid4(), "x"), Remainder.TRANSFER, other, voids_holds=True)
+        assert isinstance(given, Changed)
+    assert (await prove(clocked)).findings == []
+
+
+async def freeze_(ledger: Ledger, asked: StateInput) -> object:
+    return await freeze(ledger, asked, WalletStatus.FROZEN_ALL, None)
+
+
+async def close_(ledger: Ledger, asked: StateInput) -> object:
+    return await close(ledger, asked, Remainder.REFUSE, None, voids_holds=False)

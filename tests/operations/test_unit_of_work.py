@@ -35,6 +35,7 @@ CONFLICTS = {
     "hold placed meanwhile": "ERRCODE = '23505', CONSTRAINT = 'hold_pkey'",
     "fork of what is reversed": "ERRCODE = '23505', CONSTRAINT = 'reversal_pkey'",
     "reversal written meanwhile": "ERRCODE = '23505', CONSTRAINT = 'reversal_shard_transaction_id_key'",
+    "fork of a wallet's states": "ERRCODE = '23505', CONSTRAINT = 'wallet_state_pkey'",
     "receipt credited meanwhile": "ERRCODE = '23505', CONSTRAINT = 'receipt_pkey'",
 }
 

@@ -288,12 +288,13 @@ def _change_state(batch: Batch, item: Item, fingerprint: bytes, change: StateCha
         event_id = uuid5(request.transaction_id, str(hold_change.after.id))
         _change_hold(batch, account, hold_change, event_id, executed_at)
         _repay(batch, account, event_id, executed_at)
+    own = [each for each in change.movements if _wallet_of(each) == item.owner.wallet]
     for movement in change.movements:
-        _append(batch, request, movement, executed_at)
+        # Both owners see a transfer's texts: why a wallet is closed is not told to whoever gets what it had.
+        _append(batch, request if movement.counterpart is None else None, movement, executed_at)
         _repay_by(batch, movement, executed_at)
     if change.after is not None:
         append_state(batch, change.after, request.transaction_id)
-    own = [each for each in change.movements if _wallet_of(each) == item.owner.wallet]
     posted = tuple(TransactionName(request.shard, each.id) for each in own)
     details: dict[str, object] = {"posted": [str(each.id) for each in posted], "asset_id": request.asset.id}
     if change.voided:
@@ -317,7 +318,8 @@ def append_state(batch: Batch, state: WalletState, event_id: UUID) -> None:
             state.note,
             state.debt_wallet_id,
             event_id,
-            batch.now,
+            # The clock may be behind the one by which it came to be so.
+            max(batch.now, state.since),
         )
     )
 
@@ -393,7 +395,7 @@ def _append(
 ) -> None:
     """Append one transaction; with a fingerprint it is the one that the request's key is answered with.
 
-    Without a request it is one that follows from another.
+    Without a request it is one that follows from another, or shows nothing of the request.
     """
     wallet = _wallet_of(movement)
     counterpart_shard, counterpart_id = movement.counterpart or (None, None)

@@ -31,7 +31,7 @@ from wallet_gql.ledger.batch import (
     StateItem,
 )
 from wallet_gql.ledger.heads import Account
-from wallet_gql.ledger.judge import judge_policy, judge_receiver, judge_status, judge_stripe, present_state
+from wallet_gql.ledger.judge import judge_clock, judge_policy, judge_receiver, judge_status, judge_stripe, present_state
 from wallet_gql.ledger.judge_holds import closed
 
 Refusal = TypeVar("Refusal", bound=Facts | Unavailable)
@@ -60,7 +60,8 @@ def judge_close(batch: Batch, item: StateItem) -> Decision:
     given = [each for each in remains if each.receiver is not None and _credits(each)]
     movements = tuple(movement for each in remains for movement in _dispose(item, each))
     return (
-        (judge_status(batch, item.owner, NOTHING_LEAVES) if request.receiver is not None else None)
+        _first(judge_clock(batch, account) for each in remains for account in each.owners)
+        or (judge_status(batch, item.owner, NOTHING_LEAVES) if request.receiver is not None else None)
         or _first(judge_policy(batch, each.owner.asset) for each in given)
         or _judge_empty(request, remains)
         or _first(judge_receiver(batch, each.receiver, _credits(each)) for each in given if each.receiver is not None)
