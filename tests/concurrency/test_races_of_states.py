@@ -93,12 +93,14 @@ def told(outcome: object) -> object:
 
 
 async def in_one_batch(ledger: Ledger, *requests: Any) -> list[Outcome]:
-    """Send requests as one batch; then the same again, which replays."""
+    """Send requests as one batch; then as callers do who ask again, and as a batch whose COMMIT was in doubt."""
     batches = ledger.commits.figures.batch_count
     outcomes = await results(await send(ledger.commits, *requests))
     assert ledger.commits.figures.batch_count == batches + 1
-    repeated = await results(await send(ledger.commits, *map(again, requests)))
-    assert list(map(told, repeated)) == list(map(told, outcomes))
+    for repeated, is_again in ((map(again, requests), True), (requests, False)):
+        answers = await results(await send(ledger.commits, *repeated))
+        assert list(map(told, answers)) == list(map(told, outcomes))
+        assert {getattr(answer, "already_processed", None) for answer in answers} == {is_again}
     assert not [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
     return [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
 

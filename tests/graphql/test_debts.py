@@ -1,14 +1,16 @@
 """Debts as clients see them: what is owed, what repays it, and both again on a replay."""
 
+from base64 import urlsafe_b64encode
 from typing import Any, Final
 from uuid import uuid4
 
 import httpx
 import pytest
-from batches import new_owner_in
+from batches import connected, new_owner_in
 from factories import gql, new_owner
 from held import place
 
+from wallet_gql.domain.wallets import WalletKind
 from wallet_gql.operations.opening import Ledger
 
 BALANCE: Final = "amount available held debt"
@@ -54,7 +56,9 @@ async def do(client: httpx.AsyncClient, verb: str, **fields: Any) -> dict[str, A
 
 
 async def history(client: httpx.AsyncClient, owner: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = (await gql(client, HISTORY, o=owner))["transactions"]["nodes"]
+    page = (await gql(client, HISTORY, o=owner))["transactions"]
+    found: list[dict[str, Any]] = page["nodes"]
+    assert page["totalCount"] == len(found)
     return found
 
 
@@ -206,3 +210,65 @@ async def test_a_transfer_that_is_taken_back(client: httpx.AsyncClient, ledger: 
     assert sent["balance"] == numbers(5, 0)
     assert [each["type"] for each in (await history(client, owner))[:2]] == ["REPAYMENT", "TRANSFER_IN"]
     assert (await gql(client, HISTORY, o=owner))["balance"] == numbers(5, 0)
+
+
+@pytest.mark.parametrize("shard", [0, 1, 2])
+async def test_what_returns_to_a_sender_and_what_an_escrow_pays_repays(
+    client: httpx.AsyncClient, ledger: Ledger, shard: int
+) -> None:
+    debtor, other = await new_owner_in(ledger, shard, gold=60), await new_owner_in(ledger, 0, gold=100)
+    await do(client, "transfer", fromOwnerId=debtor, toOwnerId=other, amount=60)
+    [received, _] = await history(client, other)
+    await in_debt(client, debtor)
+    await do(client, "clawback", transactionId=received["id"], amount=50)
+    assert (await gql(client, HISTORY, o=debtor))["balance"] == numbers(0, 20)
+    escrow = await place(client, other, 30, toOwnerId=debtor)
+    answer = await do(client, "captureHold", holdId=escrow["id"])
+    # Whoever pays is told nothing of what the other one owed.
+    assert answer["transaction"]["entries"] == [leg("USER", -30), leg("CLEARING", 30)]
+    assert (await gql(client, HISTORY, o=debtor))["balance"] == numbers(10, 0)
+    assert [(each["type"], each["amount"]) for each in (await history(client, debtor))[:4]] == [
+        ("REPAYMENT", "20"), ("TRANSFER_IN", "30"), ("REPAYMENT", "50"), ("TRANSFER_IN", "50")
+    ]  # fmt: skip
+
+
+async def test_a_debt_is_paid_in_the_order_of_a_document(client: httpx.AsyncClient, ledger: Ledger) -> None:
+    owner = await new_owner(ledger)
+    top_up = await credited_and_spent(client, owner, 100, 100)
+    query = """mutation($clawback: ClawbackInput!, $bonus: BonusInput!, $more: BonusInput!) {
+      clawback(input: $clawback) { ... on ClawbackPayload { indebted wallet { balance { debt } } } }
+      bonus(input: $bonus) { ... on BonusPayload { repaid wallet { balance { amount debt } } } }
+      more: bonus(input: $more) { ... on BonusPayload { repaid wallet { balance { amount debt } } } }
+    }"""
+    found = await gql(
+        client,
+        query,
+        clawback=given(transactionId=top_up, onShortfall="DEBT"),
+        bonus=given(ownerId=owner, amount=70),
+        more=given(ownerId=owner, amount=70),
+    )
+    assert found == {
+        "clawback": {"indebted": "100", "wallet": {"balance": {"debt": "100"}}},
+        "bonus": {"repaid": "70", "wallet": {"balance": {"amount": "0", "debt": "30"}}},
+        "more": {"repaid": "30", "wallet": {"balance": {"amount": "40", "debt": "0"}}},
+    }
+
+
+async def test_what_is_owed_cannot_be_named(client: httpx.AsyncClient, ledger: Ledger) -> None:
+    """Ids are opaque, but whoever takes them apart finds nothing that is not an owner's."""
+    owner = await new_owner_in(ledger, 3)
+    await in_debt(client, owner)
+    async with connected(ledger.settings) as connection:
+        rows = await connection.fetch(
+            "SELECT w.kind, w.id AS wallet, a.id AS account FROM wallet w"
+            " JOIN account a ON a.shard = 3 AND a.wallet_id = w.id"
+            " WHERE w.shard = 3 AND w.owner_id = $1 ORDER BY w.kind",
+            owner,
+        )
+    for row in rows:
+        for text in (f"Wallet:3:{row['wallet']}", f"Balance:3:{row['wallet']}:1", f"Transaction:3:{row['account']}:1"):
+            id_ = urlsafe_b64encode(text.encode()).decode().rstrip("=")
+            node = (await gql(client, "query($i: ID!) { node(id: $i) { __typename } }", i=id_))["node"]
+            shown = text.partition(":")[0] if row["kind"] == WalletKind.USER else None
+            assert (node and node["__typename"]) == shown
+    assert [row["kind"] for row in rows] == [WalletKind.USER, WalletKind.DEBT]

@@ -258,45 +258,36 @@ async def test_refusals_that_are_not_kept(client: httpx.AsyncClient, ledger: Led
         assert (answer["__typename"], answer["idempotencyKey"]) == ("IdempotencyKeyReused", first["idempotencyKey"])
 
 
-@pytest.mark.parametrize(
-    ("verb", "more", "field"),
-    [
-        *((verb, {"ownerId": " x"}, "ownerId") for verb in VERBS),
-        *((verb, {"note": "x" * 501}, "note") for verb in VERBS),
-        *((verb, {"note": "a\x00b"}, "note") for verb in VERBS),
-        ("freezeWallet", {"until": "0001-01-01T00:00:00Z"}, "until"),
-        ("freezeWallet", {"until": "0001-01-01T00:00:00+14:00"}, "until"),
-        ("freezeWallet", {"until": "3000-01-01T00:00:01Z"}, "until"),
-        ("freezeWallet", {"until": "9999-12-31T23:59:59.999999Z"}, "until"),
-        ("closeWallet", {"remainder": "TRANSFER"}, "toOwnerId"),
-        ("closeWallet", {"remainder": "TRANSFER", "toOwnerId": None}, "toOwnerId"),
-        ("closeWallet", {"remainder": "TRANSFER", "toOwnerId": "x "}, "toOwnerId"),
-        ("closeWallet", {"remainder": "FORFEIT", "toOwnerId": "somebody"}, "toOwnerId"),
-        ("closeWallet", {"toOwnerId": "somebody"}, "toOwnerId"),
-    ],
-)
-async def test_bad_input_names_its_field(
-    client: httpx.AsyncClient, ledger: Ledger, verb: str, more: dict[str, Any], field: str
-) -> None:
+BAD_INPUT: Final[list[tuple[str, dict[str, Any], str]]] = [
+    *((verb, {"ownerId": " x"}, "ownerId") for verb in VERBS),
+    *((verb, {"note": "x" * 501}, "note") for verb in VERBS),
+    *((verb, {"note": "a\x00b"}, "note") for verb in VERBS),
+    ("freezeWallet", {"until": "0001-01-01T00:00:00Z"}, "until"),
+    ("freezeWallet", {"until": "0001-01-01T00:00:00+14:00"}, "until"),
+    ("freezeWallet", {"until": "3000-01-01T00:00:01Z"}, "until"),
+    ("freezeWallet", {"until": "9999-12-31T23:59:59.999999Z"}, "until"),
+    ("closeWallet", {"remainder": "TRANSFER"}, "toOwnerId"),
+    ("closeWallet", {"remainder": "TRANSFER", "toOwnerId": None}, "toOwnerId"),
+    ("closeWallet", {"remainder": "TRANSFER", "toOwnerId": "x "}, "toOwnerId"),
+    ("closeWallet", {"remainder": "FORFEIT", "toOwnerId": "somebody"}, "toOwnerId"),
+    ("closeWallet", {"toOwnerId": "somebody"}, "toOwnerId"),
+]
+
+
+async def test_bad_input_names_its_field(client: httpx.AsyncClient, ledger: Ledger) -> None:
     owner = await new_owner(ledger)
     before = await count_rows(ledger.settings)
-    assert await wrong(client, verb, given(owner, **more)) == field
+    for verb, more, field in BAD_INPUT:
+        assert await wrong(client, verb, given(owner, **more)) == field, more
+    for until in ("2030-01-01T00:00:00", "2030-01-01", "tomorrow", 1893456000):
+        assert "at .until" in str(await wrong(client, "freezeWallet", given(owner, until=until)))
+    for verb in ("freezeWallet", "closeWallet"):
+        asked = given(owner)
+        del asked["note"]
+        for missing in (asked, {**asked, "note": None}):
+            assert "note" in str(await wrong(client, verb, missing))
     assert await count_rows(ledger.settings) == before
     assert (await status(client, owner))["status"] == "OPEN"
-
-
-@pytest.mark.parametrize("verb", ["freezeWallet", "closeWallet"])
-async def test_a_note_is_asked_for(client: httpx.AsyncClient, ledger: Ledger, verb: str) -> None:
-    asked = given(await new_owner(ledger))
-    for more in ({}, {"note": None}):
-        asked.pop("note", None)
-        assert "note" in str(await wrong(client, verb, {**asked, **more}))
-
-
-@pytest.mark.parametrize("until", ["2030-01-01T00:00:00", "2030-01-01", "tomorrow", 1893456000])
-async def test_until_is_an_instant(client: httpx.AsyncClient, ledger: Ledger, until: object) -> None:
-    owner = await new_owner(ledger)
-    assert "at .until" in str(await wrong(client, "freezeWallet", given(owner, until=until)))
 
 
 @pytest.mark.parametrize("verb", ["unfreezeWallet", "reopenWallet"])
@@ -462,9 +453,19 @@ async def test_a_closing_gives_every_asset_to_another_owner(
         assert received["description"] is None
         assert (received["type"], received["amount"], received["counterpartyId"]) == ("TRANSFER_IN", amount, owner)
         # It can be taken back, but not to a wallet that is closed.
-        query = "mutation($input: ClawbackInput!) { clawback(input: $input) { __typename } }"
-        asked = {"transactionId": received["id"], "idempotencyKey": str(uuid4())}
-        assert (await gql(client, query, input=asked))["clawback"]["__typename"] == "ReceiverRefused"
+        assert await clawed_back(client, received["id"]) == "ReceiverRefused"
+    await ask(client, "reopenWallet", given(owner))
+    for asset, amount in (("GOLD", "7"), ("POINTS", "2.50")):
+        assert await clawed_back(client, (await history(client, other, asset))[0]["id"]) == "ClawbackPayload"
+        returned, sent = (await history(client, owner, asset))[:2]
+        assert (returned["type"], returned["amount"], returned["balanceAfter"]) == ("TRANSFER_IN", amount, amount)
+        assert sent["type"] == "TRANSFER_OUT"
+
+
+async def clawed_back(client: httpx.AsyncClient, transaction_id: str) -> object:
+    query = "mutation($input: ClawbackInput!) { clawback(input: $input) { __typename } }"
+    asked = {"transactionId": transaction_id, "idempotencyKey": str(uuid4())}
+    return (await gql(client, query, input=asked))["clawback"]["__typename"]
 
 
 async def test_a_wallet_that_never_had_an_account(client: httpx.AsyncClient, ledger: Ledger) -> None:
@@ -473,6 +474,30 @@ async def test_a_wallet_that_never_had_an_account(client: httpx.AsyncClient, led
         answer = await ask(client, "closeWallet", given(owner, voidHolds=True, **more))
         assert (answer["wallet"]["status"], answer["transactions"]) == ("CLOSED", [])
         await ask(client, "reopenWallet", given(owner))
+
+
+@pytest.mark.parametrize(
+    ("verb", "more"),
+    [
+        ("unfreezeWallet", {}),
+        ("freezeWallet", {}),
+        ("freezeWallet", {"until": "2899-01-01T00:00:00Z"}),
+        ("freezeWallet", {"until": "2020-01-01T00:00:00Z"}),
+        ("closeWallet", {}),
+    ],
+)
+async def test_a_first_debt_changes_no_status(
+    client: httpx.AsyncClient, ledger: Ledger, verb: str, more: dict[str, Any]
+) -> None:
+    owner = await new_owner(ledger, gold=10)
+    await post(ledger, "spend", owner, 10)
+    await ask(client, verb, given(owner, **more))
+    before = await status(client, owner)
+    query = "mutation($input: ClawbackInput!) { clawback(input: $input) { ... on ClawbackPayload { indebted } } }"
+    top_up = (await history(client, owner))[-1]["id"]
+    asked = {"transactionId": top_up, "onShortfall": "DEBT", "idempotencyKey": str(uuid4())}
+    assert (await gql(client, query, input=asked))["clawback"] == {"indebted": "10"}
+    assert await status(client, owner) == before
 
 
 async def test_an_owner_that_is_opened_again_stays_closed(client: httpx.AsyncClient, ledger: Ledger) -> None:
