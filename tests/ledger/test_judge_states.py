@@ -1,58 +1,134 @@
-"""What becomes of wallets, decided without a database: clocks that jump."""
+"""Freezes, closings and debts, decided without a database: what the clock does to them."""
 
-from datetime import timedelta
-from typing import Any
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, Final
 from uuid import uuid4
 
 import pytest
-from decisions import GOLD, MICROSECOND, NOW, account, assert_unavailable, batch
+from decisions import GOLD, NOW, account, assert_unavailable, batch, posting
+from uuid_utils.compat import uuid7
 
-from wallet_gql.domain.postings import Changed, Remainder, RequestKind, StateRequest
-from wallet_gql.domain.wallets import OwnerName, WalletKind, WalletStatus
+from wallet_gql.domain.assets import TransferPolicy
+from wallet_gql.domain.holds import Hold, HoldStepKind
+from wallet_gql.domain.postings import (
+    Changed,
+    Posted,
+    Refused,
+    Remainder,
+    RequestKind,
+    StateRequest,
+    TransactionType,
+)
+from wallet_gql.domain.refusals import WalletFrozen
+from wallet_gql.domain.wallets import OwnerName, WalletKind, WalletState, WalletStatus
 from wallet_gql.ledger.batch import Remains, StateItem
-from wallet_gql.ledger.decide import decide
+from wallet_gql.ledger.decide import append_state, book_due, decide
 from wallet_gql.ledger.heads import Account, KeyName
 from wallet_gql.ledger.judge import HEAD_AHEAD_MAX
-from wallet_gql.ledger.rows import WalletStateRow
+from wallet_gql.ledger.rows import HeldEntryRow, WalletStateRow
+
+OUT, CLOSED = WalletStatus.FROZEN_OUT, WalletStatus.CLOSED
+SECOND: Final = timedelta(seconds=1)
 
 
-def item(kind: RequestKind, owner: Account, receiver: Account | None = None, **more: Any) -> StateItem:
-    wallet = owner.wallet
+def changing(kind: RequestKind, owner: Account, remains: tuple[Remains, ...] = (), **more: Any) -> StateItem:
+    wallet, key = owner.wallet, uuid4()
+    name = OwnerName(wallet.shard, wallet.owner_id)
+    request = StateRequest(kind, name, GOLD, key, **more)
+    return StateItem(request, KeyName(wallet.shard, wallet.id, key), owner, None, remains)
+
+
+def freezing(owner: Account, until: datetime | None) -> StateItem:
+    return changing(RequestKind.FREEZE, owner, status=OUT, until=until)
+
+
+def closing(owner: Account, remainder: Remainder = Remainder.FORFEIT, receiver: Account | None = None) -> StateItem:
+    treasury = account(owner.wallet.shard, kind=WalletKind.TREASURY)
+    clearing = account(owner.wallet.shard, kind=WalletKind.CLEARING)
+    remains = Remains(owner, treasury, treasury if receiver is None else clearing, receiver, clearing)
     to = None if receiver is None else OwnerName(receiver.wallet.shard, receiver.wallet.owner_id)
-    request = StateRequest(kind, OwnerName(wallet.shard, wallet.owner_id), GOLD, uuid4(), receiver=to, **more)
-    key = KeyName(wallet.shard, wallet.id, request.idempotency_key)
-    stripes = [account(1, 0, each) for each in (WalletKind.TREASURY, WalletKind.CLEARING, WalletKind.CLEARING)]
-    remains = (Remains(owner, stripes[0], stripes[1], receiver, stripes[2]),)
-    other = None if receiver is None else receiver.wallet
-    return StateItem(request, key, owner, other, remains if kind is RequestKind.CLOSE else ())
+    item = changing(RequestKind.CLOSE, owner, (remains,), remainder=remainder, receiver=to)
+    return item._replace(receiver=None if receiver is None else receiver.wallet)
 
 
-@pytest.mark.parametrize("ahead", [0, 1], ids=["the owner", "the receiver"])
-def test_who_is_ahead_of_the_clock_is_not_closed(ahead: int) -> None:
-    owners = [account(1, 100), account(1, 5)]
-    owners[ahead].executed_at = NOW + HEAD_AHEAD_MAX + MICROSECOND
-    wallet = owners[ahead].wallet
-    closing = item(RequestKind.CLOSE, *owners, remainder=Remainder.TRANSFER)
-    where = {"shard": 1, "wallet_id": wallet.id, "ahead_seconds": 60}
-    assert_unavailable(batch(), closing, "wallet_ahead_of_clock", **where)
+def become(outcome: object) -> WalletState:
+    assert isinstance(outcome, Changed), outcome
+    assert outcome.state is not None
+    return outcome.state
 
 
-def test_what_a_closing_posts_follows_both_owners() -> None:
-    owner, receiver = account(1, 100), account(1, 5, executed_at=NOW + HEAD_AHEAD_MAX)
-    made = batch()
-    outcome = decide(made, item(RequestKind.CLOSE, owner, receiver, remainder=Remainder.TRANSFER, description="why"))
-    assert isinstance(outcome, Changed)
-    sent, received = made.transactions
-    assert sent.executed_at == received.executed_at == NOW + HEAD_AHEAD_MAX
-    # Why it was closed is not told to both.
-    assert (sent.description, received.description) == (None, None)
-
-
-def test_a_freeze_does_not_wait_for_the_clock() -> None:
-    owner = account(1, 100, executed_at=NOW + timedelta(days=1))
-    made = batch()
-    outcome = decide(made, item(RequestKind.FREEZE, owner, status=WalletStatus.FROZEN_ALL))
-    assert isinstance(outcome, Changed)
+@pytest.mark.parametrize("until", [None, NOW + SECOND, NOW, NOW - SECOND])
+def test_what_follows_a_freeze_in_its_batch_sees_it_by_the_clock(until: datetime | None) -> None:
+    made, owner, is_over = batch(), account(0, 10), until is not None and until <= NOW
+    state = become(decide(made, freezing(owner, until)))
+    assert state.status is (WalletStatus.OPEN if is_over else OUT)
+    spending = posting(owner, account(0, kind=WalletKind.TREASURY), type_=TransactionType.SPEND)
+    outcome = decide(made, spending)
+    assert isinstance(outcome, Posted if is_over else Refused)
+    if isinstance(outcome, Refused):
+        assert isinstance(outcome.facts, WalletFrozen)
+    # What is kept is what was asked for.
     [row] = made.others[WalletStateRow]
     assert isinstance(row, WalletStateRow)
-    assert (row.status, row.since, row.at) == (WalletStatus.FROZEN_ALL, NOW, NOW)
+    assert (row.status, row.until, row.at) == (OUT, until, NOW)
+
+
+def test_a_state_of_a_clock_that_went_back_is_not_before_what_it_says() -> None:
+    made, owner = batch(), account(0, 10)
+    opened = WalletState(0, owner.wallet.id, 1, WalletStatus.OPEN, NOW + SECOND)
+    append_state(made, replace(opened, debt_wallet_id=5), uuid4())
+    [row] = made.others[WalletStateRow]
+    assert isinstance(row, WalletStateRow)
+    assert (row.since, row.at) == (NOW + SECOND, NOW + SECOND)
+
+
+@pytest.mark.parametrize("remainder", list(Remainder))
+def test_a_closing_does_not_follow_a_clock_that_jumped(remainder: Remainder) -> None:
+    ahead = NOW + HEAD_AHEAD_MAX + SECOND
+    owner, receiver = account(0, 10, executed_at=ahead), account(0)
+    item = closing(owner, remainder, receiver if remainder is Remainder.TRANSFER else None)
+    where = {"shard": 0, "wallet_id": owner.wallet.id, "ahead_seconds": 61}
+    assert_unavailable(batch(TransferPolicy.ALL), item, "wallet_ahead_of_clock", **where)
+
+
+def test_a_closing_does_not_follow_a_receiver_s_clock_that_jumped() -> None:
+    owner, receiver = account(0, 10), account(0, executed_at=NOW + HEAD_AHEAD_MAX + SECOND)
+    where = {"shard": 0, "wallet_id": receiver.wallet.id, "ahead_seconds": 61}
+    item = closing(owner, Remainder.TRANSFER, receiver)
+    assert_unavailable(batch(TransferPolicy.ALL), item, "wallet_ahead_of_clock", **where)
+    # Who gets nothing has no say.
+    nothing = closing(account(0), Remainder.TRANSFER, receiver)
+    assert become(decide(batch(TransferPolicy.ALL), nothing)).status is CLOSED
+
+
+def owing(balance_minor: int, *holds: tuple[int, timedelta], debt_minor: int) -> Account:
+    """Make an account with holds, each until so long from now, of an owner who owes something."""
+    owner = account(0, balance_minor, seq=7, held_seq=7, position=7)
+    owner.debt = Account(replace(owner.wallet, id=owner.wallet.id + 10**6), WalletKind.DEBT, GOLD, 10**6)
+    owner.debt.balance_minor = -debt_minor
+    for amount_minor, ttl in holds:
+        hold = Hold(
+            0, uuid7(), owner.id, 7, owner.wallet, GOLD, None, uuid4(), None, None, NOW, 1, HoldStepKind.PLACED,
+            amount_minor, 0, 0, 0, NOW + ttl, NOW, NOW,
+        )  # fmt: skip
+        owner.holds[hold.id] = hold
+        owner.held_minor += amount_minor
+    return owner
+
+
+def test_what_the_end_of_holds_releases_repays_what_is_owed() -> None:
+    owner = owing(60, (20, -SECOND), (10, -2 * SECOND), (30, SECOND), debt_minor=25)
+    made = batch()
+    book_due(made, [owner])
+    assert owner.debt is not None
+    assert (owner.balance_minor, owner.available_minor, owner.debt_minor) == (35, 5, 0)
+    # The first to end first, each with its own repayment.
+    assert [row.type for row in made.transactions] == [TransactionType.REPAYMENT] * 2
+    assert [(row.amount, row.balance_after) for row in made.entries] == [(10, -15), (15, 0)]
+    moved = [
+        (row.amount, row.balance_after, row.held_after)
+        for row in made.others[HeldEntryRow]
+        if isinstance(row, HeldEntryRow)
+    ]
+    assert moved == [(0, 60, 50), (-10, 50, 50), (0, 50, 30), (-15, 35, 30)]

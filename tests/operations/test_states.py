@@ -252,6 +252,20 @@ async def test_what_remains_is_forfeited(ledger: Ledger) -> None:
     assert (again.already_processed, again.transactions) == (True, outcome.transactions)
 
 
+async def test_what_remains_in_every_asset_is_forfeited(ledger: Ledger) -> None:
+    owner = await new_owner(ledger, gold=10)
+    for asset, amount in (("DIAMOND", 3), ("POINTS", 2)):
+        assert isinstance(await post(ledger, "top_up", owner, amount, asset_code=asset), Posted)
+    outcome = await closed(ledger, owner, Remainder.FORFEIT)
+    assert isinstance(outcome, Changed)
+    views = await posted_by(ledger, outcome)
+    assert {(view.asset.code, view.amount_minor) for view in views} == {
+        ("GOLD", -10),
+        ("DIAMOND", -3),
+        ("POINTS", -200),
+    }
+
+
 async def test_what_remains_is_given_to_another_owner(ledger: Ledger) -> None:
     world = await World.make(ledger)
     outcome = await closed(ledger, world.owner, Remainder.TRANSFER, world.other, voids_holds=True)

@@ -31,7 +31,14 @@ from wallet_gql.ledger.batch import (
     StateItem,
 )
 from wallet_gql.ledger.heads import Account
-from wallet_gql.ledger.judge import judge_clock, judge_policy, judge_receiver, judge_status, judge_stripe, present_state
+from wallet_gql.ledger.judge import (
+    judge_clock,
+    judge_policy,
+    judge_receiver,
+    judge_status,
+    judge_stripe,
+    present_state,
+)
 from wallet_gql.ledger.judge_holds import closed
 
 Refusal = TypeVar("Refusal", bound=Facts | Unavailable)
@@ -59,8 +66,9 @@ def judge_close(batch: Batch, item: StateItem) -> Decision:
         return WalletMissing(request.receiver.owner_id)
     given = [each for each in remains if each.receiver is not None and _credits(each)]
     movements = tuple(movement for each in remains for movement in _dispose(item, each))
+    moving = (*(each.owner for each in remains), *(each.receiver for each in given if each.receiver is not None))
     return (
-        _first(judge_clock(batch, account) for each in remains for account in each.owners)
+        _first(judge_clock(batch, account) for account in moving)
         or (judge_status(batch, item.owner, NOTHING_LEAVES) if request.receiver is not None else None)
         or _first(judge_policy(batch, each.owner.asset) for each in given)
         or _judge_empty(request, remains)
