@@ -15,13 +15,15 @@ from hypothesis import HealthCheck, note
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
-from model.model import Answer, Ask, Books
+from model.model import STATUSES, Answer, Ask, Books
 
-from wallet_gql.domain.postings import KeyReused, Posted, Refused, WalletMissing
-from wallet_gql.domain.refusals import OutcomeCode
+from wallet_gql.domain.postings import Changed, KeyReused, Posted, Refused, Remainder, WalletMissing
+from wallet_gql.domain.refusals import OutcomeCode, WalletClosed, WalletFrozen
 from wallet_gql.domain.shards import shard_of
-from wallet_gql.domain.wallets import OwnerName
+from wallet_gql.domain.wallets import OwnerName, WalletStatus
 from wallet_gql.ledger.reads import PageRequest, WalletAsset
+from wallet_gql.ledger.states import WalletId
+from wallet_gql.operations import states
 from wallet_gql.operations.opening import Ledger, open_ledger
 from wallet_gql.operations.proof import prove
 from wallet_gql.operations.wallets import open_wallet
@@ -50,6 +52,8 @@ class Driver(Protocol):
 
     async def balance(self, owner: str, asset: str) -> int: ...
 
+    async def status(self, owner: str) -> str: ...
+
     async def history(self, owner: str, asset: str) -> list[tuple[str, int]]: ...
 
 
@@ -63,10 +67,19 @@ class ByOperations:
         return (await open_wallet(self.ledger, owner)).already_open
 
     async def post(self, ask: Ask, key: UUID) -> Answer:
-        outcome = await post(
-            self.ledger, ask.verb, ask.owner, ask.amount, key, asset_code=ask.asset, reference=ask.reference
-        )
+        if ask.verb in STATUSES:
+            outcome: object = await self.change(ask, states.StateInput(ask.owner, key, "because"))
+        else:
+            outcome = await post(
+                self.ledger, ask.verb, ask.owner, ask.amount, key, asset_code=ask.asset, reference=ask.reference
+            )
         match outcome:
+            case Changed():
+                return Answer("changed", replayed=outcome.already_processed)
+            case Refused(WalletFrozen(status=status)):
+                return Answer(status.name, replayed=outcome.already_processed)
+            case Refused(WalletClosed()):
+                return Answer("closed", replayed=outcome.already_processed)
             case Posted():
                 after = outcome.transaction.balance_after_minor
                 return Answer("posted", after, outcome.balance.amount_minor, outcome.already_processed)
@@ -79,6 +92,21 @@ class ByOperations:
             case KeyReused():
                 return Answer("key reused")
         raise AssertionError(outcome)
+
+    async def change(self, ask: Ask, asked: states.StateInput) -> states.StateOutcome:
+        match ask.verb:
+            case "close":
+                return await states.close(self.ledger, asked, Remainder.FORFEIT, None, voids_holds=False)
+            case "reopen":
+                return await states.reopen(self.ledger, asked)
+            case "unfreeze":
+                return await states.unfreeze(self.ledger, asked)
+        return await states.freeze(self.ledger, asked, WalletStatus[STATUSES[ask.verb]], None)
+
+    async def status(self, owner: str) -> str:
+        wallet = (await self._account(owner, "GOLD")).wallet
+        state = await self.ledger.reads.states.load(WalletId(wallet.shard, wallet.id))
+        return "OPEN" if state is None else state.status.name
 
     async def _account(self, owner: str, asset: str) -> WalletAsset:
         wallet = await self.ledger.reads.wallets.load(OwnerName(shard_of(owner, self.ledger.shard_count), owner))
@@ -94,6 +122,17 @@ class ByOperations:
 
 
 FIELDS = {"top_up": ("topUp", "TopUp"), "bonus": ("bonus", "Bonus"), "spend": ("spend", "Spend")}
+# What is sent besides the owner and the key.
+CHANGES: dict[str, tuple[str, dict[str, str]]] = {
+    "freeze_out": ("freeze", {}),
+    "freeze_all": ("freeze", {"scope": "ALL"}),
+    "unfreeze": ("unfreeze", {}),
+    "close": ("close", {"remainder": "FORFEIT"}),
+    "reopen": ("reopen", {}),
+}
+STOPPED = """
+    ... on WalletClosed { replayed: alreadyProcessed }
+    ... on WalletFrozen { status replayed: alreadyProcessed }"""
 INSUFFICIENT = "... on InsufficientBalance { available balance { amount } replayed: alreadyProcessed }"
 
 
@@ -110,20 +149,21 @@ class ByHttp:
         return bool((await gql(self.client, query, o=owner))["openWallet"]["alreadyOpen"])
 
     async def post(self, ask: Ask, key: UUID) -> Answer:
+        if ask.verb in CHANGES:
+            return await self.change(ask, key)
         field, name = FIELDS[ask.verb]
         query = f"""mutation($input: {name}Input!) {{ {field}(input: $input) {{ __typename
             ... on {name}Payload {{ transaction {{ balanceAfter }} balance {{ amount }} replayed: alreadyProcessed }}
             ... on BalanceLimitExceeded {{ balance {{ amount }} replayed: alreadyProcessed }}
+            {STOPPED}
             {INSUFFICIENT if field == "spend" else ""} }} }}"""
         posting = {"ownerId": ask.owner, "asset": ask.asset, "amount": str(ask.amount), "idempotencyKey": str(key)}
         if ask.reference is not None:
             posting["reference"] = ask.reference
         result: dict[str, Any] = (await gql(self.client, query, input=posting))[field]
+        if (told := self.told_without_balance(result)) is not None:
+            return told
         match result["__typename"]:
-            case "WalletNotFound":
-                return Answer("wallet missing")
-            case "IdempotencyKeyReused":
-                return Answer("key reused")
             case "InsufficientBalance":
                 at, outcome = int(result["available"]), "insufficient"
             case "BalanceLimitExceeded":
@@ -131,6 +171,33 @@ class ByHttp:
             case _:
                 at, outcome = int(result["transaction"]["balanceAfter"]), "posted"
         return Answer(outcome, at, int(result["balance"]["amount"]), result["replayed"])
+
+    async def change(self, ask: Ask, key: UUID) -> Answer:
+        verb, more = CHANGES[ask.verb]
+        query = f"""mutation($input: {verb.title()}WalletInput!) {{ {verb}Wallet(input: $input) {{ __typename
+            ... on WalletPayload {{ replayed: alreadyProcessed }} {STOPPED} }} }}"""
+        asked = {"ownerId": ask.owner, "idempotencyKey": str(key), "note": "because", **more}
+        told = self.told_without_balance((await gql(self.client, query, input=asked))[f"{verb}Wallet"])
+        assert told is not None
+        return told
+
+    def told_without_balance(self, result: dict[str, Any]) -> Answer | None:
+        match result["__typename"]:
+            case "WalletNotFound":
+                return Answer("wallet missing")
+            case "IdempotencyKeyReused":
+                return Answer("key reused")
+            case "WalletPayload":
+                return Answer("changed", replayed=result["replayed"])
+            case "WalletClosed":
+                return Answer("closed", replayed=result["replayed"])
+            case "WalletFrozen":
+                return Answer(result["status"], replayed=result["replayed"])
+        return None
+
+    async def status(self, owner: str) -> str:
+        query = "query($o: String!) { wallet(ownerId: $o) { status } }"
+        return str((await gql(self.client, query, o=owner))["wallet"]["status"])
 
     async def balance(self, owner: str, asset: str) -> int:
         query = "query($o: String!, $a: String!) { balance(ownerId: $o, asset: $a) { amount } }"
@@ -172,6 +239,12 @@ class Machine(RuleBasedStateMachine):
     async def post_together(self, real: list[tuple[Ask, UUID]]) -> list[Answer]:
         return await asyncio.gather(*(self.driver.post(ask, key) for ask, key in real))
 
+    @rule(verb=st.sampled_from(("freeze_out", "freeze_all", "unfreeze", "close", "reopen", "reopen")),
+          owner=st.sampled_from(OWNERS), key=st.sampled_from(KEYS))  # fmt: skip
+    def change(self, verb: str, owner: str, key: str) -> None:
+        real = [self.real(Ask(verb, owner, "", 0, key))]
+        self.compare([ask for ask, _ in real], self.runner.run(self.post_together(real)))
+
     def compare(self, asks: list[Ask], answers: list[Answer]) -> None:
         for ask, answer in zip(asks, answers, strict=True):
             note(f"{ask} -> {answer}")
@@ -179,11 +252,20 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def balances_and_histories_agree(self) -> None:
-        for owner in getattr(self, "books", Books()).balances:
-            for asset in ("GOLD", "DIAMOND"):
-                assert self.runner.run(self.driver.balance(owner, asset)) == self.books.balance(owner, asset)
-                shown = self.runner.run(self.driver.history(owner, asset))
-                assert shown == self.books.history.get((owner, asset), [])[:100]
+        if hasattr(self, "books"):
+            self.runner.run(self.agree())
+
+    async def agree(self) -> None:
+        owners = self.books.balances
+        accounts = [self.account_agrees(owner, asset) for owner in owners for asset in ("GOLD", "DIAMOND")]
+        await asyncio.gather(*map(self.status_agrees, owners), *accounts)
+
+    async def status_agrees(self, owner: str) -> None:
+        assert await self.driver.status(owner) == self.books.status(owner)
+
+    async def account_agrees(self, owner: str, asset: str) -> None:
+        assert await self.driver.balance(owner, asset) == self.books.balance(owner, asset)
+        assert await self.driver.history(owner, asset) == self.books.history.get((owner, asset), [])[:100]
 
 
 class HttpMachine(Machine):
