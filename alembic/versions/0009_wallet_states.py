@@ -102,13 +102,16 @@ def transaction_law() -> str:
 
 # What a wallet's accounts hold, hold back, or owe.
 LEFT = """EXISTS (
-                     SELECT FROM account a
+                     SELECT FROM unnest(ARRAY[n.wallet_id, n.debt_wallet_id]) AS closed(id)
+                      CROSS JOIN LATERAL (
+                            SELECT a.id FROM account a
+                             WHERE a.shard = n.shard AND a.wallet_id BETWEEN closed.id AND closed.id
+                             ORDER BY a.wallet_id) AS a
                       CROSS JOIN LATERAL (
                             SELECT e.balance_after, e.held_after FROM entry e
-                             WHERE e.shard = a.shard AND e.account_id = a.id
+                             WHERE e.shard = n.shard AND e.account_id = a.id
                              ORDER BY e.seq DESC LIMIT 1) AS head
-                      WHERE a.shard = n.shard AND a.wallet_id IN (n.wallet_id, n.debt_wallet_id)
-                        AND (head.balance_after <> 0 OR head.held_after > 0))"""
+                      WHERE head.balance_after <> 0 OR head.held_after > 0)"""
 
 WALLET_STATE_LAW = f"""
 CREATE FUNCTION wallet_state_law() RETURNS trigger LANGUAGE plpgsql {LAW_SETTINGS} AS $$

@@ -13,7 +13,15 @@ from sqlalchemy import make_url
 
 from wallet_gql.db.engine import create_engine, lend
 from wallet_gql.domain.assets import Asset
-from wallet_gql.domain.postings import Posted, PostingRequest, TransactionType
+from wallet_gql.domain.postings import (
+    Changed,
+    Posted,
+    PostingRequest,
+    Remainder,
+    RequestKind,
+    StateRequest,
+    TransactionType,
+)
 from wallet_gql.domain.wallets import OwnerName
 from wallet_gql.embedded.launcher import EmbeddedPostgres
 from wallet_gql.ledger.posting import post_batch
@@ -41,7 +49,7 @@ SHARD_COUNT: Final = 4
 # A posting looks some twenty rows up, its laws among them; a page of ten has two rows for each transaction.
 TUPLES_MAX: Final = 30
 
-TABLES: Final = ("wallet", "account", "transaction", "entry", "idempotency_key")
+TABLES: Final = ("wallet", "account", "transaction", "entry", "idempotency_key", "wallet_state")
 
 # How many postings there are, roughly, when a session makes its plans; and in the end.
 STAGES: Final = (100, 200, 400, 700)
@@ -143,6 +151,20 @@ class Books:
         await self.post(["hot"] * 4, keys=keys)
         return 2 * len(await self.post(["hot"] * 4, keys=keys))
 
+    async def closings(self) -> int:
+        """Close wallets with credits, each with its own batch: two of each wallet, and one look-up of all it has."""
+        owners = await self.open_wallets(2)
+        await self.post(owners)
+        for owner in owners:
+            name = OwnerName(SHARD, owner)
+            close = StateRequest(
+                RequestKind.CLOSE, name, self.gold, uuid4(), remainder=Remainder.FORFEIT, assets=(self.gold,)
+            )
+            async with self.session.transaction():
+                [outcome] = await post_batch(self.session, [close], SLOT)
+            assert isinstance(outcome, Changed)
+        return 2 * len(owners)
+
     async def every_read(self) -> int:
         [posted] = await self.post(["hot"])
         view, wallet = posted.transaction, posted.balance.wallet
@@ -164,6 +186,7 @@ ACTS: Final[tuple[Callable[[Books], Awaitable[int]], ...]] = (
     Books.one_posting,
     Books.every_read,
     Books.replays,
+    Books.closings,
     Books.a_batch_of_many_owners_and_their_first_accounts,
     Books.a_batch_of_one_owner,
 )
