@@ -229,7 +229,7 @@ ALTERED: dict[str, tuple[Callable[[Movement], Movement], str, str, str]] = {
         UNIQUE_VIOLATION, "entry_shard_transaction_id_account_id_key", "",
     ),
     "an unknown type": (
-        lambda m: m.altered(type=9).of_transaction(type=9), CHECK_VIOLATION, "transaction_type_check", "",
+        lambda m: m.altered(type=11).of_transaction(type=11), CHECK_VIOLATION, "transaction_type_check", "",
     ),
     "a description that is too long": (
         lambda m: m.of_transaction(description="é" * 501), CHECK_VIOLATION, "transaction_description_check", "",
@@ -411,6 +411,8 @@ SIDES = {
     TransactionType.CAPTURE: WalletKind.TREASURY,
     TransactionType.REFUND: WalletKind.TREASURY,
     TransactionType.CLAWBACK: WalletKind.TREASURY,
+    TransactionType.REPAYMENT: WalletKind.DEBT,
+    TransactionType.FORFEIT: WalletKind.TREASURY,
 }
 
 

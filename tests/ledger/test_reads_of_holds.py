@@ -445,7 +445,7 @@ async def test_a_balance_with_nothing_due_is_one_look_up_of_the_head(
 ) -> None:
     statement, about = LOOKUPS[lookup]
     explained = await explain(filled_connection, mode, statement, *about(filled.long, filled.names[filled.long.id][0]))
-    assert explained.tables - {"wallet"} == {"account", "entry"}
+    assert explained.tables - {"wallet"} == {"account", "entry", "wallet_state"}
     assert explained.buffers < 16
 
 
@@ -454,7 +454,7 @@ async def test_a_balance_with_something_due_looks_at_what_is_open_only(
     filled: Filled, filled_connection: Connection, mode: str
 ) -> None:
     explained = await explain(filled_connection, mode, reads._BALANCES, SHARD, filled.due.id, GOLD_ID)
-    assert explained.tables == {"account", "entry", "hold_step"}
+    assert explained.tables == {"account", "entry", "hold_step", "wallet_state"}
     assert explained.buffers < 40
     [gold] = [asset for asset in await reads.read_assets(filled_connection) if asset.code == "GOLD"]
     found = await read_balances(filled_connection, [WalletAsset(wallet, gold) for wallet in (filled.long, filled.due)])

@@ -135,11 +135,6 @@ class Remains(NamedTuple):
     receiver_clearing: Account | None
 
     @property
-    def owners(self) -> tuple[Account, ...]:
-        """The owner's, and the one of whoever gets what it still has."""
-        return (self.owner,) if self.receiver is None else (self.owner, self.receiver)
-
-    @property
     def accounts(self) -> tuple[Account, ...]:
         """All accounts that it may change."""
         sides = (self.owner, self.treasury, self.stripe, self.receiver, self.receiver_clearing)
