@@ -147,10 +147,11 @@ HISTORIES: Final[dict[str, dict[str, Change]]] = {
         "the hold is closed": each(closed),
         "both wallets are frozen": both(frozen),
         "both wallets are unfrozen": both(unfrozen),
-        "the other one is full": each(other_full),
-        "both have spent": each(spent),
+        # Before anybody is made full: what is forfeited ends in one stripe of the treasury.
         "both wallets are closed": both(wallet_closed),
         "both wallets are reopened": both(reopened),
+        "the other one is full": each(other_full),
+        "both have spent": each(spent),
         "transfers are allowed": under(TransferPolicy.ALL),
     },
     "by time": {
