@@ -18,6 +18,10 @@ TRANSFER_LAWS: Final = "alembic/versions/0004_transfers.py"
 HOLD_LAWS: Final = "alembic/versions/0006_holds.py"
 REVERSAL_LAWS: Final = "alembic/versions/0008_reversals.py"
 
+STATE_LAWS: Final = "alembic/versions/0009_wallet_states.py"
+
+STATE_TESTS: Final = ("tests/operations/test_states.py",)
+DEBT_TESTS: Final = ("tests/operations/test_debts.py",)
 HOLD_TESTS: Final = ("tests/ledger/test_judge_holds.py", "tests/operations/test_holds.py")
 REVERSAL_TESTS: Final = ("tests/operations/test_reversals.py",)
 REVERSAL_LAW_TESTS: Final = ("tests/ledger/test_reversal_laws.py",)
@@ -786,7 +790,7 @@ wrong = right | {"key": right["key"].replace(compared, "(t.type NOT IN (4, 8) AN
         "remainder lost",
         (
             Change(
-                "wallet_gql.ledger.judge_holds:_closed",
+                "wallet_gql.ledger.judge_holds:closed",
                 """
 def wrong(hold, kind):
     return replace(hold, kind=kind) if kind is HoldStepKind.CAPTURED else right(hold, kind)
@@ -1115,6 +1119,159 @@ def wrong(batch, *arguments):
         ),
         REVERSAL_LAW_TESTS,
     ),
+    Mutant(
+        "a debt is not repaid",
+        (Change("wallet_gql.ledger.decide:_repay", "wrong = lambda *cause: None"),),
+        DEBT_TESTS,
+    ),
+    Mutant(
+        "more is repaid than is available",
+        (
+            Change(
+                "wallet_gql.ledger.decide:_repay",
+                """
+def wrong(batch, account, cause, executed_at):
+    held, account.held_minor = account.held_minor, 0
+    right(batch, account, cause, executed_at)
+    account.held_minor = held
+""",
+            ),
+        ),
+        DEBT_TESTS,
+    ),
+    Mutant(
+        "what a release makes available repays nothing",
+        (
+            Change(
+                "wallet_gql.ledger.decide:_hold",
+                """
+def wrong(batch, item, fingerprint, change):
+    debt, item.owner.debt = item.owner.debt, None
+    outcome = right(batch, item, fingerprint, change)
+    item.owner.debt = debt
+    return outcome
+""",
+            ),
+        ),
+        DEBT_TESTS,
+    ),
+    Mutant(
+        "what the end of a hold makes available repays nothing",
+        (
+            Change(
+                "wallet_gql.ledger.decide:book_due",
+                """
+def wrong(batch, accounts):
+    for account in accounts:
+        debt, account.debt = account.debt, None
+        right(batch, [account])
+        account.debt = debt
+""",
+            ),
+        ),
+        ("tests/ledger/test_judge_states.py",),
+    ),
+    Mutant(
+        "a frozen owner can pay",
+        (Change("wallet_gql.ledger.judge:NOTHING_LEAVES", "wrong = right - {WalletStatus.FROZEN_OUT}"),),
+        STATE_TESTS,
+    ),
+    Mutant(
+        "a receiver is never frozen or closed",
+        (
+            Change(
+                "wallet_gql.ledger.judge:judge_receiver",
+                """
+def wrong(batch, account, amount_minor):
+    refusal = right(batch, account, amount_minor)
+    return refusal if refusal is not None and refusal.cause is ReceiverCause.FULL else None
+""",
+            ),
+        ),
+        STATE_TESTS,
+    ),
+    Mutant(
+        "a freeze never ends by itself",
+        (Change("wallet_gql.domain.wallets:WalletState.at", "wrong = lambda state, now: state"),),
+        STATE_TESTS,
+    ),
+    Mutant(
+        "a late unfreeze undoes a newer freeze",
+        (
+            Change(
+                "wallet_gql.ledger.decide:decide",
+                """
+def wrong(batch, item):
+    again = judge_state(batch, item) if isinstance(item, StateItem) and item.key in batch.answered else None
+    if isinstance(again, StateChange) and again.after is not None:
+        append_state(batch, again.after, item.request.transaction_id)
+    return right(batch, item)
+""",
+            ),
+        ),
+        STATE_TESTS,
+    ),
+    Mutant(
+        "a closing forgets all assets but one",
+        (
+            Change(
+                "wallet_gql.ledger.judge_states:judge_close",
+                "wrong = lambda batch, item: right(batch, item._replace(remains=item.remains[:1]))",
+            ),
+        ),
+        STATE_TESTS,
+    ),
+    Mutant(
+        "a closing forgets the holds",
+        (Change("wallet_gql.ledger.judge_states:_voided", "wrong = lambda remains: ()"),),
+        STATE_TESTS,
+    ),
+    Mutant(
+        "a closing does not ask whether there are holds",
+        (
+            Change(
+                "wallet_gql.ledger.judge_states:_judge_empty",
+                "wrong = lambda request, remains: right(replace(request, voids_holds=True), remains)",
+            ),
+        ),
+        STATE_TESTS,
+    ),
+    *(
+        Mutant(
+            f"the law of states does not look at {what}",
+            (Change(f"{STATE_LAWS}:WALLET_STATE_LAW", f"wrong = right.replace({condition!r}, {instead!r})"),),
+            ("tests/ledger/test_state_laws.py",),
+        )
+        for what, condition, instead in (
+            ("what is left in a closed wallet", "p.status IS DISTINCT FROM 4 AND EXISTS", "false AND EXISTS"),
+            ("what a closed wallet owes", "ARRAY[n.wallet_id, n.debt_wallet_id]", "ARRAY[n.wallet_id]"),
+            ("what was closed", "WHEN p.status = 4 AND", "WHEN false AND"),
+            ("whether there is a state before it", "AND p.step IS NULL", "AND p.step = 0"),
+            ("whose debts it names", "WHEN n.debt_wallet_id IS NOT NULL\n", "WHEN n.debt_wallet_id = 0\n"),
+            ("since when another status is", "(n.status, n.since) = (p.status, p.since)", "n.since = p.since"),
+        )
+    ),
+    *(
+        Mutant(
+            f"the law of entries does not look at {what}",
+            (Change(f"{STATE_LAWS}:entry_law", f"wrong = lambda: right().replace({condition!r}, {instead!r})"),),
+            ("tests/ledger/test_state_laws.py",),
+        )
+        for what, condition, instead in (
+            ("debts above zero", "AND e.balance_after > 0 THEN", "AND false THEN"),
+            ("whose debts they move", "WHEN a.wallet_kind = 4 AND (SELECT", "WHEN false AND (SELECT"),
+        )
+    ),
+    Mutant(
+        "the law of halves does not look at what owners give and get",
+        (
+            Change(
+                f"{STATE_LAWS}:transaction_law",
+                'wrong = lambda: right().replace("(own.amount, own.asset_id)", "(other.amount, own.asset_id)")',
+            ),
+        ),
+        ("tests/ledger/test_state_laws.py",),
+    ),
     *(
         Mutant(
             f"verify does not look at {what}",
@@ -1127,5 +1284,26 @@ def wrong(batch, *arguments):
             ("tests/ledger/test_verify_reversals.py",),
         )
         for what, check in (("reversals", "reversal"), ("transactions that reverse nothing", "reversing"))
+    ),
+    *(
+        Mutant(
+            f"verify does not look at {what}",
+            (
+                Change(
+                    "wallet_gql.ledger.verify:_CHECKS",
+                    f"""wrong = right | {{{check!r}: "SELECT '', '' WHERE $1::int < 0"}}""",
+                ),
+            ),
+            ("tests/ledger/test_verify_states.py",),
+        )
+        for what, check in (
+            ("states", "state"),
+            ("what closed wallets hold", "closed"),
+            ("the keys of states", "key of a state"),
+            ("what answers name", "answer"),
+            ("debts", "debt"),
+            ("the entries of debts", "entry of a debt"),
+            ("repayments", "repayment"),
+        )
     ),
 )

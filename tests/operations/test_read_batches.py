@@ -15,13 +15,15 @@ from wallet_gql.db.engine import create_engine
 from wallet_gql.domain.errors import Unavailable
 from wallet_gql.domain.postings import Held, Posted, TransactionName
 from wallet_gql.domain.shards import shard_of
-from wallet_gql.domain.wallets import OwnerName
+from wallet_gql.domain.wallets import OwnerName, WalletStatus
 from wallet_gql.ledger.holds import HoldPageRequest
 from wallet_gql.ledger.reads import EntryName, OwnTransaction, PageRequest, WalletAsset
+from wallet_gql.ledger.states import WalletId
 from wallet_gql.operations.holds import ChangeHoldInput, PlaceHoldInput, capture_hold, place_hold
 from wallet_gql.operations.opening import Ledger, Reads
 from wallet_gql.operations.read_batches import BATCH_SIZE_MAX, STATEMENTS_UNDER_WAY_MAX, ReadBatch
 from wallet_gql.operations.reversals import ReverseInput, refund
+from wallet_gql.operations.states import StateInput, freeze
 from wallet_gql.operations.wallets import open_wallet
 
 DEADLINE_SECONDS = 10
@@ -190,6 +192,7 @@ UNREADABLE: dict[str, Callable[[Any], Any]] = {
     "reversals": lambda key: key._replace(shard=2**15),
     "reversing": lambda key: key._replace(shard=2**15),
     "reversed_minor": lambda key: key._replace(shard=2**15),
+    "states": lambda key: key._replace(shard=2**15),
 }
 
 
@@ -209,6 +212,7 @@ async def test_every_kind_of_read_tells_a_data_error_to_its_caller_only(ledger: 
     )
     assert isinstance(refunded, Posted)
     wallet, view = posted.balance.wallet, posted.transaction
+    await freeze(ledger, StateInput(wallet.owner_id, uuid4()), WalletStatus.FROZEN_OUT, None)
     owner, account = OwnerName(wallet.shard, wallet.owner_id), WalletAsset(wallet, view.asset)
     good: dict[str, Any] = {
         "wallets": owner,
@@ -230,6 +234,7 @@ async def test_every_kind_of_read_tells_a_data_error_to_its_caller_only(ledger: 
         "reversals": refunded.transaction.name,
         "reversing": captured.transaction.name,
         "reversed_minor": captured.transaction.name,
+        "states": WalletId(wallet.shard, wallet.id),
     }
     assert {*good, "assets", "asset_settings"} == set(Reads.__dataclass_fields__), "a new kind of read: add it here"
     reads: ReadBatch[Any, Any] = getattr(ledger.reads, kind)
