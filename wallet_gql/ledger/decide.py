@@ -163,8 +163,6 @@ def accounts_needed(batch: Batch, items: Sequence[Item]) -> list[Account]:
 
     A debit from an account that was never used is refused without one, unless a request before it may credit it.
     """
-    if all(account.id for item in items for account in item.accounts):
-        return []
     needed: dict[AccountName, Account] = {}
     for item in items:
         if _is_settled(batch, item):

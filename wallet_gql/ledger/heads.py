@@ -250,6 +250,8 @@ async def read_keys(connection: Connection, wanted: Collection[WantedKey]) -> li
 async def open_accounts(connection: Connection, accounts: Iterable[Account]) -> None:
     """Open accounts for their first posting, in a fixed order."""
     new = {account.name: account for account in accounts}
+    if not new:
+        return
     rows = [_NewAccount(name.shard, name.wallet_id, new[name].kind, name.asset_id) for name in sorted(new)]
     for shard, wallet_id, asset_id, id_ in await connection.fetch(_OPEN_ACCOUNTS, *arrays(_NewAccount, rows)):
         new[AccountName(shard, wallet_id, asset_id)].id = id_

@@ -61,8 +61,8 @@ class _Locked:
 
 async def lock_items(
     connection: Connection, requests: Sequence[Request], slot: int, line: int, busy_receipts: Set[str], *, wait: bool
-) -> list[Joined]:
-    """Lock every wallet concerned, and join each request with its accounts; in order."""
+) -> tuple[list[Joined], list[Account]]:
+    """Lock every wallet concerned, and join each request with its accounts; returns them in order, and all accounts."""
     concerned = [
         ([owner.wallet_name for owner in request.owners], _stripes(request, slot, line)) for request in requests
     ]
@@ -80,10 +80,11 @@ async def lock_items(
         wallets |= opened
         busy |= taken
     locked = _Locked(wallets, busy)
-    return [
+    items = [
         _join(locked, request, *names, is_busy=bool(busy_receipts) and _receipt(request) in busy_receipts)
         for request, names in zip(requests, concerned, strict=True)
     ]
+    return items, list(locked.accounts.values())
 
 
 def _receipt(request: Request) -> str | None:

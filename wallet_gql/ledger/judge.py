@@ -177,4 +177,7 @@ def is_ahead(now: datetime, account: Account) -> bool:
 
 def time_of(now: datetime, *owners: Account) -> datetime:
     """Return a request's time: an owner's times never run backwards, whatever the clock does."""
-    return max([now, *[owner.executed_at for owner in owners if owner.executed_at is not None]])
+    for owner in owners:
+        if owner.executed_at is not None and owner.executed_at > now:
+            now = owner.executed_at
+    return now

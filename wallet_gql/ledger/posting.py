@@ -116,20 +116,20 @@ async def post_batch(
     """
     receipts = [each.receipt for each in requests if isinstance(each, PostingRequest) and each.receipt is not None]
     busy_receipts = await lock_receipts(connection, receipts, wait=wait) if receipts else set[str]()
-    items = await lock_items(connection, requests, slot, line, busy_receipts, wait=wait)
+    items, concerned = await lock_items(connection, requests, slot, line, busy_receipts, wait=wait)
     found = [item for item in items if isinstance(item, ITEMS)]
     if not found:
         return [item for item in items if not isinstance(item, ITEMS)]
-    accounts = {each.name: each for item in found for each in item.accounts}
+    accounts = {account.name: account for account in concerned}
     batch = Batch(await read_heads(connection, accounts), {})
     kept = await read_keys(connection, {wanted_key(item) for item in found})
-    await read_debts(connection, batch, accounts.values())
-    await _read_more(connection, batch, found, list(accounts.values()), kept, receipts)
-    book_due(batch, accounts.values())
+    await read_debts(connection, batch, concerned)
+    await _read_more(connection, batch, found, concerned, kept, receipts)
+    book_due(batch, concerned)
     batch.answered = recall(batch, found, kept)
     await _open_debts(connection, batch, found)
-    if unopened := accounts_needed(batch, found):
-        await open_accounts(connection, unopened)
+    if not all(account.id for account in concerned):
+        await open_accounts(connection, accounts_needed(batch, found))
     outcomes: list[Decided] = [decide(batch, item) if isinstance(item, ITEMS) else item for item in items]
     for alarm, where in batch.alarms.items():
         _log.error(alarm, **where)

@@ -192,14 +192,14 @@ class GroupCommit:
         left_seconds = deadline - now
         if left_seconds < min(2 * MARGIN_SECONDS, self._deadline_seconds / 4):
             raise Unavailable("The deadline was too near to queue the request.")
-        if (refusal := self._refusal(lane, left_seconds)) is not None:
+        if (refusal := self._refusal(lane, left_seconds, now)) is not None:
             raise refusal
         owners = request.owners
         for owner in owners:
-            if self._waiting[owner] >= self._wallet_queue_size_max:
-                raise Overloaded(f"{self._waiting[owner]} requests of this wallet are waiting already.")
+            if (waiting := self._waiting.get(owner, 0)) >= self._wallet_queue_size_max:
+                raise Overloaded(f"{waiting} requests of this wallet are waiting already.")
         item = _Item(request, owners, loop.create_future(), now, deadline)
-        self._enqueue(item)
+        self._enqueue(item, lane)
         margin = min(2 * MARGIN_SECONDS, left_seconds)
         timer = loop.call_at(deadline - margin, self._expire, item, deadline - min(MARGIN_SECONDS, margin) / 4)
         try:
@@ -212,19 +212,20 @@ class GroupCommit:
     def refusal(self) -> Overloaded | None:
         """Return why no lane takes a request now; None where one does. Costs next to nothing to ask."""
         refusals = []
+        now = asyncio.get_running_loop().time()
         for lane in self._lanes:
-            refusal = self._refusal(lane, self._deadline_seconds)
+            refusal = self._refusal(lane, self._deadline_seconds, now)
             if refusal is None:
                 return None
             refusals.append(refusal)
         return min(refusals, key=lambda refusal: refusal.retry_after_seconds)
 
-    def _refusal(self, lane: _Lane, left_seconds: float) -> Overloaded | None:
+    def _refusal(self, lane: _Lane, left_seconds: float, now: float) -> Overloaded | None:
         """Return why a lane takes no request: what cannot be posted before its deadline is refused at once.
 
         A request that is let in only to miss its deadline costs the database as much as one that makes it.
         """
-        needed = lane.seconds_until_posted(asyncio.get_running_loop().time())
+        needed = lane.seconds_until_posted(now)
         # A batch may take in others behind it until it is sent, so each must have time for a whole one.
         too_late = needed - (BATCHES_PER_DEADLINE - 1) / BATCHES_PER_DEADLINE * _usable(left_seconds)
         if too_late > 0:
@@ -248,11 +249,10 @@ class GroupCommit:
         while self._tasks:
             await asyncio.wait(self._tasks)
 
-    def _enqueue(self, item: _Item) -> None:
-        if any(owner in self._parked for owner in item.owners):
+    def _enqueue(self, item: _Item, lane: _Lane) -> None:
+        if self._parked and any(owner in self._parked for owner in item.owners):
             self._queue(item, self._group_of(item).queue)
             return
-        lane = self._lane_of(item)
         self._queue(item, lane.queue)
         self._run(lane)
 
