@@ -132,7 +132,8 @@ BEGIN
                 -- From now on, as before, from when a freeze ended; a first debt leaves a wallet open as ever.
                 WHEN n.since > n.at
                      OR (n.since = n.at OR (n.status, n.since) = (p.status, p.since)
-                         OR (n.status, n.since) = (1, p.until) OR (n.status, n.step) = (1, 1)) IS NOT TRUE
+                         OR (p.until IS NOT NULL AND (n.status, n.since) = (1, greatest(p.until, p.since)))
+                         OR (n.status, n.step) = (1, 1)) IS NOT TRUE
                 THEN 'since is not when it came to be so'
                 WHEN n.status = 4 AND p.status IS DISTINCT FROM 4 AND {LEFT}
                 THEN 'a wallet with credits, holds or debts cannot be closed' END AS fault

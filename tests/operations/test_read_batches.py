@@ -212,7 +212,7 @@ async def test_every_kind_of_read_tells_a_data_error_to_its_caller_only(ledger: 
     )
     assert isinstance(refunded, Posted)
     wallet, view = posted.balance.wallet, posted.transaction
-    await freeze(ledger, StateInput(wallet.owner_id, uuid4()), WalletStatus.FROZEN_OUT, None)
+    await freeze(ledger, StateInput(wallet.owner_id, uuid4(), "why"), WalletStatus.FROZEN_OUT, None)
     owner, account = OwnerName(wallet.shard, wallet.owner_id), WalletAsset(wallet, view.asset)
     good: dict[str, Any] = {
         "wallets": owner,

@@ -37,7 +37,9 @@ from wallet_gql.domain.refusals import (
     WalletFrozen,
     WalletNotEmpty,
 )
-from wallet_gql.domain.wallets import WalletState, WalletStatus
+from wallet_gql.domain.shards import shard_of
+from wallet_gql.domain.wallets import OwnerName, WalletState, WalletStatus
+from wallet_gql.graphql import ids
 from wallet_gql.ledger.reads import EntryName, OwnTransaction
 from wallet_gql.operations.holds import adjust_hold, capture_hold, place_hold, void_hold
 from wallet_gql.operations.opening import Ledger
@@ -341,3 +343,32 @@ async def test_a_freeze_in_the_middle_of_a_burst(ledger: Ledger) -> None:
     # One owner's requests are decided in order, so what came after it is refused.
     assert done == [True] * 30 + [False] * 30
     assert await balance(ledger, owner) == 70
+
+
+async def test_a_freeze_with_another_note_says_so_since_then_as_before(ledger: Ledger) -> None:
+    owner = await new_owner(ledger)
+    first = await frozen(ledger, owner, OUT)
+    again = state(await freeze(ledger, asked(owner, "another reason"), OUT, None))
+    assert (again.step, again.note, again.since) == (first.step + 1, "another reason", first.since)
+
+
+@pytest.mark.parametrize("note", [None, "", "  \n"])
+async def test_a_freeze_and_a_closing_say_why(ledger: Ledger, note: str | None) -> None:
+    owner = await new_owner(ledger)
+    with pytest.raises(BadUserInput, match="note is blank"):
+        await freeze(ledger, asked(owner, note), OUT, None)
+    with pytest.raises(BadUserInput, match="note is blank"):
+        await close(ledger, asked(owner, note), Remainder.REFUSE, None, voids_holds=False)
+
+
+async def test_a_balance_s_cursor_has_the_position_among_its_wallet_s_states(ledger: Ledger) -> None:
+    owner = await new_owner(ledger, gold=1)
+    step = (await frozen(ledger, owner, OUT)).step
+    name = OwnerName(shard_of(owner, ledger.shard_count), owner)
+    found = await ledger.reads.owners_balances.load((name, ledger.assets["GOLD"]))
+    credit = await post(ledger, "bonus", owner, 1)
+    assert isinstance(credit, Posted)
+    assert found is not None
+    assert found.state_step == credit.balance.state_step == step
+    cursor = ids.cursor(name.shard, found.wallet.id, found.asset.id, found.seq, found.state_step)
+    assert ids.decode(cursor).parts == (name.shard, found.wallet.id, found.asset.id, found.seq, step)

@@ -65,7 +65,7 @@ class Balance(Node):
             held=amount(balance.held_minor, asset) if balance.held_minor else zero,
             lapsed=zero,
             debt=amount(balance.debt_minor, asset) if balance.debt_minor else zero,
-            cursor=ids.cursor(wallet.shard, wallet.id, asset.id, balance.seq),
+            cursor=ids.cursor(wallet.shard, wallet.id, asset.id, balance.seq, balance.state_step),
         )
 
 

@@ -13,7 +13,7 @@ from wallet_gql.domain.money import INT64_MAX
 from wallet_gql.domain.postings import TransactionView
 from wallet_gql.domain.wallets import Balance
 
-_PARTS: Final = {"Wallet": 2, "Balance": 3, "Transaction": 3, "Cursor": 4, "Hold": 2}
+_PARTS: Final = {"Wallet": {2}, "Balance": {3}, "Transaction": {3}, "Cursor": {4, 5}, "Hold": {2}}
 _NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,38}", re.ASCII)
 _SMALLINT_MAX: Final = 2**15 - 1
 
@@ -55,9 +55,13 @@ def hold_id(name: HoldName) -> str:
     return _encode(f"Hold:{name.shard}:{name.id.int}")
 
 
-def cursor(shard: int, wallet: int, asset: int, seq: int) -> str:
-    """Return the cursor of a position in an account's history; 0 stands before its first entry."""
-    return _encode(f"Cursor:{shard}:{wallet}:{asset}:{seq}")
+def cursor(shard: int, wallet: int, asset: int, seq: int, state_step: int = 0) -> str:
+    """Return the cursor of a position in an account's history; 0 stands before its first entry.
+
+    A balance's has the position among its wallet's states too, where there are any: so it is what is known of both.
+    """
+    step = f":{state_step}" if state_step else ""
+    return _encode(f"Cursor:{shard}:{wallet}:{asset}:{seq}{step}")
 
 
 def decode(text: str, field: str = "id") -> GlobalId:
@@ -74,7 +78,7 @@ def decode(text: str, field: str = "id") -> GlobalId:
         raise fault
     if kind == "Asset" and len(parts) == 1:
         return GlobalId(kind, (), parts[0])
-    if len(parts) != _PARTS.get(kind) or not all(_NUMBER.fullmatch(part) for part in parts):
+    if len(parts) not in _PARTS.get(kind, ()) or not all(_NUMBER.fullmatch(part) for part in parts):
         raise fault
     numbers = tuple(map(int, parts))
     # The shard is a smallint in the database, and so is the asset of a balance or a cursor.

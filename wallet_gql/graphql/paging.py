@@ -71,7 +71,7 @@ def _position(account: WalletAsset, cursor: str, field: str) -> int:
     kind, parts, _ = ids.decode(cursor, field)
     if kind != "Cursor":
         raise BadUserInput(field, "is not a cursor", "send an edge's or a balance's cursor as it was received")
-    *place, seq = parts
-    if place != [account.wallet.shard, account.wallet.id, account.asset.id]:
+    place, seq = parts[:3], parts[3]
+    if place != (account.wallet.shard, account.wallet.id, account.asset.id):
         raise BadUserInput(field, "is a cursor of another account", "send a cursor of this wallet and asset")
     return seq

@@ -181,8 +181,8 @@ class Account:
     next_due_at: datetime | None = None
     holds: dict[UUID, Hold] = field(default_factory=dict)
     """Open holds, in the order in which they were placed; read only where they are needed."""
-    has_state: bool = False
-    """Whether something has become of its wallet: `ledger.states` says what."""
+    state_step: int = 0
+    """The last state of its wallet, which `ledger.states` reads; 0 where nothing has become of it."""
     debt: "Account | None" = None
     """What the owner owes in this asset; None where it was never in debt."""
 
@@ -221,7 +221,15 @@ class Account:
 
     def balance(self) -> Balance:
         """Return where the chain stands."""
-        return Balance(self.wallet, self.asset, self.balance_minor, self.seq, self.held_minor, self.debt_minor)
+        return Balance(
+            self.wallet,
+            self.asset,
+            self.balance_minor,
+            self.seq,
+            self.held_minor,
+            self.debt_minor,
+            self.state_step,
+        )
 
 
 async def read_heads(connection: Connection, accounts: dict[AccountName, Account]) -> datetime:
@@ -232,7 +240,7 @@ async def read_heads(connection: Connection, accounts: dict[AccountName, Account
             continue
         account = accounts[AccountName(head.shard, head.wallet_id, head.asset_id)]
         account.id = head.account_id or 0
-        account.has_state = head.state_step is not None
+        account.state_step = head.state_step or 0
         if head.seq is not None:
             assert head.balance_minor is not None
             account.seq, account.balance_minor, account.executed_at = head.seq, head.balance_minor, head.executed_at

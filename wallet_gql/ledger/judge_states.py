@@ -153,7 +153,9 @@ def _become(
     movements: tuple[Movement, ...] = (),
 ) -> StateChange:
     before, until, note = present_state(batch, item.owner), item.request.until, item.request.description
-    if (before.status, before.until) == (status, until):
+    is_same = (before.status, before.until) == (status, until)
+    if is_same and (status is WalletStatus.OPEN or note == before.note):
         return StateChange(None)
-    after = replace(before, step=before.step + 1, status=status, since=batch.now, until=until, note=note)
+    since = before.since if is_same else batch.now
+    after = replace(before, step=before.step + 1, status=status, since=since, until=until, note=note)
     return StateChange(after, voided, movements)

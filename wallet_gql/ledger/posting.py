@@ -154,7 +154,7 @@ async def insert(connection: Connection, batch: Batch) -> None:
 
 async def read_debts(connection: Connection, batch: Batch, accounts: Iterable[Account]) -> None:
     """Read what has become of wallets, and what their owners owe: of most nothing ever has."""
-    changed = [account for account in accounts if account.has_state]
+    changed = [account for account in accounts if account.state_step]
     if not changed:
         return
     batch.states = await read_states(connection, {WalletId(each.wallet.shard, each.wallet.id) for each in changed})

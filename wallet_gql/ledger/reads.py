@@ -155,7 +155,7 @@ SELECT wanted.n, w.owner_id
 
 _BALANCES: Final = f"""
 SELECT wanted.n, coalesce(head.seq, 0) AS seq, coalesce(head.balance_after, 0) AS amount_minor,
-       {HELD} AS held_minor, coalesce({DEBT}, 0) AS debt_minor
+       {HELD} AS held_minor, coalesce({DEBT}, 0) AS debt_minor, coalesce(state.step, 0) AS state_step
   FROM {unnest(_WantedAccount, "wanted", numbered=True)}
 {_HEAD}
   LEFT JOIN {STATE} ON true
@@ -163,7 +163,8 @@ SELECT wanted.n, coalesce(head.seq, 0) AS seq, coalesce(head.balance_after, 0) A
 
 _OWNERS_BALANCES: Final = f"""
 SELECT wanted.n, w.id AS wallet_id, w.opened_at, coalesce(head.seq, 0) AS seq,
-       coalesce(head.balance_after, 0) AS amount_minor, {HELD} AS held_minor, coalesce({DEBT}, 0) AS debt_minor
+       coalesce(head.balance_after, 0) AS amount_minor, {HELD} AS held_minor,
+       coalesce({DEBT}, 0) AS debt_minor, coalesce(state.step, 0) AS state_step
   FROM {unnest(_WantedOwnersAccount, "owner", numbered=True)}
  CROSS JOIN {_WALLET}
  CROSS JOIN LATERAL (SELECT owner.shard, w.id AS wallet_id, owner.asset_id, owner.n) AS wanted
@@ -293,7 +294,7 @@ SELECT wanted.n, a.wallet_kind, e.amount
 async def read_balances(connection: Connection, accounts: Sequence[WalletAsset]) -> list[Balance]:
     """Return the present balance of each account, in order; what was never used is zero."""
     rows = await connection.fetch(_BALANCES, *arrays(_WantedAccount, [_WantedAccount.of(each) for each in accounts]))
-    found = {n: (amount_minor, seq, held_minor, debt_minor) for n, seq, amount_minor, held_minor, debt_minor in rows}
+    found = {n: (amount_minor, seq, *more) for n, seq, amount_minor, *more in rows}
     return [Balance(*account, *found[n]) for n, account in enumerate(accounts, start=1)]
 
 
@@ -304,10 +305,10 @@ async def read_owners_balances(
     wanted = [_WantedOwnersAccount(*name, asset.id) for name, asset in owners]
     rows = await connection.fetch(_OWNERS_BALANCES, *arrays(_WantedOwnersAccount, wanted))
     balances: list[Balance | None] = [None] * len(owners)
-    for n, wallet_id, opened_at, seq, amount_minor, held_minor, debt_minor in rows:
+    for n, wallet_id, opened_at, seq, amount_minor, *more in rows:
         name, asset = owners[n - 1]
         wallet = Wallet(name.shard, wallet_id, name.owner_id, opened_at)
-        balances[n - 1] = Balance(wallet, asset, amount_minor, seq, held_minor, debt_minor)
+        balances[n - 1] = Balance(wallet, asset, amount_minor, seq, *more)
     return balances
 
 

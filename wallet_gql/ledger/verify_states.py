@@ -35,7 +35,9 @@ def named_by(key: str, what: str) -> str:
 # Whether a state says truly since when it is so, as its law judges it.
 _SINCE: Final = f"""(s.since <= s.at AND (
                      s.since = s.at OR (s.status, s.since) = (s.status_before, s.since_before)
-                     OR (s.status, s.since) = ({_OPEN}, s.until_before) OR (s.status, s.step) = ({_OPEN}, 1)))"""
+                     OR (s.until_before IS NOT NULL
+                         AND (s.status, s.since) = ({_OPEN}, greatest(s.until_before, s.since_before)))
+                     OR (s.status, s.step) = ({_OPEN}, 1)))"""
 
 _UNTIL_US: Final = "(extract(epoch FROM s.until) * 1000000)::bigint"
 

@@ -44,6 +44,7 @@ class StateInput:
 
 async def freeze(ledger: Ledger, request: StateInput, status: WalletStatus, until: datetime | None) -> StateOutcome:
     """Let nothing leave a wallet, or nothing move at all, for good or until a time. Raises `BadUserInput`."""
+    _check_reason(request.note)
     if until is not None and until.tzinfo is None:
         raise BadUserInput("until", "has no time zone", 'send an offset or "Z" with it')
     if until is not None and until < _UNTIL_MIN:
@@ -51,6 +52,12 @@ async def freeze(ledger: Ledger, request: StateInput, status: WalletStatus, unti
     if until is not None and until > _UNTIL_MAX:
         raise BadUserInput("until", "is after the year 2999", "leave it out for a freeze without an end")
     return await _change(ledger, RequestKind.FREEZE, request, status=status, until=until)
+
+
+def _check_reason(note: str | None) -> None:
+    """Accept a note that says something: who reads the books later must learn why."""
+    if note is None or not note.strip():
+        raise BadUserInput("note", "is blank", "say why, for people to read")
 
 
 async def unfreeze(ledger: Ledger, request: StateInput) -> StateOutcome:
@@ -67,6 +74,7 @@ async def close(
     ledger: Ledger, request: StateInput, remainder: Remainder, to_owner_id: str | None, *, voids_holds: bool
 ) -> StateOutcome:
     """Close a wallet, which must be empty, or say what becomes of what is left. Raises `BadUserInput`."""
+    _check_reason(request.note)
     receiver = None
     if remainder is Remainder.TRANSFER:
         if to_owner_id is None:
