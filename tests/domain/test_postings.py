@@ -10,7 +10,7 @@ from wallet_gql.domain.assets import Asset
 from wallet_gql.domain.holds import HoldStepKind
 from wallet_gql.domain.postings import PostingRequest, Receipt, RequestKind, TransactionType, fingerprint
 from wallet_gql.domain.refusals import OutcomeCode
-from wallet_gql.domain.wallets import WalletKind
+from wallet_gql.domain.wallets import WalletKind, WalletStatus
 
 GOLD = Asset(1, "GOLD", "Gold Coins", 0)
 DIAMOND = Asset(2, "DIAMOND", "Diamonds", 0)
@@ -166,11 +166,13 @@ def test_what_an_owner_gives_lowers_the_owner_s_balance() -> None:
         TransactionType.CAPTURE: -1,
         TransactionType.REFUND: 1,
         TransactionType.CLAWBACK: -1,
+        TransactionType.REPAYMENT: -1,
+        TransactionType.FORFEIT: -1,
     }
 
 
 def test_numbers_that_are_stored_never_change() -> None:
-    assert {kind.name: int(kind) for kind in WalletKind} == {"USER": 1, "TREASURY": 2, "CLEARING": 3}
+    assert {kind.name: int(kind) for kind in WalletKind} == {"USER": 1, "TREASURY": 2, "CLEARING": 3, "DEBT": 4}
     assert {type_.name: int(type_) for type_ in TransactionType} == {
         "TOP_UP": 1,
         "BONUS": 2,
@@ -180,6 +182,8 @@ def test_numbers_that_are_stored_never_change() -> None:
         "CAPTURE": 6,
         "REFUND": 7,
         "CLAWBACK": 8,
+        "REPAYMENT": 9,
+        "FORFEIT": 10,
     }
     assert {kind.name: int(kind) for kind in RequestKind} == {
         "TOP_UP": 1,
@@ -192,6 +196,16 @@ def test_numbers_that_are_stored_never_change() -> None:
         "ADJUST_HOLD": 105,
         "REFUND": 106,
         "CLAWBACK": 107,
+        "FREEZE": 108,
+        "UNFREEZE": 109,
+        "CLOSE": 110,
+        "REOPEN": 111,
+    }
+    assert {status.name: int(status) for status in WalletStatus} == {
+        "OPEN": 1,
+        "FROZEN_OUT": 2,
+        "FROZEN_ALL": 3,
+        "CLOSED": 4,
     }
     assert {kind.name: int(kind) for kind in HoldStepKind} == {
         "PLACED": 51,
@@ -212,6 +226,10 @@ def test_numbers_that_are_stored_never_change() -> None:
         "TOO_MANY": 9,
         "NOT_REFUNDABLE": 10,
         "REFUND_EXCEEDS_ORIGINAL": 11,
+        "WALLET_CLOSED": 12,
+        "WALLET_FROZEN": 13,
+        "WALLET_NOT_EMPTY": 14,
         "HELD": 50,
         "NOTHING": 51,
+        "CHANGED": 52,
     }
