@@ -86,10 +86,6 @@ TARGETS: Final = (
         Figure(holds.PAIRS.name, "pair_rate"), _rate(holds.SPENDS.name), at_least=0.35,
     ),
     Target(
-        "A spend on an account with 5 open holds over one without: CPU of server and PostgreSQL",
-        _cpu(holds.HELD_SPENDS.name), _cpu(holds.PLAIN_SPENDS.name), at_most=SAME,
-    ),
-    Target(
         "A balance of an account with 5 open holds over one without: CPU of server and PostgreSQL",
         _cpu(holds.HELD_BALANCES.name), _cpu(holds.PLAIN_BALANCES.name), at_most=SAME,
     ),
