@@ -14,7 +14,7 @@ from factories import gql, new_owner, post
 from held import change, place
 from tables import count_rows
 
-from wallet_gql.domain.money import BALANCE_MINOR_MAX, POSTING_MINOR_MAX
+from wallet_gql.domain.money import BALANCE_MINOR_MAX, MINOR_MAX, POSTING_MINOR_MAX
 from wallet_gql.domain.postings import Posted
 from wallet_gql.domain.shards import shard_of
 from wallet_gql.graphql import ids
@@ -556,17 +556,16 @@ async def test_a_refund_above_the_most_that_an_account_holds(
     spend = await posted(ledger, "spend", owner, 60)
     # More than the API posts at once, so by SQL.
     shard = shard_of(owner, ledger.shard_count)
-    await insert(server_connection, await movement(server_connection, shard, owner, BALANCE_MINOR_MAX - 50))
-    full = str(BALANCE_MINOR_MAX)
+    await insert(server_connection, await movement(server_connection, shard, owner, MINOR_MAX - 50))
     assert await kept(client, ledger, owner, "refund", given(spend, amount=11)) == refusal(
         "BalanceLimitExceeded",
         "BALANCE_LIMIT_EXCEEDED",
         "Balance limit exceeded",
         alreadyProcessed=False,
-        limit=full,
-        balance={"ownerId": owner, "amount": str(BALANCE_MINOR_MAX - 10)},
+        limit=str(BALANCE_MINOR_MAX),
+        balance={"ownerId": owner, "amount": str(MINOR_MAX - 10)},
     )
-    assert (await ask(client, "refund", given(spend, amount=10)))["balance"]["amount"] == full
+    assert (await ask(client, "refund", given(spend, amount=10)))["balance"]["amount"] == str(MINOR_MAX)
 
 
 VERBS: Final = {"refund": "spend", "clawback": "bonus"}

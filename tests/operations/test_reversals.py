@@ -13,7 +13,7 @@ from factories import balance, new_owner, post
 from holds import change, held, place
 from tables import count_rows
 
-from wallet_gql.domain.money import BALANCE_MINOR_MAX
+from wallet_gql.domain.money import BALANCE_MINOR_MAX, MINOR_MAX
 from wallet_gql.domain.postings import (
     KeyReused,
     Nothing,
@@ -90,10 +90,12 @@ async def test_a_refund_that_the_account_cannot_hold_is_refused(ledger: Ledger, 
     spend = await moved(ledger, "spend", owner, 60)
     # More than the API posts at once, so by SQL.
     await insert(server_connection, await movement(server_connection, 1, owner, BALANCE_MINOR_MAX - 50))
+    assert posted(await refund(ledger, of(spend, 15))).balance_after_minor == BALANCE_MINOR_MAX + 5
+    await insert(server_connection, await movement(server_connection, 1, owner, MINOR_MAX - BALANCE_MINOR_MAX - 15))
     outcome = await refund(ledger, of(spend))
     assert isinstance(outcome, Refused)
-    assert outcome.facts == BalanceLimitExceeded(spend.asset, BALANCE_MINOR_MAX - 10, 60)
-    assert posted(await refund(ledger, of(spend, 10))).balance_after_minor == BALANCE_MINOR_MAX
+    assert outcome.facts == BalanceLimitExceeded(spend.asset, MINOR_MAX - 10, 45)
+    assert posted(await refund(ledger, of(spend, 10))).balance_after_minor == MINOR_MAX
 
 
 async def test_a_capture_is_given_back(ledger: Ledger) -> None:

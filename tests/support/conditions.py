@@ -15,6 +15,7 @@ from scenes import AMOUNT, ASIDE, ASSET, FUNDS, ROOM, Answer, Scene, World, new_
 
 from wallet_gql.domain.assets import TransferPolicy
 from wallet_gql.domain.holds import CAPTURES_MAX, OPEN_HOLDS_MAX, HoldName
+from wallet_gql.domain.money import MINOR_MAX
 from wallet_gql.domain.text import TEXT_LENGTH_MAX
 from wallet_gql.graphql import ids
 from wallet_gql.ledger.judge_reversals import REVERSALS_MAX
@@ -137,6 +138,11 @@ async def owner_full(scene: Scene) -> None:
     await scene.world.fill(scene.owner, ROOM)
 
 
+async def owner_at_the_end(scene: Scene) -> None:
+    # A refund may pass the most that a wallet may hold: it ends where the arithmetic does.
+    await scene.world.fill(scene.owner, ROOM, MINOR_MAX)
+
+
 async def other_full(scene: Scene) -> None:
     await scene.world.fill(scene.other, ROOM)
 
@@ -203,6 +209,7 @@ SPECIAL: Final[dict[tuple[str, str], Condition]] = {
     **{(mutation, "WalletFrozen"): nothing_moves for mutation in ("topUp", "bonus", "captureHold", "refund")},
     ("adjustHold", "HoldExceeded"): captured_above,
     ("clawback", "InsufficientBalance"): spent,
+    ("refund", "BalanceLimitExceeded"): owner_at_the_end,
     ("placeHold", "TooMany"): many_holds,
     ("captureHold", "TooMany"): often_captured,
     ("refund", "TooMany"): often_reversed,

@@ -102,13 +102,13 @@ class World:
         closed = await self.do("closeWallet", ownerId=owner, remainder="FORFEIT", voidHolds=True, note="because")
         assert closed["__typename"] == "WalletPayload", closed
 
-    async def fill(self, owner: str, room: int) -> None:
+    async def fill(self, owner: str, room: int, most: int = BALANCE_MINOR_MAX) -> None:
         """Credit an owner until there is only so much room: by SQL, for it is more than the API posts at once."""
         ledger, shard = self.ledger, shard_of(owner, self.ledger.shard_count)
         async with self._filling, connected(ledger.settings) as connection, connection.transaction():
             await lock_wallets(connection, [wallet(ledger, owner)])
             account = await account_of(connection, shard, owner, ASSET)
-            if missing := BALANCE_MINOR_MAX - room - account.balance:
+            if missing := most - room - account.balance:
                 slot = next(self._slots)
                 await insert(connection, await movement(connection, shard, owner, missing, asset=ASSET, slot=slot))
 

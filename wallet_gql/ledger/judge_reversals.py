@@ -3,6 +3,7 @@
 from typing import Final
 
 from wallet_gql.domain.errors import Unavailable
+from wallet_gql.domain.money import MINOR_MAX
 from wallet_gql.domain.postings import (
     CLAWABLE,
     REFUNDABLE,
@@ -11,7 +12,14 @@ from wallet_gql.domain.postings import (
     TransactionName,
     TransactionType,
 )
-from wallet_gql.domain.refusals import Counted, Facts, NotRefundable, RefundExceedsOriginal, TooMany
+from wallet_gql.domain.refusals import (
+    BalanceLimitExceeded,
+    Counted,
+    Facts,
+    NotRefundable,
+    RefundExceedsOriginal,
+    TooMany,
+)
 from wallet_gql.domain.wallets import NOTHING_MOVES
 from wallet_gql.ledger.batch import Batch, Decision, Forgone, Leg, Movement, Movements, Reversed, ReverseItem
 from wallet_gql.ledger.judge import judge_balance, judge_clock, judge_receiver, judge_status, judge_stripe
@@ -45,11 +53,17 @@ def judge_reversal(batch: Batch, item: ReverseItem) -> Decision:
 
 
 def judge_refund(batch: Batch, item: ReverseItem, before: Reversed, amount_minor: int) -> Decision:
-    """Refund: the treasury gives back what an owner paid; no more than an account can hold at all."""
+    """Refund: the treasury gives back what an owner paid, also above the most that a wallet may hold.
+
+    It is refused only where the arithmetic ends.
+    """
+    owner = item.owner
+    if owner.balance_minor + amount_minor > MINOR_MAX:
+        return BalanceLimitExceeded(owner.asset, owner.balance_minor, amount_minor)
     legs = (Leg(item.owner, amount_minor), Leg(item.stripe, -amount_minor))
     reverses = (item.request.original.name, before)
     paid_back = Movement(TransactionType.REFUND, item.request.transaction_id, legs, reverses=reverses)
-    return judge_balance(item.owner, amount_minor) or judge_stripe(batch, legs[1]) or Movements([paid_back])
+    return judge_stripe(batch, legs[1]) or Movements([paid_back])
 
 
 def judge_clawback(batch: Batch, item: ReverseItem, before: Reversed, asked_minor: int) -> Decision:
