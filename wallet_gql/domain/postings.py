@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum, IntEnum
 from hashlib import sha256
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias
 from uuid import UUID, uuid5
 
 from uuid_utils.compat import uuid7
@@ -195,23 +195,23 @@ class PostingRequest:
         return fingerprint(self.type, self.asset.code, self.amount_minor, self.description, self.reference, *more)
 
 
+class _HasOwners(Protocol):
+    @property
+    def owners(self) -> tuple[OwnerName, ...]: ...
+
+
 class _OfOwners:
-    """A request whose key belongs to the first of its owners."""
+    """A request whose key belongs to the first of its `owners`."""
 
     __slots__ = ()
 
     @property
-    def owners(self) -> tuple[OwnerName, ...]:
-        """Whose wallets it concerns, the one whose key it is first."""
-        raise NotImplementedError
-
-    @property
-    def shard(self) -> int:
+    def shard(self: _HasOwners) -> int:
         """Where its key is."""
         return self.owners[0].shard
 
     @property
-    def owner_id(self) -> str:
+    def owner_id(self: _HasOwners) -> str:
         """Whose key it is."""
         return self.owners[0].owner_id
 
