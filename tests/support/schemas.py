@@ -1,6 +1,8 @@
 """Schemas as tests of migrations make them, look at them, and hold them up."""
 
 import asyncio
+import re
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -100,3 +102,24 @@ def held(settings: Settings, *statements: str) -> Iterator[Callable[[str], None]
             yield lambda statement: runner.run(connection.execute(statement))
         finally:
             runner.run(connection.close())
+
+
+def refused_to_go_down(settings: Settings, to: str, uncommitted: str) -> list[str]:
+    """Take migrations down beside a row that is committed meanwhile; returns the tables that were said to have rows."""
+    errors: list[BaseException] = []
+
+    def take_down() -> None:
+        try:
+            downgrade(settings, to)
+        except RuntimeError as error:
+            errors.append(error)
+
+    with held(settings, uncommitted) as run:
+        thread = threading.Thread(target=take_down)
+        thread.start()
+        waiting = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        while thread.is_alive() and not fetch(settings.owner_url(), waiting):
+            pass
+        run("COMMIT")
+        thread.join()
+    return [re.sub("^Table (.*) has rows.*", r"\1", str(error)) for error in errors]
