@@ -165,6 +165,28 @@ async def test_keys(ledger: Ledger) -> None:
     assert await count_rows(ledger.settings) == before
 
 
+async def test_a_hold_that_a_fail_over_lost_is_not_found_though_it_is_remembered(ledger: Ledger) -> None:
+    owner = await new_owner(ledger, gold=100)
+    hold = held(await place_hold(ledger, place(owner, 60)))
+    assert ledger.placed_holds[hold.name] == hold
+    lost = replace(hold, id=uuid4())
+    ledger.placed_holds[lost.name] = lost
+    before = await count_rows(ledger.settings)
+    for end in (capture_hold, void_hold):
+        assert await end(ledger, change(lost)) == HoldMissing("shown")
+        assert lost.name not in ledger.placed_holds
+    assert await count_rows(ledger.settings) == before
+
+
+async def test_a_worker_remembers_so_many_holds(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wallet_gql.operations.holds.PLACED_HOLDS_MAX", 2)
+    ledger.placed_holds.clear()
+    owner = await new_owner(ledger, gold=100)
+    placed = [held(await place_hold(ledger, place(owner, 1))) for _ in range(3)]
+    assert list(ledger.placed_holds) == [hold.name for hold in placed[1:]]
+    assert held(await capture_hold(ledger, change(placed[0]))).captured_minor == 1
+
+
 @pytest.mark.parametrize("count", [1, 3])
 async def test_history_shows_only_what_moved(ledger: Ledger, count: int) -> None:
     owner = await new_owner(ledger, gold=100)

@@ -142,7 +142,11 @@ async def _change(ledger: Ledger, kind: RequestKind, request: ChangeHoldInput) -
         reference,
         metadata,
     )
-    return await _post(ledger, change, request.deadline)
+    outcome = await _post(ledger, change, request.deadline)
+    if isinstance(outcome, HoldMissing):
+        ledger.placed_holds.pop(hold.name, None)
+        return HoldMissing(request.shown)
+    return outcome
 
 
 async def _find(ledger: Ledger, name: HoldName) -> Hold | None:
