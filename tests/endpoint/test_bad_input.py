@@ -376,6 +376,8 @@ def encoded(text: str) -> str:
 def bad_ids(kind: str, parts: int) -> list[str]:
     """What looks like an id of a kind, but was never made."""
     numbers = ":".join(["1"] * parts)
+    # A balance's cursor has a fifth part: a position among its wallet's states, where there are any.
+    too_many = numbers + (":0" if kind == "Cursor" else ":1")
     return [
         "",
         "garbage",
@@ -385,7 +387,8 @@ def bad_ids(kind: str, parts: int) -> list[str]:
         f"{kind}:{numbers}",
         encoded(f"{kind}:{numbers}") + "=",
         encoded(f"{kind}:{numbers}") + "\n",
-        encoded(f"{kind}:{numbers}:1"),
+        encoded(f"{kind}:{too_many}"),
+        encoded(f"{kind}:{numbers}:1:1"),
         encoded(f"{kind}:{numbers}").swapcase(),
         encoded(kind),
         encoded(f"{kind}:"),

@@ -85,6 +85,7 @@ def decode(text: str, field: str = "id") -> GlobalId:
     smallints = numbers[0], *(numbers[2:3] if kind in {"Balance", "Cursor"} else ())
     # A hold's number is a UUID's.
     number_max = 2**128 - 1 if kind == "Hold" else INT64_MAX
-    if max(numbers) > number_max or max(smallints) > _SMALLINT_MAX:
+    # A step of a cursor is left out where it is 0.
+    if max(numbers) > number_max or max(smallints) > _SMALLINT_MAX or numbers[4:] == (0,):
         raise fault
     return GlobalId(kind, numbers)
