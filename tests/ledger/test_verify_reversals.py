@@ -155,7 +155,7 @@ ALTERED: Final[dict[str, tuple[str, Callable[[History], list[Found]]]]] = {
 async def test_a_damaged_reversal_is_found(books: Books, altered: str) -> None:
     values, expected = ALTERED[altered]
     await books.alter(books.history.second, values)
-    found = [finding for finding in await books.findings() if finding[0] != "key"]
+    found = [finding for finding in await books.findings() if finding[0] not in {"key", "key of a movement"}]
     assert found == expected(books.history)
 
 
@@ -168,7 +168,7 @@ async def test_a_reversal_of_what_another_owner_moved_is_found(books: Books) -> 
             history.of_bob.id, 1, f"transaction {history.second.id} is not of the account of its original"
         ),
         # Which original a client named is in the fingerprint.
-        ("key", key, f"its fingerprint is not what transaction {history.second.id} gives"),
+        ("key of a movement", key, f"its fingerprint is not what transaction {history.second.id} gives"),
     ]
 
 

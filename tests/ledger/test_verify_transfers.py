@@ -83,7 +83,7 @@ def transfer_finding(half: TransactionView | TransactionName, fault: str) -> Fou
 
 def fingerprint_differs(view: TransactionView) -> Found:
     row = f"key {view.idempotency_key} of wallet {view.wallet_id}"
-    return "key", view.shard, row, f"its fingerprint is not what transaction {view.id} gives"
+    return "key of a movement", view.shard, row, f"its fingerprint is not what transaction {view.id} gives"
 
 
 def clearing_holds(amount: int) -> Found:
@@ -280,7 +280,10 @@ async def test_halves_of_one_other_amount_are_found_by_the_fingerprint(books: Bo
     await add_to(books, received(view), 3)
     found = await books.findings()
     assert fingerprint_differs(view) in found
-    assert {check for check, *_ in found} == {"key", "refusal"}  # Alice was refused on what she held before
+    assert {check for check, *_ in found} == {
+        "key of a movement",
+        "refusal",
+    }  # Alice was refused on what she held before
 
 
 async def test_halves_in_different_assets_are_found(books: Books) -> None:

@@ -758,9 +758,9 @@ def wrong(batch, items):
         (
             Change(
                 "wallet_gql.ledger.verify:_CHECKS",
-                r"""
-compared = "(t.type <> 8 AND NOT EXISTS ("
-wrong = right | {"key": right["key"].replace(compared, "(t.type NOT IN (4, 8) AND NOT EXISTS (")}
+                """
+check = "key of a movement"
+wrong = right | {check: right[check].replace("AND t.type IN (4, 6, 7)", "AND t.type IN (6, 7)")}
 """,
             ),
         ),

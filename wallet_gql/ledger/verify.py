@@ -25,7 +25,7 @@ from typing import Final
 
 from asyncpg import Connection
 
-from wallet_gql.domain.money import BALANCE_MINOR_MAX, POSTING_MINOR_MAX, TREASURY_MINOR_MAX
+from wallet_gql.domain.money import BALANCE_MINOR_MAX, INT64_MAX, POSTING_MINOR_MAX, TREASURY_MINOR_MAX
 from wallet_gql.domain.postings import RequestKind, TransactionType
 from wallet_gql.domain.refusals import OutcomeCode
 from wallet_gql.domain.shards import shard_of
@@ -65,39 +65,64 @@ _RECEIVED: Final = f"{TransactionType.TRANSFER_IN:d}"
 _REPAYMENT: Final = f"{TransactionType.REPAYMENT:d}"
 _NAMING: Final = f"{OutcomeCode.NOTHING:d}, {OutcomeCode.CHANGED:d}"
 
-_HELD: Final = f"{OutcomeCode.HELD:d}"
-_KIND: Final = f"CASE t.type WHEN {_SENT} THEN {RequestKind.TRANSFER:d} ELSE t.type END"
+_CAPTURE: Final = f"{TransactionType.CAPTURE:d}"
+_REFUND: Final = f"{TransactionType.REFUND:d}"
+_OWN_FINGERPRINT: Final = f"{_SENT}, {_CAPTURE}, {_REFUND}, {_CLAWBACK}"
+"""What is asked for otherwise than a posting: of a clawback no row tells it."""
 
-_FINGERPRINTED: Final = """{kind} || ' ' || leg.code || ' ' || {amount} || ' '
-                                 || coalesce(length(t.description) || ':' || t.description, '-')
-                                 || coalesce(length(t.reference) || ':' || t.reference, '-')
-                                 || {before}coalesce(' metadata ' || length(note.pairs) || ':' || note.pairs, '')
-                                 || coalesce(' receipt ' || length(note.receipt) || ':' || note.receipt, '')"""
-"""The text whose hash is a fingerprint, as `domain.postings` makes it."""
+
+def _asked(kind: str, amount: str = "ltrim(leg.amount::text, '-')", before: str = "''", after: str = "''") -> str:
+    """Return whether a key has not the fingerprint of a request, as `domain.postings` makes it.
+
+    `before` and `after` the texts of a note stands what only some kinds have. What is NULL is left out.
+    """
+    text = f"""concat({kind}, ' ', leg.code, ' ', {amount}, ' ',
+                        coalesce(length(t.description) || ':' || t.description, '-'),
+                        coalesce(length(t.reference) || ':' || t.reference, '-'), {before},
+                        ' metadata ' || length(note.pairs) || ':' || note.pairs,
+                        ' receipt ' || length(note.receipt) || ':' || note.receipt, {after})"""
+    return f"k.fingerprint <> substr(sha256(convert_to({text}, 'UTF8')), 1, 16)"
+
 
 # Whether a capture named its amount, and whether it kept the remainder where nothing remained, is in no other row.
-_CAPTURED: Final = ", ".join(
-    _FINGERPRINTED.format(
-        kind=f"'{RequestKind.CAPTURE_HOLD:d}'", amount=amount, before=f"' hold 36:' || captured.hold_id || '{keep}' || "
-    )
-    for amount in ("abs(leg.amount::numeric)", "'0'")
+_CAPTURED: Final = " AND ".join(
+    _asked(f"'{RequestKind.CAPTURE_HOLD:d}'", amount, before=f"' hold 36:', captured.hold_id, '{keep}'")
+    for amount in ("ltrim(leg.amount::text, '-')", "'0'")
     for keep in ("", " keepRemainder 4:true")
 )
 
-# Nor is whether a refund named its amount. What a clawback asked for is in no row where it took less.
-_REFUNDED: Final = ", ".join(
-    _FINGERPRINTED.format(kind=f"'{RequestKind.REFUND:d}'", amount=amount, before="")
-    + " || ' original 36:' || reversing.original_id"
-    for amount in ("abs(leg.amount::numeric)", "'0'")
+# Nor is whether a refund named its amount.
+_REFUNDED: Final = " AND ".join(
+    _asked(f"'{RequestKind.REFUND:d}'", amount, after="' original 36:', reversing.original_id")
+    for amount in ("ltrim(leg.amount::text, '-')", "'0'")
 )
 
+_TRANSFERRED: Final = _asked(
+    f"'{RequestKind.TRANSFER:d}'", after="' to ' || length(receiver.owner_id) || ':' || receiver.owner_id"
+)
 
-def _moved(transaction: str, amount: str, where: str = "true") -> str:
-    """Return a subquery: what the legs of a transaction move, and in which asset; looked up only `where` it matters."""
-    legs = all_rows("entry", "e", by="transaction_id", shard=f"{transaction}.shard", transaction_id=f"{transaction}.id")
+_NOTES: Final = """
+                SELECT n.transaction_id, n.receipt, (
+                       SELECT string_agg(length(key) || ':' || key || length(value) || ':' || value, ''
+                                         ORDER BY key COLLATE "C")
+                         FROM jsonb_each_text(n.metadata)) AS pairs
+                  FROM transaction_note n WHERE n.shard = $1"""
+
+_OWNERS_LEGS: Final = f"""
+                SELECT e.transaction_id, a.wallet_id, s.code, e.amount
+                  FROM entry e
+                  JOIN account a ON a.shard = $1 AND a.id = e.account_id AND a.wallet_kind = {_USER}
+                  JOIN asset s ON s.id = a.asset_id
+                 WHERE e.shard = $1"""
+
+
+def _owners_leg(transaction: str, sign: str, where: str = "true") -> str:
+    """Return a look-up of what an owner's leg of that sign moves, and in which asset; only `where` it matters."""
+    leg = all_rows("entry", "e", by="transaction_id", shard=f"{transaction}.shard", transaction_id=f"{transaction}.id")
     account = one_row("account", "a", by="id", shard="e.shard", id="e.account_id")
     return f"""LATERAL (
-        SELECT {amount} AS amount, min(a.asset_id) AS asset_id FROM {legs} CROSS JOIN {account} WHERE {where})"""
+        SELECT abs(e.amount) AS amount, a.asset_id FROM {leg} CROSS JOIN {account}
+         WHERE {where} AND e.amount {sign} 0 AND a.wallet_kind = {_USER} LIMIT 1)"""
 
 
 def _note(transaction: str) -> str:
@@ -129,77 +154,88 @@ _NOTE_OF_RECEIPT: Final = one_row(
 _LATEST: Final = f"(SELECT wallet_now() + interval '{HEAD_AHEAD_MAX.total_seconds():.0f} s')"
 """The latest that a row may be dated: clocks differ, by so much."""
 
+_BALANCE: Final = "coalesce(p.balance_after, 0)::numeric + e.amount"
+
+# Numbers without a fraction are compared as they are where their sum is one too: it is three times as fast.
+_WRONG_BALANCE: Final = f"""CASE WHEN p.balance_after BETWEEN -{INT64_MAX // 2} AND {INT64_MAX // 2}
+                         AND e.amount BETWEEN -{INT64_MAX // 2} AND {INT64_MAX // 2}
+                    THEN e.balance_after <> p.balance_after + e.amount
+                    ELSE e.balance_after <> {_BALANCE} END"""
+
+_POSITION: Final = "coalesce({0}.position, {0}.seq, 0)"
+
+_HELD_COLUMNS: Final = "{0}.held_seq, coalesce({0}.held_after, 0), {0}.next_due_at"
+
 # Each returns (row, fault) for a shard. What is counted or summed comes from the log alone.
 _CHECKS: Final = {
     "chain": f"""
-        SELECT format('account %s (%s), seq %s', c.account_id, coalesce(w.owner_id, '?'), c.seq),
+        SELECT format('account %s (%s), seq %s', e.account_id, coalesce(w.owner_id, '?'), e.seq),
                CASE WHEN a.id IS NULL THEN 'its account does not exist'
-                    WHEN c.seq = c.seq_before THEN 'is there more than once'
-                    WHEN c.seq <> c.seq_before + 1
-                    THEN format('follows seq %s: entries between are missing', c.seq_before)
-                    WHEN c.balance_after <> c.balance_before + c.amount
-                    THEN format('balance after it is %s, but should be %s',
-                                c.balance_after, c.balance_before + c.amount)
-                    WHEN c.may_go_negative <> a.may_go_negative THEN 'may_go_negative is not its account''s'
-                    WHEN c.balance_after < 0 AND w.kind = {_USER}
-                    THEN format('an owner''s balance is negative: %s', c.balance_after)
-                    WHEN c.amount = 0 AND NOT c.is_changed THEN 'moves nothing'
-                    WHEN c.held_after > c.balance_after
-                    THEN format('%s is held, but the balance is %s', c.held_after, c.balance_after)
-                    WHEN c.position <> c.position_before + (c.amount <> 0)::int
+                    WHEN p.seq IS NULL AND e.seq <> 1
+                    THEN format('follows seq %s: entries between are missing',
+                                (SELECT coalesce(max(x.seq), 0) FROM entry x
+                                  WHERE x.shard = $1 AND x.account_id = e.account_id AND x.seq < e.seq))
+                    WHEN {_WRONG_BALANCE}
+                    THEN format('balance after it is %s, but should be %s', e.balance_after, {_BALANCE})
+                    WHEN e.may_go_negative <> a.may_go_negative THEN 'may_go_negative is not its account''s'
+                    WHEN e.balance_after < 0 AND w.kind = {_USER}
+                    THEN format('an owner''s balance is negative: %s', e.balance_after)
+                    WHEN e.amount = 0 AND e.held_seq IS DISTINCT FROM e.seq THEN 'moves nothing'
+                    WHEN e.held_after > e.balance_after
+                    THEN format('%s is held, but the balance is %s', e.held_after, e.balance_after)
+                    WHEN {_POSITION.format("e")} <> {_POSITION.format("p")} + (e.amount <> 0)::int
                     THEN format('its position is %s, but should be %s',
-                                c.position, c.position_before + (c.amount <> 0)::int)
-                    WHEN c.is_changed AND st.seq IS NULL THEN 'no step of a hold belongs to it'
-                    WHEN c.is_changed AND c.held <> c.held_before + st.change
-                    THEN format('%s is held after it, but should be %s', c.held, c.held_before + st.change)
-                    WHEN NOT c.is_changed AND (c.held_seq, c.held, c.next_due_at)
-                         IS DISTINCT FROM (c.held_seq_before, c.held_before, c.next_due_before)
+                                {_POSITION.format("e")}, {_POSITION.format("p")} + (e.amount <> 0)::int)
+                    WHEN e.held_seq = e.seq AND st.seq IS NULL THEN 'no step of a hold belongs to it'
+                    WHEN e.held_seq = e.seq AND coalesce(e.held_after, 0) <> coalesce(p.held_after, 0) + st.change
+                    THEN format('%s is held after it, but should be %s',
+                                coalesce(e.held_after, 0), coalesce(p.held_after, 0) + st.change)
+                    WHEN e.held_seq IS DISTINCT FROM e.seq AND ({_HELD_COLUMNS.format("e")})
+                                                              IS DISTINCT FROM ({_HELD_COLUMNS.format("p")})
                     THEN 'what is held differs from the entry before it, without a step of a hold'
-                    WHEN c.executed_at = '-infinity' THEN 'has no time'
-                    WHEN c.executed_at > {_LATEST}
-                    THEN format('is dated in the future: %s', c.executed_at)
+                    WHEN e.executed_at = '-infinity' THEN 'has no time'
+                    WHEN e.executed_at > {_LATEST}
+                    THEN format('is dated in the future: %s', e.executed_at)
                     ELSE 'is older than the entry before it' END
-          FROM (SELECT e.shard, e.account_id, e.seq, e.amount, e.balance_after, e.may_go_negative, e.executed_at,
-                       e.held_after, e.held_seq, e.next_due_at, coalesce(e.held_after, 0) AS held,
-                       coalesce(e.position, e.seq) AS position, e.held_seq IS NOT DISTINCT FROM e.seq AS is_changed,
-                       coalesce(lag(e.seq) OVER chain, 0) AS seq_before,
-                       coalesce(lag(e.balance_after) OVER chain, 0)::numeric AS balance_before,
-                       lag(e.executed_at) OVER chain AS executed_before,
-                       coalesce(lag(coalesce(e.position, e.seq)) OVER chain, 0) AS position_before,
-                       coalesce(lag(e.held_after) OVER chain, 0) AS held_before,
-                       lag(e.held_seq) OVER chain AS held_seq_before, lag(e.next_due_at) OVER chain AS next_due_before
-                  FROM entry e WHERE e.shard = $1
-                WINDOW chain AS (PARTITION BY e.account_id ORDER BY e.seq)) AS c
-          LEFT JOIN account a ON a.shard = $1 AND a.id = c.account_id
+          FROM entry e
+          LEFT JOIN entry p ON p.shard = $1 AND p.account_id = e.account_id AND p.seq = e.seq - 1
+          LEFT JOIN account a ON a.shard = $1 AND a.id = e.account_id
           LEFT JOIN wallet w ON w.shard = $1 AND w.id = a.wallet_id
           LEFT JOIN hold_step st
-            ON c.is_changed AND st.shard = $1 AND st.account_id = c.account_id AND st.seq = c.seq
-         WHERE a.id IS NULL OR c.seq <> c.seq_before + 1 OR c.balance_after <> c.balance_before + c.amount
-            OR c.may_go_negative <> a.may_go_negative OR (c.balance_after < 0 AND w.kind = {_USER})
-            OR c.held_after > c.balance_after OR c.position <> c.position_before + (c.amount <> 0)::int
-            OR (c.is_changed AND (st.seq IS NULL OR c.held <> c.held_before + st.change))
-            OR (NOT c.is_changed
-                AND (c.amount = 0 OR (c.held_seq, c.held, c.next_due_at)
-                                     IS DISTINCT FROM (c.held_seq_before, c.held_before, c.next_due_before)))
-            OR c.executed_at = '-infinity' OR c.executed_at > {_LATEST}
+            ON st.shard = $1 AND st.account_id = e.account_id AND st.seq = e.seq AND e.held_seq = e.seq
+         WHERE e.shard = $1
+           AND (a.id IS NULL OR (p.seq IS NULL AND e.seq <> 1) OR {_WRONG_BALANCE}
+            OR e.may_go_negative <> a.may_go_negative OR (e.balance_after < 0 AND w.kind = {_USER})
+            OR e.held_after > e.balance_after
+            OR {_POSITION.format("e")} <> {_POSITION.format("p")} + (e.amount <> 0)::int
+            OR CASE WHEN e.held_seq = e.seq
+                    THEN st.seq IS NULL OR coalesce(e.held_after, 0) <> coalesce(p.held_after, 0) + st.change
+                    ELSE e.amount = 0 OR ({_HELD_COLUMNS.format("e")}) IS DISTINCT FROM ({_HELD_COLUMNS.format("p")})
+                    END
+            OR e.executed_at = '-infinity' OR e.executed_at > {_LATEST}
             -- A stripe's entries have the times of their transactions, which only follow the owner's.
-            OR (c.executed_at < c.executed_before AND w.kind = {_USER})
-         ORDER BY c.account_id, c.seq""",
-    "sum": """
-        SELECT format('account %s', s.account_id),
-               format('last balance is %s, but its entries sum to %s', last.balance_after, s.total)
-          FROM (SELECT e.account_id, sum(e.amount) AS total, max(e.seq) AS seq
-                  FROM entry e WHERE e.shard = $1 GROUP BY e.account_id) AS s
-          JOIN entry last ON last.shard = $1 AND last.account_id = s.account_id AND last.seq = s.seq
-         WHERE last.balance_after <> s.total
-         ORDER BY s.account_id""",
+            OR (e.executed_at < p.executed_at AND w.kind = {_USER}))
+         ORDER BY e.account_id, e.seq""",
+    # With the chains it proves that each balance is the sum of the account's entries.
+    "doubled entry": """
+        SELECT format('account %s, seq %s', e.account_id, e.seq), format('is there %s times', count(*))
+          FROM entry e
+         WHERE e.shard = $1
+         GROUP BY e.account_id, e.seq
+        HAVING count(*) > 1
+         ORDER BY e.account_id, e.seq""",
     "transaction": f"""
         SELECT format('transaction %s', coalesce(t.id, legs.transaction_id)),
-               CASE WHEN t.id IS NULL THEN format('does not exist, but entry %s is a leg of it', legs.first_leg)
+               CASE WHEN t.id IS NULL
+                    THEN format('does not exist, but entry %s is a leg of it',
+                                (SELECT min(format('(account %s, seq %s)', e.account_id, e.seq)) FROM entry e
+                                  WHERE e.shard = $1 AND e.transaction_id = legs.transaction_id))
                     WHEN legs.transaction_id IS NULL THEN 'has no legs'
-                    WHEN legs.unbalanced THEN 'its legs do not sum to zero'
-                    WHEN legs.other_type THEN format('is of type %s, but a leg is not', t.type)
-                    WHEN legs.other_time THEN 'its time is not that of its legs'
+                    WHEN legs.excess <> 0 THEN 'its legs do not sum to zero'
+                    WHEN legs.first_type <> t.type OR legs.last_type <> t.type
+                    THEN format('is of type %s, but a leg is not', t.type)
+                    WHEN legs.first_time <> t.executed_at OR legs.last_time <> t.executed_at
+                    THEN 'its time is not that of its legs'
                     WHEN legs.wallet_id <> t.wallet_id
                     THEN format('is wallet %s''s, but a leg is wallet %s''s', t.wallet_id, legs.wallet_id)
                     WHEN legs.leg_count NOT IN (SELECT count(*) FROM transaction_shape s
@@ -208,26 +244,22 @@ _CHECKS: Final = {
                     THEN format('has %s legs, %s of them an owner''s', legs.leg_count, legs.owner_leg_count)
                     WHEN (t.counterpart_id IS NOT NULL) <> (legs.bits & {3 << 2 * WalletKind.CLEARING} <> 0)
                     THEN 'has another half or a leg of clearing, but not both'
-                    ELSE format('type %s does not move %s', t.type, legs.user_amount) END
-          FROM (SELECT l.transaction_id, bool_or(l.excess <> 0) AS unbalanced, bool_or(l.other_type) AS other_type,
-                       bool_or(l.other_time) AS other_time, max(l.wallet_id) AS wallet_id,
-                       sum(l.leg_count) AS leg_count, sum(l.owner_leg_count) AS owner_leg_count, bit_or(l.bits) AS bits,
-                       sum(l.user_amount) AS user_amount, min(l.first_leg) AS first_leg
-                  FROM (SELECT e.transaction_id, sum(e.amount) AS excess, count(*) AS leg_count,
-                               count(*) FILTER (WHERE a.wallet_kind = {_USER}) AS owner_leg_count,
-                               bit_or(1 << (2 * a.wallet_kind + (e.amount > 0)::int)) AS bits,
-                               bool_or(e.type <> t.type) AS other_type,
-                               bool_or(e.executed_at <> t.executed_at) AS other_time,
-                               max(a.wallet_id) FILTER (WHERE a.wallet_kind = {_USER}) AS wallet_id,
-                               sum(e.amount) FILTER (WHERE a.wallet_kind = {_USER}) AS user_amount,
-                               min(format('(account %s, seq %s)', e.account_id, e.seq)) FILTER (WHERE t.id IS NULL)
-                                 AS first_leg
-                          FROM entry e
-                          LEFT JOIN account a ON a.shard = $1 AND a.id = e.account_id
-                          LEFT JOIN transaction t ON t.shard = $1 AND t.id = e.transaction_id
-                         WHERE e.shard = $1 AND e.amount <> 0
-                         GROUP BY e.transaction_id, a.asset_id) AS l
-                 GROUP BY l.transaction_id) AS legs
+                    WHEN legs.first_asset <> legs.last_asset THEN 'its legs are of more than one asset'
+                    ELSE format('type %s does not move %s', t.type, (
+                         SELECT sum(e.amount) FROM entry e
+                           JOIN account a ON a.shard = $1 AND a.id = e.account_id AND a.wallet_kind = {_USER}
+                          WHERE e.shard = $1 AND e.transaction_id = t.id)) END
+          FROM (SELECT e.transaction_id, sum(e.amount) AS excess, count(*) AS leg_count,
+                       min(a.asset_id) AS first_asset, max(a.asset_id) AS last_asset,
+                       min(e.type) AS first_type, max(e.type) AS last_type,
+                       min(e.executed_at) AS first_time, max(e.executed_at) AS last_time,
+                       bit_or(1 << (2 * a.wallet_kind + (e.amount > 0)::int)) AS bits,
+                       count(*) FILTER (WHERE a.wallet_kind = {_USER}) AS owner_leg_count,
+                       max(a.wallet_id) FILTER (WHERE a.wallet_kind = {_USER}) AS wallet_id
+                  FROM entry e
+                  LEFT JOIN account a ON a.shard = $1 AND a.id = e.account_id
+                 WHERE e.shard = $1 AND e.amount <> 0
+                 GROUP BY e.transaction_id) AS legs
           FULL JOIN (SELECT * FROM transaction WHERE shard = $1) AS t ON t.id = legs.transaction_id
           -- As the law of entries does: a bit for each kind of wallet and sign, as many bits as legs.
           LEFT JOIN (SELECT type, count(*) AS leg_count, bit_or(1 << (2 * wallet_kind + (sign > 0)::int)) AS bits,
@@ -236,9 +268,18 @@ _CHECKS: Final = {
                        FROM transaction_shape GROUP BY type, variant) AS shape
             ON (shape.type, shape.leg_count, shape.bits) = (t.type, legs.leg_count, legs.bits)
            AND shape.has_halves = (t.counterpart_id IS NOT NULL)
-         WHERE t.id IS NULL OR legs.transaction_id IS NULL OR legs.unbalanced OR legs.other_type OR legs.other_time
+         WHERE t.id IS NULL OR legs.transaction_id IS NULL OR legs.excess <> 0 OR legs.first_asset <> legs.last_asset
+            OR legs.first_type <> t.type OR legs.last_type <> t.type
+            OR legs.first_time <> t.executed_at OR legs.last_time <> t.executed_at
             OR shape.type IS NULL OR legs.owner_leg_count <> shape.owner_leg_count OR legs.wallet_id <> t.wallet_id
          ORDER BY 1""",
+    "doubled transaction": """
+        SELECT format('transaction %s', t.id), format('is there %s times', count(*))
+          FROM transaction t
+         WHERE t.shard = $1
+         GROUP BY t.id
+        HAVING count(*) > 1
+         ORDER BY t.id""",
     "transfer": f"""
         SELECT format('transaction %s', t.id),
                CASE WHEN o.id IS NULL
@@ -260,8 +301,8 @@ _CHECKS: Final = {
           LEFT JOIN {_note("t")} ON true
           LEFT JOIN {_note("o")} ON true
          -- Of two halves the one that gives is compared: that is half the work.
-         CROSS JOIN {_moved("t", _OWNERS_LEG, f"t.type <> {_RECEIVED}")} AS own
-         CROSS JOIN {_moved("o", _OWNERS_LEG, f"t.type <> {_RECEIVED}")} AS other
+          LEFT JOIN {_owners_leg("t", "<", f"t.type <> {_RECEIVED}")} AS own ON true
+          LEFT JOIN {_owners_leg("o", ">", f"t.type <> {_RECEIVED}")} AS other ON true
          WHERE t.shard = $1 AND (t.type IN ({_SENT}, {_RECEIVED}) OR t.counterpart_id IS NOT NULL)
            AND (o.id IS NULL OR (t.type, o.type) NOT IN ({_HALVES})
                 OR (o.counterpart_shard, o.counterpart_id) IS DISTINCT FROM (t.shard, t.id)
@@ -274,7 +315,15 @@ _CHECKS: Final = {
          ORDER BY t.id""",
     **HOLD_CHECKS,
     **STATE_CHECKS,
-    "reversal": """
+    "reversal": f"""
+        WITH moved AS (
+          SELECT e.transaction_id, {_CREDITED} AS credited, {_OWNERS_LEG} AS owners, min(a.asset_id) AS asset_id
+            FROM entry e
+            JOIN account a ON a.shard = $1 AND a.id = e.account_id
+           WHERE e.shard = $1 AND e.transaction_id IN (SELECT transaction_id FROM reversal WHERE shard = $1
+                                                        UNION ALL SELECT original_id FROM reversal WHERE shard = $1)
+           GROUP BY e.transaction_id
+        )
         SELECT format('reversal %s of transaction %s', r.step, r.original_id),
                CASE WHEN o.id IS NULL THEN 'its original does not exist'
                     WHEN t.id IS NULL THEN format('transaction %s does not exist', r.transaction_id)
@@ -283,28 +332,24 @@ _CHECKS: Final = {
                     THEN format('transaction %s is not of the account of its original', t.id)
                     WHEN (t.type, o.type) NOT IN ((7, 3), (7, 6), (8, 1), (8, 2), (8, 5))
                     THEN format('transaction %s is of type %s, which does not reverse type %s', t.id, t.type, o.type)
-                    WHEN r.amount <> own.amount
-                    THEN format('says %s, but transaction %s moves %s', r.amount, t.id, own.amount)
+                    WHEN r.amount <> own.credited
+                    THEN format('says %s, but transaction %s moves %s', r.amount, t.id, own.credited)
                     WHEN r.reversed_after <> r.reversed_before + r.amount
                     THEN format('%s is reversed after it, but should be %s',
                                 r.reversed_after, r.reversed_before + r.amount)
-                    ELSE format('%s is reversed, but its original moved %s', r.reversed_after, original.amount) END
+                    ELSE format('%s is reversed, but its original moved %s', r.reversed_after, original.owners) END
           FROM (SELECT r.*, coalesce(lag(r.step) OVER chain, 0) AS step_before,
                        coalesce(lag(r.reversed_after) OVER chain, 0) AS reversed_before
                   FROM reversal r WHERE r.shard = $1
                 WINDOW chain AS (PARTITION BY r.original_id ORDER BY r.step)) AS r
           LEFT JOIN transaction o ON o.shard = $1 AND o.id = r.original_id
           LEFT JOIN transaction t ON t.shard = $1 AND t.id = r.transaction_id
-         CROSS JOIN """
-    + _moved("t", _CREDITED)
-    + """ AS own
-         CROSS JOIN """
-    + _moved("o", _OWNERS_LEG)
-    + """ AS original
+          LEFT JOIN moved own ON own.transaction_id = r.transaction_id
+          LEFT JOIN moved original ON original.transaction_id = r.original_id
          WHERE o.id IS NULL OR t.id IS NULL OR r.step <> r.step_before + 1 OR o.wallet_id <> t.wallet_id
             OR own.asset_id <> original.asset_id OR (t.type, o.type) NOT IN ((7, 3), (7, 6), (8, 1), (8, 2), (8, 5))
-            OR r.amount <> own.amount OR r.reversed_after <> r.reversed_before + r.amount
-            OR r.reversed_after > original.amount
+            OR r.amount <> own.credited OR r.reversed_after <> r.reversed_before + r.amount
+            OR r.reversed_after > original.owners
          ORDER BY r.original_id, r.step""",
     "reversing": f"""
         SELECT format('transaction %s', t.id), 'reverses nothing'
@@ -356,8 +401,6 @@ _CHECKS: Final = {
                     WHEN k.outcome = {_POSTED} AND k.details IS NOT NULL
                     THEN 'says posted, but has the details of a refusal'
                     WHEN t.id IS NULL AND k.outcome IN ({_ON_BALANCE}) THEN 'says refused, but not on which balance'
-                    WHEN k.outcome = {_HELD} AND t.id IS NULL
-                    THEN format('says held, but its wallet has no hold %s', coalesce(k.details ->> 'hold_id', '?'))
                     WHEN t.id IS NULL THEN 'says refused, but not in which asset'
                     WHEN k.outcome <> {_POSTED} THEN format('says refused, but transaction %s was posted', t.id)
                     WHEN (k.key, k.wallet_id) IS DISTINCT FROM (t.idempotency_key, t.wallet_id)
@@ -366,22 +409,8 @@ _CHECKS: Final = {
           FROM (SELECT * FROM idempotency_key WHERE shard = $1) AS k
           FULL JOIN (SELECT * FROM transaction WHERE shard = $1) AS t ON t.id = k.transaction_id
           LEFT JOIN wallet w ON w.shard = $1 AND w.id = k.wallet_id AND w.kind = {_USER}
-          LEFT JOIN (SELECT n.transaction_id, n.receipt, (
-                            SELECT string_agg(length(key) || ':' || key || length(value) || ':' || value, ''
-                                              ORDER BY key COLLATE "C")
-                              FROM jsonb_each_text(n.metadata)) AS pairs
-                       FROM transaction_note n WHERE n.shard = $1) AS note ON note.transaction_id = t.id
-          LEFT JOIN hold h ON h.shard = $1 AND h.id::text = k.details ->> 'hold_id' AND h.wallet_id = k.wallet_id
-          LEFT JOIN reversal reversing ON reversing.shard = $1 AND reversing.transaction_id = t.id
-          LEFT JOIN transaction original ON original.shard = $1 AND original.id = reversing.original_id
-          LEFT JOIN hold_step captured ON captured.shard = $1 AND captured.event_id = t.id
-          LEFT JOIN {_OTHER_HALF} ON true
-          LEFT JOIN {_RECEIVER} ON true
-          LEFT JOIN (SELECT e.transaction_id, a.wallet_id, s.code, e.amount
-                       FROM entry e
-                       JOIN account a ON a.shard = $1 AND a.id = e.account_id AND a.wallet_kind = {_USER}
-                       JOIN asset s ON s.id = a.asset_id
-                      WHERE e.shard = $1) AS leg ON leg.transaction_id = t.id AND leg.wallet_id = t.wallet_id
+          LEFT JOIN ({_NOTES}) AS note ON note.transaction_id = t.id
+          LEFT JOIN ({_OWNERS_LEGS}) AS leg ON leg.transaction_id = t.id AND leg.wallet_id = t.wallet_id
          WHERE (t.type IS DISTINCT FROM {_RECEIVED} OR k.key IS NOT NULL OR t.idempotency_key IS NOT NULL)
            -- What follows from a request: a repayment from any credit, what a closing or a debt posts from its key.
            AND NOT (k.key IS NULL AND t.idempotency_key IS NULL
@@ -391,25 +420,32 @@ _CHECKS: Final = {
                           CROSS JOIN {named_by("named", "posted")} AS posted(id)
                           WHERE named.shard = $1 AND named.outcome IN ({_NAMING}))))
            AND (t.type = {_RECEIVED} OR k.key IS NULL OR w.id IS NULL OR (k.outcome = {_POSTED}) <> (t.id IS NOT NULL)
-            OR k.outcome NOT IN ({_OUTCOMES}) OR octet_length(k.fingerprint) <> 16
-            OR k.created_at > {_LATEST}
-            OR (k.outcome = {_POSTED} AND k.details IS NOT NULL)
-            OR (k.outcome IN ({_ON_BALANCE})
-                AND (jsonb_typeof(k.details -> 'balance_before_minor') = 'number'
-                     AND k.details ->> 'balance_before_minor' ~ '^[0-9]{{1,19}}$') IS NOT TRUE)
-            OR (k.outcome = {_HELD} AND h.id IS NULL)
-            OR (k.outcome <> {_POSTED} AND k.outcome NOT IN ({_ON_BALANCE})
-                AND jsonb_typeof(k.details -> 'asset_id') IS DISTINCT FROM 'number')
-            OR (t.id IS NOT NULL
-                AND ((k.key, k.wallet_id) IS DISTINCT FROM (t.idempotency_key, t.wallet_id)
-                     OR (t.type <> {_CLAWBACK} AND NOT EXISTS (
-                          SELECT FROM unnest(CASE WHEN reversing.step IS NOT NULL THEN ARRAY[{_REFUNDED}]
-                                             WHEN captured.hold_id IS NULL THEN ARRAY[
-                                 {_FINGERPRINTED.format(kind=_KIND, amount="abs(leg.amount::numeric)", before="")}
-                                 || CASE WHEN t.type = {_SENT}
-                                         THEN ' to ' || length(receiver.owner_id) || ':' || receiver.owner_id
-                                         ELSE '' END] ELSE ARRAY[{_CAPTURED}] END) AS asked(text)
-                           WHERE k.fingerprint = substr(sha256(convert_to(asked.text, 'UTF8')), 1, 16))))))
+            OR octet_length(k.fingerprint) <> 16 OR k.created_at > {_LATEST}
+            OR CASE WHEN k.outcome = {_POSTED}
+                    THEN k.details IS NOT NULL OR k.key IS DISTINCT FROM t.idempotency_key
+                         OR k.wallet_id <> t.wallet_id
+                         OR (t.type NOT IN ({_OWN_FINGERPRINT}) AND {_asked("t.type")})
+                    WHEN k.outcome IN ({_ON_BALANCE})
+                    THEN (jsonb_typeof(k.details -> 'balance_before_minor') = 'number'
+                          AND k.details ->> 'balance_before_minor' ~ '^[0-9]{{1,19}}$') IS NOT TRUE
+                    ELSE k.outcome NOT IN ({_OUTCOMES})
+                         OR jsonb_typeof(k.details -> 'asset_id') IS DISTINCT FROM 'number' END)
+         ORDER BY 1""",
+    "key of a movement": f"""
+        SELECT format('key %s of wallet %s', k.key, k.wallet_id),
+               format('its fingerprint is not what transaction %s gives', t.id)
+          FROM transaction t
+          JOIN idempotency_key k ON k.shard = $1 AND k.transaction_id = t.id
+          LEFT JOIN ({_NOTES}) AS note ON note.transaction_id = t.id
+          LEFT JOIN ({_OWNERS_LEGS}) AS leg ON leg.transaction_id = t.id AND leg.wallet_id = t.wallet_id
+          LEFT JOIN reversal reversing ON reversing.shard = $1 AND reversing.transaction_id = t.id
+          LEFT JOIN hold_step captured ON captured.shard = $1 AND captured.event_id = t.id
+          LEFT JOIN {_OTHER_HALF} ON true
+          LEFT JOIN {_RECEIVER} ON true
+         WHERE t.shard = $1 AND t.type IN ({_SENT}, {_CAPTURE}, {_REFUND})
+           AND CASE WHEN t.type = {_REFUND} THEN {_REFUNDED}
+                    WHEN captured.hold_id IS NULL THEN {_TRANSFERRED}
+                    ELSE {_CAPTURED} END
          ORDER BY 1""",
     "doubled key": """
         SELECT format('key %s of wallet %s', k.key, k.wallet_id), format('is there %s times', count(*))

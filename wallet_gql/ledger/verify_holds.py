@@ -43,6 +43,16 @@ _OPEN: Final = """CASE WHEN s.remaining = 0 THEN array_remove(coalesce(s.open_be
             WHEN s.step = 1 THEN coalesce(s.open_before, '{}') || s.hold_id
             ELSE coalesce(s.open_before, '{}') END"""
 
+# When the first of the open holds ends; most accounts have one at most, for which there is nothing to look up.
+_DUE: Final = """CASE WHEN s.open_holds = '{}' THEN NULL
+            WHEN s.open_holds = ARRAY[s.hold_id] THEN s.held_until
+            ELSE (SELECT min(last.held_until)
+                    FROM unnest(s.open_holds) AS is_open(id)
+                   CROSS JOIN LATERAL (
+                         SELECT l.held_until FROM hold_step l
+                          WHERE l.shard = s.shard AND l.hold_id = is_open.id AND l.seq <= s.seq
+                          ORDER BY l.step DESC LIMIT 1) AS last) END"""
+
 # Each fault with the condition that finds it; the first that is met is told.
 _FAULTS: Final = {
     "h.id IS NULL": "'its hold does not exist'",
@@ -64,12 +74,14 @@ _FAULTS: Final = {
         "format('is of kind %s, but its entry is of type %s', s.kind, e.type)"
     ),
     f"({_FOLLOWS}) IS NOT TRUE": "format('of kind %s, does not follow the step before it', s.kind)",
-    "o.id IS NOT NULL AND (o.shard, o.wallet_id) IS DISTINCT FROM (h.receiver_shard, h.receiver_wallet_id)": (
-        "format('pays wallet %s of shard %s, but its hold is for another', o.wallet_id, o.shard)"
+    f"""h.receiver_shard IS NOT NULL
+          AND EXISTS (SELECT FROM {_SENT_HALF} CROSS JOIN {_OTHER_HALF}
+                       WHERE (o.shard, o.wallet_id) IS DISTINCT FROM (h.receiver_shard, h.receiver_wallet_id))""": (
+        "format('does not pay wallet %s of shard %s, which its hold is for', h.receiver_wallet_id, h.receiver_shard)"
     ),
     f"s.open_holds <> {_OPEN}": "'the open holds after it are not those before it and its own'",
-    "e.next_due_at IS DISTINCT FROM due.next_due_at": (
-        "format('its entry says that a hold ends at %s, but the first ends at %s', e.next_due_at, due.next_due_at)"
+    f"e.next_due_at IS DISTINCT FROM {_DUE}": (
+        f"format('its entry says that a hold ends at %s, but the first ends at %s', e.next_due_at, {_DUE})"
     ),
 }
 
@@ -90,28 +102,20 @@ HOLD_CHECKS: Final = {
     "hold": f"""
         SELECT format('step %s of hold %s', s.step, s.hold_id),
                CASE {" ".join(f"WHEN {condition} THEN {fault}" for condition, fault in _FAULTS.items())} END
-          FROM (SELECT s.*, s.amount - s.captured - s.released AS remaining,
-                       lag(s.step) OVER of_hold AS step_before, lag(s.amount) OVER of_hold AS amount_before,
-                       lag(s.captured) OVER of_hold AS captured_before, lag(s.released) OVER of_hold AS released_before,
-                       lag(s.capture_count) OVER of_hold AS count_before,
-                       lag(s.held_until) OVER of_hold AS held_until_before,
-                       lag(s.amount - s.captured - s.released) OVER of_hold AS remaining_before,
-                       lag(s.open_holds) OVER of_account AS open_before
-                  FROM hold_step s WHERE s.shard = $1
-                WINDOW of_hold AS (PARTITION BY s.hold_id ORDER BY s.step),
-                       of_account AS (PARTITION BY s.account_id ORDER BY s.seq)) AS s
+          FROM (SELECT w.*, w.amount_before - w.captured_before - w.released_before AS remaining_before
+                  FROM (SELECT s.*, s.amount - s.captured - s.released AS remaining,
+                               lag(s.step) OVER of_hold AS step_before, lag(s.amount) OVER of_hold AS amount_before,
+                               lag(s.captured) OVER of_hold AS captured_before,
+                               lag(s.released) OVER of_hold AS released_before,
+                               lag(s.capture_count) OVER of_hold AS count_before,
+                               lag(s.held_until) OVER of_hold AS held_until_before,
+                               lag(s.open_holds) OVER of_account AS open_before
+                          FROM hold_step s WHERE s.shard = $1
+                        WINDOW of_hold AS (PARTITION BY s.hold_id ORDER BY s.step),
+                               of_account AS (PARTITION BY s.account_id ORDER BY s.seq)) AS w) AS s
           LEFT JOIN hold h ON h.shard = $1 AND h.id = s.hold_id
           LEFT JOIN entry e ON e.shard = $1 AND e.account_id = s.account_id AND e.seq = s.seq
            AND e.held_seq = s.seq AND e.transaction_id = s.event_id
-          LEFT JOIN {_SENT_HALF} ON true
-          LEFT JOIN {_OTHER_HALF} ON true
-         CROSS JOIN LATERAL (
-               SELECT min(last.held_until) AS next_due_at
-                 FROM unnest(s.open_holds) AS is_open(id)
-                CROSS JOIN LATERAL (
-                      SELECT l.held_until FROM hold_step l
-                       WHERE l.shard = s.shard AND l.hold_id = is_open.id AND l.seq <= s.seq
-                       ORDER BY l.step DESC LIMIT 1) AS last) AS due
          WHERE {" OR ".join(f"({condition})" for condition in _FAULTS)}
          ORDER BY s.hold_id, s.step""",
     "hold of an account": f"""
@@ -134,6 +138,8 @@ HOLD_CHECKS: Final = {
                     ELSE format('key %s of wallet %s', k.key, k.wallet_id) END,
                CASE WHEN k.key IS NULL THEN 'its key is missing'
                     WHEN s.hold_id IS NULL THEN 'says held, but it asked for no step of a hold'
+                    WHEN h.id IS NULL
+                    THEN format('asked for step %s of hold %s, which does not exist', s.step, s.hold_id)
                     WHEN (k.wallet_id, k.details ->> 'hold_id', (k.details ->> 'asset_id')::int)
                          IS DISTINCT FROM (h.wallet_id, s.hold_id::text, c.id)
                          OR (s.kind = {_PLACED} AND k.key IS DISTINCT FROM h.idempotency_key)
