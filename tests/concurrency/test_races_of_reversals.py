@@ -45,7 +45,7 @@ AVAILABLE: Final[dict[str, Any]] = {"on_shortfall": Shortfall.AVAILABLE}
 def of(view: TransactionView, amount: int | None = None, **more: Any) -> ReverseInput:
     """Return a request to reverse a transaction, or a part of it, with a key of its own."""
     name = EntryName(view.shard, view.account_id, view.seq)
-    asked = ReverseInput(name, "", uuid4(), None if amount is None else Decimal(amount))
+    asked = ReverseInput(name, "", uuid4(), None if amount is None else Decimal(amount), description="Why")
     return replace(asked, **more)
 
 

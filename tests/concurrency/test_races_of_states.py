@@ -314,7 +314,9 @@ async def test_debts_against_credits_and_spends_at_once(ledgers: list[Ledger]) -
         *(
             clawback(
                 ledgers[n % 4],
-                ReverseInput(EntryName(view.shard, view.account_id, view.seq), "", uuid4(), None, Shortfall.DEBT),
+                ReverseInput(
+                    EntryName(view.shard, view.account_id, view.seq), "", uuid4(), None, Shortfall.DEBT, "Why"
+                ),
             )
             for n, view in enumerate(top_ups)
         ),
@@ -339,7 +341,7 @@ async def test_a_first_debt_on_every_ledger_at_once(ledgers: list[Ledger]) -> No
     names = [EntryName(view.shard, view.account_id, view.seq) for view in views]
     outcomes = await asyncio.gather(
         *(
-            clawback(ledgers[n % 4], ReverseInput(each, "", uuid4(), None, Shortfall.DEBT))
+            clawback(ledgers[n % 4], ReverseInput(each, "", uuid4(), None, Shortfall.DEBT, "Why"))
             for n, each in enumerate(names)
         ),
         *(freeze(ledger, StateInput(owner, uuid4(), "x"), WalletStatus.FROZEN_OUT, None) for ledger in ledgers),

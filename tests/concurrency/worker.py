@@ -73,7 +73,7 @@ def draw(job: Job) -> list[Sending]:
         key = UUID(int=chance.getrandbits(128), version=4)
         owner, amount = chance.choice(job.owners), Decimal(chance.randint(1, 100))
         drawn.append(
-            Sending(owner, verb, ReverseInput(EntryName(*job.spends[owner]), "", key, amount))
+            Sending(owner, verb, ReverseInput(EntryName(*job.spends[owner]), "", key, amount, description="Why"))
             if verb == "refund"
             else Sending(owner, verb, PostingInput(owner, "GOLD", amount, key))
         )

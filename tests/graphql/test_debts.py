@@ -49,7 +49,7 @@ async def ask(client: httpx.AsyncClient, verb: str, asked: dict[str, Any]) -> di
 
 async def do(client: httpx.AsyncClient, verb: str, **fields: Any) -> dict[str, Any]:
     """Ask, and ask again: everything but the balance is as it was."""
-    asked = given(**fields)
+    asked = given(**({"description": "Why"} if verb == "clawback" else {}) | fields)
     first = await ask(client, verb, asked)
     assert await ask(client, verb, asked) == {**first, "alreadyProcessed": True}
     return first
@@ -157,7 +157,9 @@ async def test_a_repayment_cannot_be_reversed(client: httpx.AsyncClient, ledger:
     repayment = (await history(client, owner))[0]["id"]
     for verb in ("refund", "clawback"):
         query = f"mutation($input: {verb.capitalize()}Input!) {{ {verb}(input: $input) {{ __typename }} }}"
-        assert (await gql(client, query, input=given(transactionId=repayment)))[verb]["__typename"] == "NotRefundable"
+        assert (await gql(client, query, input=given(transactionId=repayment, description="Why")))[verb][
+            "__typename"
+        ] == "NotRefundable"
 
 
 async def test_a_refund_repays(client: httpx.AsyncClient, ledger: Ledger) -> None:
@@ -243,7 +245,7 @@ async def test_a_debt_is_paid_in_the_order_of_a_document(client: httpx.AsyncClie
     found = await gql(
         client,
         query,
-        clawback=given(transactionId=top_up, onShortfall="DEBT"),
+        clawback=given(transactionId=top_up, onShortfall="DEBT", description="Why"),
         bonus=given(ownerId=owner, amount=70),
         more=given(ownerId=owner, amount=70),
     )

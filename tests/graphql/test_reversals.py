@@ -84,7 +84,7 @@ TRANSFER: Final = """mutation($input: TransferInput!) { transfer(input: $input) 
 
 def given(transaction: str, **more: Any) -> dict[str, Any]:
     """Return an input with a key of its own."""
-    return {"transactionId": transaction, "idempotencyKey": str(uuid4()), **more}
+    return {"transactionId": transaction, "idempotencyKey": str(uuid4()), "description": "Why", **more}
 
 
 async def ask(client: httpx.AsyncClient, verb: str, asked: dict[str, Any]) -> dict[str, Any]:
@@ -204,7 +204,7 @@ def shown(transaction: dict[str, Any], asked: dict[str, Any], **more: Any) -> di
         "id": transaction["id"],
         "transactionId": transaction["transactionId"],
         "direction": sides[0][1],
-        "description": None,
+        "description": asked["description"],
         "reference": None,
         "metadata": None,
         "executedAt": transaction["executedAt"],
@@ -605,7 +605,7 @@ async def test_refusals_that_are_not_kept(client: httpx.AsyncClient, ledger: Led
     other_verb = "clawback" if verb == "refund" else "refund"
     assert await refused(client, ledger, other_verb, used, is_kept=False) == reused
     # What differs only in its writing is the same.
-    written: list[dict[str, Any]] = [{"amount": "00.01"}, {"description": None}, {"metadata": {}}]
+    written: list[dict[str, Any]] = [{"amount": "00.01"}, {"reference": None}, {"metadata": {}}]
     for same in written:
         assert (await ask(client, verb, {**used, **same}))["alreadyProcessed"] is True, same
 
@@ -677,6 +677,21 @@ async def test_id_that_is_no_transaction_s(client: httpx.AsyncClient, ledger: Le
         assert (answer["data"], error["path"]) == ({verb: None}, [verb])
         assert (error["extensions"]["code"], error["extensions"]["field"]) == ("BAD_USER_INPUT", "transactionId")
         assert error["message"] == f"transactionId {fault}"
+    assert await count_rows(ledger.settings) == before
+
+
+async def test_a_clawback_says_why(client: httpx.AsyncClient, ledger: Ledger) -> None:
+    top_up = await posted(ledger, "top_up", await new_owner(ledger), 60)
+    before = await count_rows(ledger.settings)
+    for description in ("", " ", "\n\t", "\u2003", None):
+        asked = given(top_up, description=description)
+        response = await client.post("/graphql", json={"query": DOCUMENTS["clawback"], "variables": {"input": asked}})
+        (error,) = response.json()["errors"]
+        assert error["extensions"]["code"] == "BAD_USER_INPUT"
+        assert "description" in error["message"]
+        if description is not None:
+            assert error["message"] == "description is blank: say why, for people to read."
+            assert error["extensions"]["field"] == "description"
     assert await count_rows(ledger.settings) == before
 
 

@@ -349,8 +349,11 @@ async def play(client: httpx.AsyncClient, owner: str, other: str, ids: dict[str,
         "refund": ("refund", {"transactionId": ids["spend"], "amount": 1}),
         "longer": ("adjustHold", {"holdId": ids["hold"], "ttlSeconds": 800_000}),
         "lower": ("adjustHold", {"holdId": ids["hold"], "amount": 20}),
-        "clawback": ("clawback", {"transactionId": ids["bonus"], "amount": 1}),
-        "debt": ("clawback", {"transactionId": ids["bonus"], "amount": 1, "onShortfall": "DEBT"}),
+        "clawback": ("clawback", {"transactionId": ids["bonus"], "amount": 1, "description": "Why"}),
+        "debt": (
+            "clawback",
+            {"transactionId": ids["bonus"], "amount": 1, "onShortfall": "DEBT", "description": "Why"},
+        ),
         "voidHold": ("voidHold", {"holdId": ids["hold"]}),
         "voidEscrow": ("voidHold", {"holdId": ids["escrow"]}),
     }
@@ -464,7 +467,7 @@ async def test_a_closing_gives_every_asset_to_another_owner(
 
 async def clawed_back(client: httpx.AsyncClient, transaction_id: str) -> object:
     query = "mutation($input: ClawbackInput!) { clawback(input: $input) { __typename } }"
-    asked = {"transactionId": transaction_id, "idempotencyKey": str(uuid4())}
+    asked = {"transactionId": transaction_id, "idempotencyKey": str(uuid4()), "description": "Why"}
     return (await gql(client, query, input=asked))["clawback"]["__typename"]
 
 
@@ -495,7 +498,7 @@ async def test_a_first_debt_changes_no_status(
     before = await status(client, owner)
     query = "mutation($input: ClawbackInput!) { clawback(input: $input) { ... on ClawbackPayload { indebted } } }"
     top_up = (await history(client, owner))[-1]["id"]
-    asked = {"transactionId": top_up, "onShortfall": "DEBT", "idempotencyKey": str(uuid4())}
+    asked = {"transactionId": top_up, "onShortfall": "DEBT", "description": "Why", "idempotencyKey": str(uuid4())}
     assert (await gql(client, query, input=asked))["clawback"] == {"indebted": "10"}
     assert await status(client, owner) == before
 

@@ -83,7 +83,7 @@ def history(reversed_settings: Settings) -> History:
 
     def asked(view: TransactionView, amount: int | None) -> ReverseInput:
         name = EntryName(view.shard, view.account_id, view.seq)
-        return ReverseInput(name, "shown", uuid4(), None if amount is None else Decimal(amount))
+        return ReverseInput(name, "shown", uuid4(), None if amount is None else Decimal(amount), description="Why")
 
     async def refunded(ledger: Ledger, view: TransactionView, amount: int | None) -> TransactionView:
         outcome = await refund(ledger, asked(view, amount))

@@ -109,7 +109,7 @@ async def moved(ledger: Ledger, verb: str, owner: str, amount: int) -> Transacti
 
 def owed(view: TransactionView, amount: int | None = None) -> ReverseInput:
     name = EntryName(view.shard, view.account_id, view.seq)
-    return ReverseInput(name, "shown", uuid4(), None if amount is None else Decimal(amount), Shortfall.DEBT)
+    return ReverseInput(name, "shown", uuid4(), None if amount is None else Decimal(amount), Shortfall.DEBT, "Why")
 
 
 async def fill_debts(ledger: Ledger) -> tuple[TransactionView, TransactionView]:

@@ -48,7 +48,9 @@ async def reverse(ledger: Ledger, verb: str, owner: str, type_: int, **more: Any
         owner, type_,
     )  # fmt: skip
     await connection.close()
-    return await REVERSE[verb](ledger, ReverseInput(EntryName(*name), "", more.pop("key", uuid4()), **more))
+    return await REVERSE[verb](
+        ledger, ReverseInput(EntryName(*name), "", more.pop("key", uuid4()), description="Why", **more)
+    )
 
 
 async def reverse_once(settings: Settings, verb: str, owner: str, type_: int, **more: Any) -> ReverseOutcome:

@@ -47,7 +47,7 @@ def reversing(
     view: TransactionView, amount: int | None = None, shortfall: Shortfall = Shortfall.REFUSE
 ) -> ReverseInput:
     name = EntryName(view.shard, view.account_id, view.seq)
-    return ReverseInput(name, "shown", uuid4(), None if amount is None else Decimal(amount), shortfall)
+    return ReverseInput(name, "shown", uuid4(), None if amount is None else Decimal(amount), shortfall, "Why")
 
 
 def posted(outcome: object) -> TransactionView:

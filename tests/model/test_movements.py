@@ -184,7 +184,9 @@ class Machine(RuleBasedStateMachine):
             reverse = reversals.refund if ask.verb == "refund" else reversals.clawback
             shortfall = Shortfall(ask.how or "REFUSE")
             name = await self.entry(ask.what)
-            return answer_of(await reverse(self.ledger, reversals.ReverseInput(name, "", key, amount, shortfall)))
+            return answer_of(
+                await reverse(self.ledger, reversals.ReverseInput(name, "", key, amount, shortfall, "Why"))
+            )
         change = holds.ChangeHoldInput(self.hold_names[ask.what], "", key, amount, ask.flag)
         verbs = {"capture": holds.capture_hold, "void": holds.void_hold, "adjust": holds.adjust_hold}
         return answer_of(await verbs[ask.verb](self.ledger, change))

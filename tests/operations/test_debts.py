@@ -33,7 +33,7 @@ from wallet_gql.operations.transfers import TransferInput, transfer
 def owed(view: TransactionView, amount: int | None = None, key: UUID | None = None) -> ReverseInput:
     name = EntryName(view.shard, view.account_id, view.seq)
     asked = None if amount is None else Decimal(amount)
-    return ReverseInput(name, "shown", key or uuid4(), asked, Shortfall.DEBT)
+    return ReverseInput(name, "shown", key or uuid4(), asked, Shortfall.DEBT, "Why")
 
 
 async def moved(ledger: Ledger, verb: str, owner: str, amount: int) -> TransactionView:

@@ -34,7 +34,7 @@ from wallet_gql.operations.transfers import TransferInput, transfer
 
 def of(view: TransactionView, amount: int | None = None, **more: Any) -> ReverseInput:
     name = EntryName(view.shard, view.account_id, view.seq)
-    asked = ReverseInput(name, "shown", uuid4(), None if amount is None else Decimal(amount))
+    asked = ReverseInput(name, "shown", uuid4(), None if amount is None else Decimal(amount), description="Why")
     return replace(asked, **more)
 
 

@@ -84,7 +84,7 @@ async def closed(
 
 async def reversing(ledger: Ledger, verb: str, view: TransactionView, shortfall: Shortfall) -> object:
     name = EntryName(view.shard, view.account_id, view.seq)
-    request = ReverseInput(name, "", uuid4(), Decimal(1), shortfall)
+    request = ReverseInput(name, "", uuid4(), Decimal(1), shortfall, "Why")
     return await (refund if verb == "refund" else clawback)(ledger, request)
 
 

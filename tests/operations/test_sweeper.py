@@ -154,7 +154,7 @@ async def in_debt(ledger: Ledger, ttl_seconds: int) -> tuple[str, TransactionVie
 
 def owing(view: TransactionView) -> ReverseInput:
     name = EntryName(view.shard, view.account_id, view.seq)
-    return ReverseInput(name, "", uuid4(), None, Shortfall.DEBT)
+    return ReverseInput(name, "", uuid4(), None, Shortfall.DEBT, "Why")
 
 
 async def numbers(ledger: Ledger, owner: str) -> tuple[int, int, int]:

@@ -131,7 +131,7 @@ async def often_captured(scene: Scene) -> None:
 
 
 async def often_reversed(scene: Scene) -> None:
-    await often(scene, REVERSALS_MAX, scene.mutation, transactionId=scene.base["transactionId"], amount=1)
+    await often(scene, REVERSALS_MAX, scene.mutation, **{**scene.base, "amount": 1})
 
 
 async def owner_full(scene: Scene) -> None:

@@ -75,7 +75,7 @@ async def reversed_(answered: Answered) -> None:
     originals = {answered.asked.get("transactionId"), posted, await last_transaction(world, other)} - {None}
     for original in originals:
         await world.do("refund", transactionId=original)
-        await world.do("clawback", transactionId=original, onShortfall="AVAILABLE")
+        await world.do("clawback", transactionId=original, onShortfall="AVAILABLE", description="because")
 
 
 async def credited(answered: Answered) -> None:

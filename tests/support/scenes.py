@@ -196,7 +196,7 @@ async def _spend(scene: Scene) -> dict[str, Any]:
 async def _received(scene: Scene) -> dict[str, Any]:
     sent = {**await _transfer(scene), "fromOwnerId": scene.other, "toOwnerId": scene.owner}
     await scene.world.do("transfer", **sent)
-    return {"transactionId": await last_transaction(scene.world, scene.owner)}
+    return {"transactionId": await last_transaction(scene.world, scene.owner), "description": "because"}
 
 
 async def _freeze(scene: Scene) -> dict[str, Any]:

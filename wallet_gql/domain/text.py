@@ -69,6 +69,14 @@ def check_text(text: str | None, field: str) -> str | None:
     return text
 
 
+def check_reason(text: str | None, field: str) -> str:
+    """Accept 1 to 500 characters without NUL that say something: who reads the books later must learn why."""
+    reason = check_text(text, field)
+    if reason is None or not reason.strip():
+        raise BadUserInput(field, "is blank", "say why, for people to read")
+    return reason
+
+
 def check_receipt(receipt: str | None) -> str | None:
     """Accept nothing, or 1 to 200 characters without NUL."""
     if receipt is None:

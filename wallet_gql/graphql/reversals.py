@@ -59,6 +59,7 @@ class RefundInput(_ReverseInput):
 class ClawbackInput(_ReverseInput):
     """A credit to take back."""
 
+    description: str = strawberry.field(description=f"Why, for people to read, at most {TEXT_LENGTH_MAX} characters.")
     on_shortfall: Shortfall = strawberry.field(
         default=Shortfall.REFUSE, description="What to do where less is available."
     )

@@ -25,7 +25,7 @@ from wallet_gql.domain.postings import (
     WalletMissing,
 )
 from wallet_gql.domain.shards import shard_of
-from wallet_gql.domain.text import check_metadata, check_text
+from wallet_gql.domain.text import check_metadata, check_reason, check_text
 from wallet_gql.domain.wallets import OwnerName
 from wallet_gql.ledger.reads import EntryName
 from wallet_gql.operations.opening import Ledger
@@ -59,7 +59,8 @@ async def clawback(ledger: Ledger, request: ReverseInput) -> ReverseOutcome:
 
 
 async def _reverse(ledger: Ledger, kind: RequestKind, request: ReverseInput) -> ReverseOutcome:
-    description = check_text(request.description, "description")
+    check_description = check_reason if kind is RequestKind.CLAWBACK else check_text
+    description = check_description(request.description, "description")
     reference = check_text(request.reference, "reference")
     metadata = check_metadata(request.metadata)
     if request.amount is not None and request.amount <= 0:

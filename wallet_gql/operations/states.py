@@ -18,7 +18,7 @@ from wallet_gql.domain.postings import (
     WalletMissing,
 )
 from wallet_gql.domain.shards import shard_of
-from wallet_gql.domain.text import check_owner_id, check_text
+from wallet_gql.domain.text import check_owner_id, check_reason, check_text
 from wallet_gql.domain.wallets import OwnerName, WalletStatus
 from wallet_gql.operations.assets import list_assets
 from wallet_gql.operations.opening import Ledger
@@ -44,7 +44,7 @@ class StateInput:
 
 async def freeze(ledger: Ledger, request: StateInput, status: WalletStatus, until: datetime | None) -> StateOutcome:
     """Let nothing leave a wallet, or nothing move at all, for good or until a time. Raises `BadUserInput`."""
-    _check_reason(request.note)
+    check_reason(request.note, "note")
     if until is not None and until.tzinfo is None:
         raise BadUserInput("until", "has no time zone", 'send an offset or "Z" with it')
     if until is not None and until < _UNTIL_MIN:
@@ -52,12 +52,6 @@ async def freeze(ledger: Ledger, request: StateInput, status: WalletStatus, unti
     if until is not None and until > _UNTIL_MAX:
         raise BadUserInput("until", "is after the year 2999", "leave it out for a freeze without an end")
     return await _change(ledger, RequestKind.FREEZE, request, status=status, until=until)
-
-
-def _check_reason(note: str | None) -> None:
-    """Accept a note that says something: who reads the books later must learn why."""
-    if note is None or not note.strip():
-        raise BadUserInput("note", "is blank", "say why, for people to read")
 
 
 async def unfreeze(ledger: Ledger, request: StateInput) -> StateOutcome:
@@ -74,7 +68,7 @@ async def close(
     ledger: Ledger, request: StateInput, remainder: Remainder, to_owner_id: str | None, *, voids_holds: bool
 ) -> StateOutcome:
     """Close a wallet, which must be empty, or say what becomes of what is left. Raises `BadUserInput`."""
-    _check_reason(request.note)
+    check_reason(request.note, "note")
     receiver = None
     if remainder is Remainder.TRANSFER:
         if to_owner_id is None:
