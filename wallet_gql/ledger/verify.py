@@ -81,7 +81,7 @@ def _asked(kind: str, amount: str = "ltrim(leg.amount::text, '-')", before: str 
                         coalesce(length(t.reference) || ':' || t.reference, '-'), {before},
                         ' metadata ' || length(note.pairs) || ':' || note.pairs,
                         ' receipt ' || length(note.receipt) || ':' || note.receipt, {after})"""
-    return f"k.fingerprint <> substr(sha256(convert_to({text}, 'UTF8')), 1, 16)"
+    return f"k.fingerprint IS DISTINCT FROM substr(sha256(convert_to({text}, 'UTF8')), 1, 16)"
 
 
 # Whether a capture named its amount, and whether it kept the remainder where nothing remained, is in no other row.
@@ -392,7 +392,7 @@ _CHECKS: Final = {
                     WHEN k.key IS NULL THEN format('is missing: transaction %s was posted under it', t.id)
                     WHEN w.id IS NULL THEN 'its wallet does not exist'
                     WHEN k.outcome NOT IN ({_OUTCOMES}) THEN format('has outcome %s, which does not exist', k.outcome)
-                    WHEN octet_length(k.fingerprint) <> 16
+                    WHEN octet_length(k.fingerprint) IS DISTINCT FROM 16
                     THEN format('its fingerprint has %s bytes', octet_length(k.fingerprint))
                     WHEN k.created_at > {_LATEST}
                     THEN format('is dated in the future: %s', k.created_at)
@@ -420,10 +420,10 @@ _CHECKS: Final = {
                           CROSS JOIN {named_by("named", "posted")} AS posted(id)
                           WHERE named.shard = $1 AND named.outcome IN ({_NAMING}))))
            AND (t.type = {_RECEIVED} OR k.key IS NULL OR w.id IS NULL OR (k.outcome = {_POSTED}) <> (t.id IS NOT NULL)
-            OR octet_length(k.fingerprint) <> 16 OR k.created_at > {_LATEST}
+            OR octet_length(k.fingerprint) IS DISTINCT FROM 16 OR k.created_at > {_LATEST}
             OR CASE WHEN k.outcome = {_POSTED}
                     THEN k.details IS NOT NULL OR k.key IS DISTINCT FROM t.idempotency_key
-                         OR k.wallet_id <> t.wallet_id
+                         OR k.wallet_id IS DISTINCT FROM t.wallet_id
                          OR (t.type NOT IN ({_OWN_FINGERPRINT}) AND {_asked("t.type")})
                     WHEN k.outcome IN ({_ON_BALANCE})
                     THEN (jsonb_typeof(k.details -> 'balance_before_minor') = 'number'
@@ -543,7 +543,7 @@ _CHECKS: Final = {
                     WHEN w.kind = {_CLEARING} AND NOT w.is_line
                     THEN 'is a clearing wallet, but its owner id is not a line of work,'
                          ' 0 to {SLOT_COUNT * LINES_PER_SLOT - 1}'
-                    WHEN length(w.owner_id) NOT BETWEEN 1 AND {OWNER_ID_LENGTH_MAX}
+                    WHEN (length(w.owner_id) BETWEEN 1 AND {OWNER_ID_LENGTH_MAX}) IS NOT TRUE
                     THEN format('its owner id has %s characters', length(w.owner_id))
                     ELSE format('is dated in the future: %s', w.opened_at) END
           FROM (SELECT w.*, count(*) OVER (PARTITION BY w.kind, w.owner_id) AS same_owner,
@@ -552,7 +552,8 @@ _CHECKS: Final = {
                        w.owner_id IN (SELECT generate_series(0, {SLOT_COUNT * LINES_PER_SLOT - 1})::text) AS is_line
                   FROM wallet w WHERE w.shard = $1) AS w
          WHERE w.same_id > 1 OR w.same_owner > 1 OR w.kind NOT IN ({_KINDS}) OR (w.kind = {_TREASURY} AND NOT w.is_slot)
-            OR (w.kind = {_CLEARING} AND NOT w.is_line) OR length(w.owner_id) NOT BETWEEN 1 AND {OWNER_ID_LENGTH_MAX}
+            OR (w.kind = {_CLEARING} AND NOT w.is_line)
+            OR (length(w.owner_id) BETWEEN 1 AND {OWNER_ID_LENGTH_MAX}) IS NOT TRUE
             OR w.opened_at > {_LATEST}
          ORDER BY w.id""",
 }
@@ -613,7 +614,9 @@ async def verify_shard(
     # The shard of an owner is a BLAKE2b, which SQL does not have: wallets are streamed.
     found = 0
     async for id_, owner_id in connection.cursor(
-        f"SELECT id, owner_id FROM wallet WHERE shard = $1 AND kind = {_USER} ORDER BY id", shard, prefetch=5000
+        f"SELECT id, owner_id FROM wallet WHERE shard = $1 AND kind = {_USER} AND owner_id IS NOT NULL ORDER BY id",
+        shard,
+        prefetch=5000,
     ):
         right = shard_of.__wrapped__(owner_id, shard_count)
         if right != shard:
