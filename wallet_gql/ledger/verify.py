@@ -25,17 +25,18 @@ from typing import Final
 
 from asyncpg import Connection
 
-from wallet_gql.domain.money import BALANCE_MINOR_MAX, INT64_MAX, POSTING_MINOR_MAX, TREASURY_MINOR_MAX
-from wallet_gql.domain.postings import RequestKind, TransactionType
-from wallet_gql.domain.refusals import OutcomeCode
+from wallet_gql.domain.money import INT64_MAX
+from wallet_gql.domain.postings import TransactionType
 from wallet_gql.domain.shards import shard_of
 from wallet_gql.domain.text import OWNER_ID_LENGTH_MAX
 from wallet_gql.domain.wallets import WalletKind
-from wallet_gql.ledger.judge import HEAD_AHEAD_MAX
 from wallet_gql.ledger.lookups import all_rows, one_row
 from wallet_gql.ledger.treasury import LINES_PER_SLOT, SLOT_COUNT
 from wallet_gql.ledger.verify_holds import HOLD_CHECKS
-from wallet_gql.ledger.verify_states import STATE_CHECKS, named_by
+from wallet_gql.ledger.verify_keys import KEY_CHECKS
+from wallet_gql.ledger.verify_reversals import REVERSAL_CHECKS
+from wallet_gql.ledger.verify_states import STATE_CHECKS
+from wallet_gql.ledger.verify_terms import CLAWBACK, LATEST, OTHER_HALF, RECEIVED, SENT, USER
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,69 +52,10 @@ class Finding:
 FINDINGS_PER_CHECK_MAX: Final = 10
 """Rows that one check reports in one shard: the first ones name the damage."""
 
-# The numbers of kinds, types and outcomes, as SQL writes them.
-_USER: Final = f"{WalletKind.USER:d}"
+# The numbers of kinds, as SQL writes them.
 _TREASURY: Final = f"{WalletKind.TREASURY:d}"
 _CLEARING: Final = f"{WalletKind.CLEARING:d}"
 _KINDS: Final = ", ".join(f"{kind:d}" for kind in WalletKind)
-_POSTED: Final = f"{OutcomeCode.POSTED:d}"
-_OUTCOMES: Final = ", ".join(f"{code:d}" for code in OutcomeCode)
-_ON_BALANCE: Final = f"{OutcomeCode.BALANCE_LIMIT_EXCEEDED:d}, {OutcomeCode.INSUFFICIENT_BALANCE:d}"
-_SENT: Final = f"{TransactionType.TRANSFER_OUT:d}"
-_CLAWBACK: Final = f"{TransactionType.CLAWBACK:d}"
-_RECEIVED: Final = f"{TransactionType.TRANSFER_IN:d}"
-_REPAYMENT: Final = f"{TransactionType.REPAYMENT:d}"
-_NAMING: Final = f"{OutcomeCode.NOTHING:d}, {OutcomeCode.CHANGED:d}"
-
-_CAPTURE: Final = f"{TransactionType.CAPTURE:d}"
-_REFUND: Final = f"{TransactionType.REFUND:d}"
-_OWN_FINGERPRINT: Final = f"{_SENT}, {_CAPTURE}, {_REFUND}, {_CLAWBACK}"
-"""What is asked for otherwise than a posting: of a clawback no row tells it."""
-
-
-def _asked(kind: str, amount: str = "ltrim(leg.amount::text, '-')", before: str = "''", after: str = "''") -> str:
-    """Return whether a key has not the fingerprint of a request, as `domain.postings` makes it.
-
-    `before` and `after` the texts of a note stands what only some kinds have. What is NULL is left out.
-    """
-    text = f"""concat({kind}, ' ', leg.code, ' ', {amount}, ' ',
-                        coalesce(length(t.description) || ':' || t.description, '-'),
-                        coalesce(length(t.reference) || ':' || t.reference, '-'), {before},
-                        ' metadata ' || length(note.pairs) || ':' || note.pairs,
-                        ' receipt ' || length(note.receipt) || ':' || note.receipt, {after})"""
-    return f"k.fingerprint IS DISTINCT FROM substr(sha256(convert_to({text}, 'UTF8')), 1, 16)"
-
-
-# Whether a capture named its amount, and whether it kept the remainder where nothing remained, is in no other row.
-_CAPTURED: Final = " AND ".join(
-    _asked(f"'{RequestKind.CAPTURE_HOLD:d}'", amount, before=f"' hold 36:', captured.hold_id, '{keep}'")
-    for amount in ("ltrim(leg.amount::text, '-')", "'0'")
-    for keep in ("", " keepRemainder 4:true")
-)
-
-# Nor is whether a refund named its amount.
-_REFUNDED: Final = " AND ".join(
-    _asked(f"'{RequestKind.REFUND:d}'", amount, after="' original 36:', reversing.original_id")
-    for amount in ("ltrim(leg.amount::text, '-')", "'0'")
-)
-
-_TRANSFERRED: Final = _asked(
-    f"'{RequestKind.TRANSFER:d}'", after="' to ' || length(receiver.owner_id) || ':' || receiver.owner_id"
-)
-
-_NOTES: Final = """
-                SELECT n.transaction_id, n.receipt, (
-                       SELECT string_agg(length(key) || ':' || key || length(value) || ':' || value, ''
-                                         ORDER BY key COLLATE "C")
-                         FROM jsonb_each_text(n.metadata)) AS pairs
-                  FROM transaction_note n WHERE n.shard = $1"""
-
-_OWNERS_LEGS: Final = f"""
-                SELECT e.transaction_id, a.wallet_id, s.code, e.amount
-                  FROM entry e
-                  JOIN account a ON a.shard = $1 AND a.id = e.account_id AND a.wallet_kind = {_USER}
-                  JOIN asset s ON s.id = a.asset_id
-                 WHERE e.shard = $1"""
 
 
 def _owners_leg(transaction: str, sign: str, where: str = "true") -> str:
@@ -122,7 +64,7 @@ def _owners_leg(transaction: str, sign: str, where: str = "true") -> str:
     account = one_row("account", "a", by="id", shard="e.shard", id="e.account_id")
     return f"""LATERAL (
         SELECT abs(e.amount) AS amount, a.asset_id FROM {leg} CROSS JOIN {account}
-         WHERE {where} AND e.amount {sign} 0 AND a.wallet_kind = {_USER} LIMIT 1)"""
+         WHERE {where} AND e.amount {sign} 0 AND a.wallet_kind = {USER} LIMIT 1)"""
 
 
 def _note(transaction: str) -> str:
@@ -133,30 +75,17 @@ def _note(transaction: str) -> str:
     return f"{row[: -len(' AS n')]} AS {transaction}_note"
 
 
-_OWNERS_LEG: Final = f"max(abs(e.amount)) FILTER (WHERE a.wallet_kind = {_USER})"
-_CREDITED: Final = "sum(e.amount) FILTER (WHERE e.amount > 0)"
-
-_HALVES: Final = (
-    f"({_SENT}, {_RECEIVED}), ({_RECEIVED}, {_SENT}), ({_CLAWBACK}, {_RECEIVED}), ({_RECEIVED}, {_CLAWBACK})"
-)
+_HALVES: Final = f"({SENT}, {RECEIVED}), ({RECEIVED}, {SENT}), ({CLAWBACK}, {RECEIVED}), ({RECEIVED}, {CLAWBACK})"
 """The types of two transactions that are halves of one movement between owners."""
-
-# The other half of a transfer is in any shard: it is looked up, or each shard's proof would read all of them.
-_OTHER_HALF: Final = one_row("transaction", "o", by="id", shard="t.counterpart_shard", id="t.counterpart_id")
-_RECEIVER: Final = one_row("wallet", "receiver", by="id", shard="o.shard", id="o.wallet_id")
 
 _RECEIPT_OF_NOTE: Final = one_row("receipt", "r", by="receipt", shard="receipt_shard(n.receipt)", receipt="n.receipt")
 _NOTE_OF_RECEIPT: Final = one_row(
     "transaction_note", "n", by="transaction_id", shard="r.transaction_shard", transaction_id="r.transaction_id"
 )
 
-# Do not take the SELECT away: without it the function is called for each row, at more than the rest of a check costs.
-_LATEST: Final = f"(SELECT wallet_now() + interval '{HEAD_AHEAD_MAX.total_seconds():.0f} s')"
-"""The latest that a row may be dated: clocks differ, by so much."""
-
 _BALANCE: Final = "coalesce(p.balance_after, 0)::numeric + e.amount"
 
-# Numbers without a fraction are compared as they are where their sum is one too: it is three times as fast.
+# As bigint where the sum surely is one: that is three times as fast as numeric, in which no sum overflows.
 _WRONG_BALANCE: Final = f"""CASE WHEN p.balance_after BETWEEN -{INT64_MAX // 2} AND {INT64_MAX // 2}
                          AND e.amount BETWEEN -{INT64_MAX // 2} AND {INT64_MAX // 2}
                     THEN e.balance_after <> p.balance_after + e.amount
@@ -178,7 +107,7 @@ _CHECKS: Final = {
                     WHEN {_WRONG_BALANCE}
                     THEN format('balance after it is %s, but should be %s', e.balance_after, {_BALANCE})
                     WHEN e.may_go_negative <> a.may_go_negative THEN 'may_go_negative is not its account''s'
-                    WHEN e.balance_after < 0 AND w.kind = {_USER}
+                    WHEN e.balance_after < 0 AND w.kind = {USER}
                     THEN format('an owner''s balance is negative: %s', e.balance_after)
                     WHEN e.amount = 0 AND e.held_seq IS DISTINCT FROM e.seq THEN 'moves nothing'
                     WHEN e.held_after > e.balance_after
@@ -194,7 +123,7 @@ _CHECKS: Final = {
                                                               IS DISTINCT FROM ({_HELD_COLUMNS.format("p")})
                     THEN 'what is held differs from the entry before it, without a step of a hold'
                     WHEN e.executed_at = '-infinity' THEN 'has no time'
-                    WHEN e.executed_at > {_LATEST}
+                    WHEN e.executed_at > {LATEST}
                     THEN format('is dated in the future: %s', e.executed_at)
                     ELSE 'is older than the entry before it' END
           FROM entry e
@@ -205,16 +134,16 @@ _CHECKS: Final = {
             ON st.shard = $1 AND st.account_id = e.account_id AND st.seq = e.seq AND e.held_seq = e.seq
          WHERE e.shard = $1
            AND (a.id IS NULL OR (p.seq IS NULL AND e.seq <> 1) OR {_WRONG_BALANCE}
-            OR e.may_go_negative <> a.may_go_negative OR (e.balance_after < 0 AND w.kind = {_USER})
+            OR e.may_go_negative <> a.may_go_negative OR (e.balance_after < 0 AND w.kind = {USER})
             OR e.held_after > e.balance_after
             OR {_POSITION.format("e")} <> {_POSITION.format("p")} + (e.amount <> 0)::int
             OR CASE WHEN e.held_seq = e.seq
                     THEN st.seq IS NULL OR coalesce(e.held_after, 0) <> coalesce(p.held_after, 0) + st.change
                     ELSE e.amount = 0 OR ({_HELD_COLUMNS.format("e")}) IS DISTINCT FROM ({_HELD_COLUMNS.format("p")})
                     END
-            OR e.executed_at = '-infinity' OR e.executed_at > {_LATEST}
+            OR e.executed_at = '-infinity' OR e.executed_at > {LATEST}
             -- A stripe's entries have the times of their transactions, which only follow the owner's.
-            OR (e.executed_at < p.executed_at AND w.kind = {_USER}))
+            OR (e.executed_at < p.executed_at AND w.kind = {USER}))
          ORDER BY e.account_id, e.seq""",
     # With the chains it proves that each balance is the sum of the account's entries.
     "doubled entry": """
@@ -247,15 +176,15 @@ _CHECKS: Final = {
                     WHEN legs.first_asset <> legs.last_asset THEN 'its legs are of more than one asset'
                     ELSE format('type %s does not move %s', t.type, (
                          SELECT sum(e.amount) FROM entry e
-                           JOIN account a ON a.shard = $1 AND a.id = e.account_id AND a.wallet_kind = {_USER}
+                           JOIN account a ON a.shard = $1 AND a.id = e.account_id AND a.wallet_kind = {USER}
                           WHERE e.shard = $1 AND e.transaction_id = t.id)) END
           FROM (SELECT e.transaction_id, sum(e.amount) AS excess, count(*) AS leg_count,
                        min(a.asset_id) AS first_asset, max(a.asset_id) AS last_asset,
                        min(e.type) AS first_type, max(e.type) AS last_type,
                        min(e.executed_at) AS first_time, max(e.executed_at) AS last_time,
                        bit_or(1 << (2 * a.wallet_kind + (e.amount > 0)::int)) AS bits,
-                       count(*) FILTER (WHERE a.wallet_kind = {_USER}) AS owner_leg_count,
-                       max(a.wallet_id) FILTER (WHERE a.wallet_kind = {_USER}) AS wallet_id
+                       count(*) FILTER (WHERE a.wallet_kind = {USER}) AS owner_leg_count,
+                       max(a.wallet_id) FILTER (WHERE a.wallet_kind = {USER}) AS wallet_id
                   FROM entry e
                   LEFT JOIN account a ON a.shard = $1 AND a.id = e.account_id
                  WHERE e.shard = $1 AND e.amount <> 0
@@ -263,7 +192,7 @@ _CHECKS: Final = {
           FULL JOIN (SELECT * FROM transaction WHERE shard = $1) AS t ON t.id = legs.transaction_id
           -- As the law of entries does: a bit for each kind of wallet and sign, as many bits as legs.
           LEFT JOIN (SELECT type, count(*) AS leg_count, bit_or(1 << (2 * wallet_kind + (sign > 0)::int)) AS bits,
-                            count(*) FILTER (WHERE wallet_kind = {_USER}) AS owner_leg_count,
+                            count(*) FILTER (WHERE wallet_kind = {USER}) AS owner_leg_count,
                             bool_or(wallet_kind = {_CLEARING}) AS has_halves
                        FROM transaction_shape GROUP BY type, variant) AS shape
             ON (shape.type, shape.leg_count, shape.bits) = (t.type, legs.leg_count, legs.bits)
@@ -297,13 +226,13 @@ _CHECKS: Final = {
                     THEN format('its time is not that of its other half, transaction %s', o.id)
                     ELSE format('its texts are not those of its other half, transaction %s', o.id) END
           FROM transaction t
-          LEFT JOIN {_OTHER_HALF} ON true
+          LEFT JOIN {OTHER_HALF} ON true
           LEFT JOIN {_note("t")} ON true
           LEFT JOIN {_note("o")} ON true
          -- Of two halves the one that gives is compared: that is half the work.
-          LEFT JOIN {_owners_leg("t", "<", f"t.type <> {_RECEIVED}")} AS own ON true
-          LEFT JOIN {_owners_leg("o", ">", f"t.type <> {_RECEIVED}")} AS other ON true
-         WHERE t.shard = $1 AND (t.type IN ({_SENT}, {_RECEIVED}) OR t.counterpart_id IS NOT NULL)
+          LEFT JOIN {_owners_leg("t", "<", f"t.type <> {RECEIVED}")} AS own ON true
+          LEFT JOIN {_owners_leg("o", ">", f"t.type <> {RECEIVED}")} AS other ON true
+         WHERE t.shard = $1 AND (t.type IN ({SENT}, {RECEIVED}) OR t.counterpart_id IS NOT NULL)
            AND (o.id IS NULL OR (t.type, o.type) NOT IN ({_HALVES})
                 OR (o.counterpart_shard, o.counterpart_id) IS DISTINCT FROM (t.shard, t.id)
                 OR (o.wallet_id = t.wallet_id AND o.shard = t.shard)
@@ -315,48 +244,7 @@ _CHECKS: Final = {
          ORDER BY t.id""",
     **HOLD_CHECKS,
     **STATE_CHECKS,
-    "reversal": f"""
-        WITH moved AS (
-          SELECT e.transaction_id, {_CREDITED} AS credited, {_OWNERS_LEG} AS owners, min(a.asset_id) AS asset_id
-            FROM entry e
-            JOIN account a ON a.shard = $1 AND a.id = e.account_id
-           WHERE e.shard = $1 AND e.transaction_id IN (SELECT transaction_id FROM reversal WHERE shard = $1
-                                                        UNION ALL SELECT original_id FROM reversal WHERE shard = $1)
-           GROUP BY e.transaction_id
-        )
-        SELECT format('reversal %s of transaction %s', r.step, r.original_id),
-               CASE WHEN o.id IS NULL THEN 'its original does not exist'
-                    WHEN t.id IS NULL THEN format('transaction %s does not exist', r.transaction_id)
-                    WHEN r.step <> r.step_before + 1 THEN format('follows step %s', r.step_before)
-                    WHEN o.wallet_id <> t.wallet_id OR own.asset_id <> original.asset_id
-                    THEN format('transaction %s is not of the account of its original', t.id)
-                    WHEN (t.type, o.type) NOT IN ((7, 3), (7, 6), (8, 1), (8, 2), (8, 5))
-                    THEN format('transaction %s is of type %s, which does not reverse type %s', t.id, t.type, o.type)
-                    WHEN r.amount <> own.credited
-                    THEN format('says %s, but transaction %s moves %s', r.amount, t.id, own.credited)
-                    WHEN r.reversed_after <> r.reversed_before + r.amount
-                    THEN format('%s is reversed after it, but should be %s',
-                                r.reversed_after, r.reversed_before + r.amount)
-                    ELSE format('%s is reversed, but its original moved %s', r.reversed_after, original.owners) END
-          FROM (SELECT r.*, coalesce(lag(r.step) OVER chain, 0) AS step_before,
-                       coalesce(lag(r.reversed_after) OVER chain, 0) AS reversed_before
-                  FROM reversal r WHERE r.shard = $1
-                WINDOW chain AS (PARTITION BY r.original_id ORDER BY r.step)) AS r
-          LEFT JOIN transaction o ON o.shard = $1 AND o.id = r.original_id
-          LEFT JOIN transaction t ON t.shard = $1 AND t.id = r.transaction_id
-          LEFT JOIN moved own ON own.transaction_id = r.transaction_id
-          LEFT JOIN moved original ON original.transaction_id = r.original_id
-         WHERE o.id IS NULL OR t.id IS NULL OR r.step <> r.step_before + 1 OR o.wallet_id <> t.wallet_id
-            OR own.asset_id <> original.asset_id OR (t.type, o.type) NOT IN ((7, 3), (7, 6), (8, 1), (8, 2), (8, 5))
-            OR r.amount <> own.credited OR r.reversed_after <> r.reversed_before + r.amount
-            OR r.reversed_after > original.owners
-         ORDER BY r.original_id, r.step""",
-    "reversing": f"""
-        SELECT format('transaction %s', t.id), 'reverses nothing'
-          FROM transaction t
-          LEFT JOIN reversal r ON r.shard = $1 AND r.transaction_id = t.id
-         WHERE t.shard = $1 AND t.type IN ({TransactionType.REFUND:d}, {_CLAWBACK}) AND r.step IS NULL
-         ORDER BY t.id""",
+    **REVERSAL_CHECKS,
     "note": f"""
         SELECT format('note of transaction %s', n.transaction_id),
                CASE WHEN t.id IS NULL AND h.id IS NULL THEN 'its transaction does not exist'
@@ -384,136 +272,7 @@ _CHECKS: Final = {
            AND (r.shard <> receipt_shard(r.receipt) OR n.receipt IS DISTINCT FROM r.receipt
                 OR t.type IS DISTINCT FROM {TransactionType.TOP_UP:d})
          ORDER BY r.receipt""",
-    "key": f"""
-        SELECT format('key %s of wallet %s', coalesce(k.key, t.idempotency_key), coalesce(k.wallet_id, t.wallet_id)),
-               CASE WHEN t.type = {_RECEIVED} THEN format('transaction %s has a key, but it is its other half''s', t.id)
-                    WHEN k.key IS NULL AND t.idempotency_key IS NULL
-                    THEN format('transaction %s has no key, and no key''s answer names it', t.id)
-                    WHEN k.key IS NULL THEN format('is missing: transaction %s was posted under it', t.id)
-                    WHEN w.id IS NULL THEN 'its wallet does not exist'
-                    WHEN k.outcome NOT IN ({_OUTCOMES}) THEN format('has outcome %s, which does not exist', k.outcome)
-                    WHEN octet_length(k.fingerprint) IS DISTINCT FROM 16
-                    THEN format('its fingerprint has %s bytes', octet_length(k.fingerprint))
-                    WHEN k.created_at > {_LATEST}
-                    THEN format('is dated in the future: %s', k.created_at)
-                    WHEN k.outcome = {_POSTED} AND t.id IS NULL
-                    THEN format('says posted, but there is no transaction %s', k.transaction_id)
-                    WHEN k.outcome = {_POSTED} AND k.details IS NOT NULL
-                    THEN 'says posted, but has the details of a refusal'
-                    WHEN t.id IS NULL AND k.outcome IN ({_ON_BALANCE}) THEN 'says refused, but not on which balance'
-                    WHEN t.id IS NULL THEN 'says refused, but not in which asset'
-                    WHEN k.outcome <> {_POSTED} THEN format('says refused, but transaction %s was posted', t.id)
-                    WHEN (k.key, k.wallet_id) IS DISTINCT FROM (t.idempotency_key, t.wallet_id)
-                    THEN format('is not the key of its transaction %s', t.id)
-                    ELSE format('its fingerprint is not what transaction %s gives', t.id) END
-          FROM (SELECT * FROM idempotency_key WHERE shard = $1) AS k
-          FULL JOIN (SELECT * FROM transaction WHERE shard = $1) AS t ON t.id = k.transaction_id
-          LEFT JOIN wallet w ON w.shard = $1 AND w.id = k.wallet_id AND w.kind = {_USER}
-          LEFT JOIN ({_NOTES}) AS note ON note.transaction_id = t.id
-          LEFT JOIN ({_OWNERS_LEGS}) AS leg ON leg.transaction_id = t.id AND leg.wallet_id = t.wallet_id
-         WHERE (t.type IS DISTINCT FROM {_RECEIVED} OR k.key IS NOT NULL OR t.idempotency_key IS NOT NULL)
-           -- What follows from a request: a repayment from any credit, what a closing or a debt posts from its key.
-           AND NOT (k.key IS NULL AND t.idempotency_key IS NULL
-                    AND (t.type = {_REPAYMENT} OR t.id::text IN (
-                         SELECT posted.id
-                           FROM idempotency_key named
-                          CROSS JOIN {named_by("named", "posted")} AS posted(id)
-                          WHERE named.shard = $1 AND named.outcome IN ({_NAMING}))))
-           AND (t.type = {_RECEIVED} OR k.key IS NULL OR w.id IS NULL OR (k.outcome = {_POSTED}) <> (t.id IS NOT NULL)
-            OR octet_length(k.fingerprint) IS DISTINCT FROM 16 OR k.created_at > {_LATEST}
-            OR CASE WHEN k.outcome = {_POSTED}
-                    THEN k.details IS NOT NULL OR k.key IS DISTINCT FROM t.idempotency_key
-                         OR k.wallet_id IS DISTINCT FROM t.wallet_id
-                         OR (t.type NOT IN ({_OWN_FINGERPRINT}) AND {_asked("t.type")})
-                    WHEN k.outcome IN ({_ON_BALANCE})
-                    THEN (jsonb_typeof(k.details -> 'balance_before_minor') = 'number'
-                          AND k.details ->> 'balance_before_minor' ~ '^[0-9]{{1,19}}$') IS NOT TRUE
-                    ELSE k.outcome NOT IN ({_OUTCOMES})
-                         OR jsonb_typeof(k.details -> 'asset_id') IS DISTINCT FROM 'number' END)
-         ORDER BY 1""",
-    "key of a movement": f"""
-        SELECT format('key %s of wallet %s', k.key, k.wallet_id),
-               format('its fingerprint is not what transaction %s gives', t.id)
-          FROM transaction t
-          JOIN idempotency_key k ON k.shard = $1 AND k.transaction_id = t.id
-          LEFT JOIN ({_NOTES}) AS note ON note.transaction_id = t.id
-          LEFT JOIN ({_OWNERS_LEGS}) AS leg ON leg.transaction_id = t.id AND leg.wallet_id = t.wallet_id
-          LEFT JOIN reversal reversing ON reversing.shard = $1 AND reversing.transaction_id = t.id
-          LEFT JOIN hold_step captured ON captured.shard = $1 AND captured.event_id = t.id
-          LEFT JOIN {_OTHER_HALF} ON true
-          LEFT JOIN {_RECEIVER} ON true
-         WHERE t.shard = $1 AND t.type IN ({_SENT}, {_CAPTURE}, {_REFUND})
-           AND CASE WHEN t.type = {_REFUND} THEN {_REFUNDED}
-                    WHEN captured.hold_id IS NULL THEN {_TRANSFERRED}
-                    ELSE {_CAPTURED} END
-         ORDER BY 1""",
-    "doubled key": """
-        SELECT format('key %s of wallet %s', k.key, k.wallet_id), format('is there %s times', count(*))
-          FROM idempotency_key k
-         WHERE k.shard = $1
-         GROUP BY k.wallet_id, k.key
-        HAVING count(*) > 1
-         ORDER BY k.wallet_id, k.key""",
-    # Each refusal among the times at which an account of its wallet held the balance that it was refused on: `until` is
-    # when the last of those that had begun by then was over. An account holds zero until its first entry.
-    "refusal": f"""
-        WITH refusal AS MATERIALIZED (
-          SELECT k.wallet_id, k.key, k.outcome, k.created_at,
-                 (k.details ->> 'balance_before_minor')::numeric AS balance,
-                 count(*) OVER (PARTITION BY k.transaction_id) AS same_id
-            FROM idempotency_key k
-           WHERE k.shard = $1 AND k.outcome IN ({_ON_BALANCE})
-             AND jsonb_typeof(k.details -> 'balance_before_minor') = 'number'
-        ), wanted AS MATERIALIZED (
-          SELECT DISTINCT wallet_id, balance FROM refusal
-        ), held AS (
-          SELECT r.wallet_id, r.balance, e.executed_at AS since, coalesce(next.executed_at, 'infinity') AS until
-            FROM wanted r
-            JOIN account a ON a.shard = $1 AND a.wallet_id = r.wallet_id
-            JOIN entry e ON e.shard = $1 AND e.account_id = a.id AND e.balance_after = r.balance
-            LEFT JOIN entry next ON next.shard = $1 AND next.account_id = e.account_id AND next.seq = e.seq + 1
-           UNION ALL
-          -- Of an account with holds: what was available.
-          SELECT r.wallet_id, r.balance, e.executed_at, coalesce(next.executed_at, 'infinity')
-            FROM wanted r
-            JOIN account a ON a.shard = $1 AND a.wallet_id = r.wallet_id
-            JOIN entry e ON e.shard = $1 AND e.account_id = a.id AND e.held_after > 0
-                        AND e.balance_after - e.held_after = r.balance
-            LEFT JOIN entry next ON next.shard = $1 AND next.account_id = e.account_id AND next.seq = e.seq + 1
-           UNION ALL
-          SELECT r.wallet_id, 0, '-infinity', coalesce(e.executed_at, 'infinity')
-            FROM wanted r
-           CROSS JOIN asset s
-            LEFT JOIN account a ON a.shard = $1 AND a.wallet_id = r.wallet_id AND a.asset_id = s.id
-            LEFT JOIN entry e ON e.shard = $1 AND e.account_id = a.id AND e.seq = 1
-           WHERE r.balance = 0
-        ), timeline AS (
-          SELECT wallet_id, balance, since - interval '1 hour' AS at, until, NULL::uuid AS key, NULL AS outcome,
-                 NULL AS same_id
-            FROM held
-           UNION ALL
-          SELECT wallet_id, balance, created_at, NULL, key, outcome, same_id FROM refusal
-        )
-        SELECT format('key %s of wallet %s', key, wallet_id),
-               CASE WHEN same_id > 1 THEN 'has the transaction id of another refusal'
-                    WHEN until IS NULL OR until < at - interval '1 hour'
-                    THEN format('says refused on %s, which no account of its wallet held then', balance)
-                    WHEN outcome = {OutcomeCode.INSUFFICIENT_BALANCE:d}
-                    THEN format('says that %s was not enough, but it is enough for any amount', balance)
-                    ELSE format('says that the limit was exceeded, but no amount exceeds it from %s', balance) END
-          FROM (SELECT wallet_id, balance, at, key, outcome, same_id,
-                       max(until) OVER (PARTITION BY wallet_id, balance ORDER BY at, key NULLS FIRST
-                                        ROWS UNBOUNDED PRECEDING) AS until
-                  FROM timeline) AS found
-         WHERE key IS NOT NULL
-           AND (same_id > 1 OR until IS NULL OR until < at - interval '1 hour'
-                OR (outcome = {OutcomeCode.INSUFFICIENT_BALANCE:d} AND balance >= {POSTING_MINOR_MAX})
-                -- Stripes that were full were told as the owner's limit once.
-                OR (outcome = {OutcomeCode.BALANCE_LIMIT_EXCEEDED:d}
-                    AND balance <= {BALANCE_MINOR_MAX - POSTING_MINOR_MAX}
-                    AND NOT EXISTS (SELECT FROM entry e WHERE e.shard = $1
-                                       AND abs(e.balance_after) > {TREASURY_MINOR_MAX - POSTING_MINOR_MAX})))
-         ORDER BY 1""",
+    **KEY_CHECKS,
     "account": f"""
         SELECT format('account %s', a.id),
                CASE WHEN a.same_id > 1 THEN format('is there %s times', a.same_id)
@@ -522,7 +281,7 @@ _CHECKS: Final = {
                     WHEN w.id IS NULL THEN format('its wallet %s does not exist in this shard', a.wallet_id)
                     WHEN w.kind <> a.wallet_kind THEN 'its kind is not its wallet''s'
                     WHEN s.id IS NULL THEN format('its asset %s does not exist', a.asset_id)
-                    WHEN a.opened_at > {_LATEST}
+                    WHEN a.opened_at > {LATEST}
                     THEN format('is dated in the future: %s', a.opened_at)
                     ELSE 'may_go_negative is right for the system''s accounts only' END
           FROM (SELECT a.*, count(*) OVER (PARTITION BY a.wallet_id, a.asset_id) AS same_asset,
@@ -531,7 +290,7 @@ _CHECKS: Final = {
           LEFT JOIN wallet w ON w.shard = $1 AND w.id = a.wallet_id
           LEFT JOIN asset s ON s.id = a.asset_id
          WHERE a.same_id > 1 OR a.same_asset > 1 OR w.id IS NULL OR w.kind <> a.wallet_kind OR s.id IS NULL
-            OR a.opened_at > {_LATEST} OR a.may_go_negative <> (w.kind <> {_USER})
+            OR a.opened_at > {LATEST} OR a.may_go_negative <> (w.kind <> {USER})
          ORDER BY a.id""",
     "owner": f"""
         SELECT format('wallet %s (%s)', w.id, w.owner_id),
@@ -554,7 +313,7 @@ _CHECKS: Final = {
          WHERE w.same_id > 1 OR w.same_owner > 1 OR w.kind NOT IN ({_KINDS}) OR (w.kind = {_TREASURY} AND NOT w.is_slot)
             OR (w.kind = {_CLEARING} AND NOT w.is_line)
             OR (length(w.owner_id) BETWEEN 1 AND {OWNER_ID_LENGTH_MAX}) IS NOT TRUE
-            OR w.opened_at > {_LATEST}
+            OR w.opened_at > {LATEST}
          ORDER BY w.id""",
 }
 
@@ -614,7 +373,7 @@ async def verify_shard(
     # The shard of an owner is a BLAKE2b, which SQL does not have: wallets are streamed.
     found = 0
     async for id_, owner_id in connection.cursor(
-        f"SELECT id, owner_id FROM wallet WHERE shard = $1 AND kind = {_USER} AND owner_id IS NOT NULL ORDER BY id",
+        f"SELECT id, owner_id FROM wallet WHERE shard = $1 AND kind = {USER} AND owner_id IS NOT NULL ORDER BY id",
         shard,
         prefetch=5000,
     ):

@@ -7,11 +7,11 @@ account, and belongs to one entry. What a capture was asked for is proved with i
 from typing import Final
 
 from wallet_gql.domain.holds import TTL_SECONDS_DEFAULT, HoldStepKind
-from wallet_gql.domain.postings import RequestKind, TransactionType
+from wallet_gql.domain.postings import RequestKind
 from wallet_gql.domain.refusals import OutcomeCode
-from wallet_gql.domain.wallets import WalletKind
 from wallet_gql.ledger.lookups import one_row
 from wallet_gql.ledger.verify_states import named_by
+from wallet_gql.ledger.verify_terms import CAPTURE, CHANGED, NOTES, OTHER_HALF, SENT, USER
 
 # The numbers of kinds, types and outcomes, as SQL writes them.
 _PLACED: Final = f"{HoldStepKind.PLACED:d}"
@@ -19,12 +19,8 @@ _CAPTURED: Final = f"{HoldStepKind.CAPTURED:d}"
 _ADJUSTED: Final = f"{HoldStepKind.ADJUSTED:d}"
 _VOIDED: Final = f"{HoldStepKind.VOIDED:d}"
 _EXPIRED: Final = f"{HoldStepKind.EXPIRED:d}"
-_PAID: Final = f"{TransactionType.CAPTURE:d}"
-_SENT: Final = f"{TransactionType.TRANSFER_OUT:d}"
-_USER: Final = f"{WalletKind.USER:d}"
 
 _SENT_HALF: Final = one_row("transaction", "t", by="id", shard="s.shard", id="s.event_id")
-_OTHER_HALF: Final = one_row("transaction", "o", by="id", shard="t.counterpart_shard", id="t.counterpart_id")
 _RECEIVER: Final = one_row("wallet", "receiver", by="id", shard="h.receiver_shard", id="h.receiver_wallet_id")
 
 # What may follow a step of an open hold, by kind: NULL where there is no step before it.
@@ -70,12 +66,12 @@ _FAULTS: Final = {
     "e.amount <> coalesce(s.captured_before, 0) - s.captured": (
         "format('captures %s, but its entry moves %s', s.captured - coalesce(s.captured_before, 0), e.amount)"
     ),
-    f"e.type <> CASE WHEN e.amount = 0 THEN s.kind WHEN h.receiver_shard IS NULL THEN {_PAID} ELSE {_SENT} END": (
+    f"e.type <> CASE WHEN e.amount = 0 THEN s.kind WHEN h.receiver_shard IS NULL THEN {CAPTURE} ELSE {SENT} END": (
         "format('is of kind %s, but its entry is of type %s', s.kind, e.type)"
     ),
     f"({_FOLLOWS}) IS NOT TRUE": "format('of kind %s, does not follow the step before it', s.kind)",
     f"""h.receiver_shard IS NOT NULL
-          AND EXISTS (SELECT FROM {_SENT_HALF} CROSS JOIN {_OTHER_HALF}
+          AND EXISTS (SELECT FROM {_SENT_HALF} CROSS JOIN {OTHER_HALF}
                        WHERE (o.shard, o.wallet_id) IS DISTINCT FROM (h.receiver_shard, h.receiver_wallet_id))""": (
         "format('does not pay wallet %s of shard %s, which its hold is for', h.receiver_wallet_id, h.receiver_shard)"
     ),
@@ -127,11 +123,11 @@ HOLD_CHECKS: Final = {
                                 h.receiver_wallet_id, h.receiver_shard) END
           FROM hold h
           LEFT JOIN hold_step s ON s.shard = $1 AND s.hold_id = h.id AND s.step = 1
-          LEFT JOIN account a ON a.shard = $1 AND a.id = h.account_id AND a.wallet_kind = {_USER}
+          LEFT JOIN account a ON a.shard = $1 AND a.id = h.account_id AND a.wallet_kind = {USER}
           LEFT JOIN {_RECEIVER} ON true
          WHERE h.shard = $1
            AND (s.step IS NULL OR s.seq <> h.seq OR a.wallet_id IS DISTINCT FROM h.wallet_id
-                OR (h.receiver_shard IS NOT NULL AND receiver.kind IS DISTINCT FROM {_USER}))
+                OR (h.receiver_shard IS NOT NULL AND receiver.kind IS DISTINCT FROM {USER}))
          ORDER BY h.id""",
     "key of a hold": f"""
         SELECT CASE WHEN k.key IS NULL THEN format('step %s of hold %s', s.step, s.hold_id)
@@ -154,17 +150,13 @@ HOLD_CHECKS: Final = {
                         AND (kind <> {_VOIDED} OR hold_id::text NOT IN (
                              SELECT {named_by("closing", "voided")}
                                FROM idempotency_key closing
-                              WHERE closing.shard = $1 AND closing.outcome = {OutcomeCode.CHANGED:d}))) AS s
+                              WHERE closing.shard = $1 AND closing.outcome = {CHANGED}))) AS s
             ON s.event_id = k.transaction_id
           LEFT JOIN hold h ON h.shard = $1 AND h.id = s.hold_id
           LEFT JOIN account a ON a.shard = $1 AND a.id = h.account_id
           LEFT JOIN asset c ON c.id = a.asset_id
           LEFT JOIN {_RECEIVER} ON true
-          LEFT JOIN (SELECT n.transaction_id, (
-                            SELECT string_agg(length(key) || ':' || key || length(value) || ':' || value, ''
-                                              ORDER BY key COLLATE "C")
-                              FROM jsonb_each_text(n.metadata)) AS pairs
-                       FROM transaction_note n WHERE n.shard = $1) AS note ON note.transaction_id = h.id
+          LEFT JOIN ({NOTES}) AS note ON note.transaction_id = h.id
          WHERE k.key IS NULL OR s.hold_id IS NULL
             OR (k.wallet_id, k.details ->> 'hold_id', (k.details ->> 'asset_id')::int)
                IS DISTINCT FROM (h.wallet_id, s.hold_id::text, c.id)

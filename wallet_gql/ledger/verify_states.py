@@ -8,17 +8,14 @@ from typing import Final
 
 from wallet_gql.domain.holds import HoldStepKind
 from wallet_gql.domain.postings import RequestKind, TransactionType
-from wallet_gql.domain.refusals import OutcomeCode
 from wallet_gql.domain.wallets import WalletKind, WalletStatus
 from wallet_gql.ledger.lookups import all_rows, one_row
+from wallet_gql.ledger.verify_terms import CHANGED, NAMING, USER
 
-_USER: Final = f"{WalletKind.USER:d}"
 _DEBT: Final = f"{WalletKind.DEBT:d}"
 _OPEN: Final = f"{WalletStatus.OPEN:d}"
 _ALL: Final = f"{WalletStatus.FROZEN_ALL:d}"
 _CLOSED: Final = f"{WalletStatus.CLOSED:d}"
-_CHANGED: Final = f"{OutcomeCode.CHANGED:d}"
-_NAMING: Final = f"{OutcomeCode.NOTHING:d}, {OutcomeCode.CHANGED:d}"
 
 _HEAD: Final = """LATERAL (
                SELECT e.seq, e.balance_after, e.held_after FROM entry e
@@ -77,7 +74,7 @@ _FOLLOWS: Final = f"p.executed_at = e.executed_at AND {_available('p')} > coales
 STATE_CHECKS: Final = {
     "state": f"""
         SELECT format('state %s of wallet %s', s.step, s.wallet_id),
-               CASE WHEN w.kind IS DISTINCT FROM {_USER} THEN 'its wallet is not an owner''s'
+               CASE WHEN w.kind IS DISTINCT FROM {USER} THEN 'its wallet is not an owner''s'
                     WHEN s.step <> s.step_before + 1 THEN format('follows state %s', s.step_before)
                     WHEN s.status_before = {_CLOSED} AND s.status NOT IN ({_OPEN}, {_CLOSED})
                     THEN 'its wallet was closed, and is not opened by it'
@@ -89,7 +86,7 @@ STATE_CHECKS: Final = {
           FROM {_CHAINED}
           LEFT JOIN wallet w ON w.shard = $1 AND w.id = s.wallet_id
           LEFT JOIN wallet d ON d.shard = $1 AND d.id = s.debt_wallet_id
-         WHERE w.kind IS DISTINCT FROM {_USER} OR s.step <> s.step_before + 1
+         WHERE w.kind IS DISTINCT FROM {USER} OR s.step <> s.step_before + 1
             OR (s.status_before = {_CLOSED} AND s.status NOT IN ({_OPEN}, {_CLOSED}))
             OR (s.debt_before IS DISTINCT FROM s.debt_wallet_id AND s.debt_before IS NOT NULL)
             OR {_SINCE} IS NOT TRUE
@@ -113,7 +110,7 @@ STATE_CHECKS: Final = {
                     ELSE format('is not what key %s asked for', k.key) END
           FROM {_CHAINED}
           LEFT JOIN idempotency_key k
-            ON k.shard = $1 AND k.outcome = {_CHANGED} AND k.transaction_id = s.event_id
+            ON k.shard = $1 AND k.outcome = {CHANGED} AND k.transaction_id = s.event_id
          WHERE s.debt_before IS NOT DISTINCT FROM s.debt_wallet_id
            AND (k.key IS NULL OR k.wallet_id <> s.wallet_id
                 OR k.fingerprint <> substr(sha256(convert_to({_ASKED}, 'UTF8')), 1, 16))
@@ -133,7 +130,7 @@ STATE_CHECKS: Final = {
           LEFT JOIN hold h ON named.what = 'voided' AND h.shard = $1 AND h.id::text = named.id
            AND h.wallet_id = k.wallet_id
           LEFT JOIN hold_step last ON last.shard = $1 AND last.hold_id = h.id AND last.kind = {HoldStepKind.VOIDED:d}
-         WHERE k.shard = $1 AND k.outcome IN ({_NAMING}) AND t.id IS NULL AND last.step IS NULL
+         WHERE k.shard = $1 AND k.outcome IN ({NAMING}) AND t.id IS NULL AND last.step IS NULL
          ORDER BY k.wallet_id, k.key, named.id""",
     "debt": f"""
         SELECT format('account %s (%s)', a.id, w.owner_id),
@@ -163,7 +160,7 @@ STATE_CHECKS: Final = {
           LEFT JOIN transaction t ON t.shard = $1 AND t.id = e.transaction_id
           LEFT JOIN wallet o ON o.shard = $1 AND o.id = t.wallet_id
          WHERE a.shard = $1 AND a.wallet_kind = {_DEBT}
-           AND (e.balance_after > 0 OR (o.kind, o.owner_id) IS DISTINCT FROM ({_USER}, w.owner_id))
+           AND (e.balance_after > 0 OR (o.kind, o.owner_id) IS DISTINCT FROM ({USER}, w.owner_id))
          ORDER BY a.id, e.seq""",
     # It takes all that is available, or all that is owed.
     "repayment": f"""
@@ -178,7 +175,7 @@ STATE_CHECKS: Final = {
          CROSS JOIN {_OWN_ACCOUNT}
           LEFT JOIN {_before("p", "e.seq - 1")} ON true
           LEFT JOIN {_before("pp", "e.seq - 2")} ON true
-         WHERE a.shard = $1 AND a.wallet_kind = {_DEBT} AND own.wallet_kind = {_USER}
+         WHERE a.shard = $1 AND a.wallet_kind = {_DEBT} AND own.wallet_kind = {USER}
            AND (({_FOLLOWS}) IS NOT TRUE
                 OR ({_available("e")} > 0 AND d.balance_after < 0))
          ORDER BY 1""",
