@@ -1,4 +1,8 @@
-"""The command `wallet-gql`: run the service, and what an operator does around it."""
+"""The command `wallet-gql`: run the service, and what an operator does around it.
+
+Each command imports what only it needs: the API's schema alone takes a second to make, and only `serve` and
+`export-schema` have a use for it.
+"""
 
 import asyncio
 import shlex
@@ -8,17 +12,12 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar
 
-import orjson
 import typer
-from pydantic import SecretStr, ValidationError
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress
 
-from wallet_gql import logs
-from wallet_gql.db import migrations
 from wallet_gql.domain.assets import TransferPolicy
 from wallet_gql.domain.errors import Fault
 from wallet_gql.embedded.launcher import (
@@ -29,14 +28,11 @@ from wallet_gql.embedded.launcher import (
     remove,
     start,
 )
-from wallet_gql.endpoint.schema import export_schema
-from wallet_gql.hosts import is_loopback
-from wallet_gql.operations import assets, demo, proof
-from wallet_gql.operations.opening import Ledger, open_ledger
-from wallet_gql.operations.unit_of_work import is_away
-from wallet_gql.operations.waiting import can_pass
-from wallet_gql.serving import CannotListen, listen, run
-from wallet_gql.settings import Settings
+
+if TYPE_CHECKING:
+    from wallet_gql.operations.opening import Ledger
+    from wallet_gql.operations.proof import Proof
+    from wallet_gql.settings import Settings
 
 Result = TypeVar("Result")
 
@@ -59,19 +55,41 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         app()
-    except (CannotListen, EmbeddedError, migrations.UnfitDatabase, migrations.MigratorBusy, Fault) as error:
-        _fail(str(error))
-    except ValidationError as error:
+    except Exception as error:
+        status = _explain(error)
+        if status is None:
+            raise
+        raise SystemExit(status) from None
+
+
+def _explain(error: Exception) -> int | None:
+    """Tell what an operator can fix, and return the exit code for it; None for what nobody foresaw."""
+    if isinstance(error, EmbeddedError | Fault):
+        return _tell(str(error))
+    from pydantic import ValidationError
+
+    if isinstance(error, ValidationError):
         for problem in error.errors():
             message = escape(problem["msg"].removeprefix("Value error, "))
             _errors.print(f"[red]Setting {_setting_name(problem['loc'])}[/]: {message}", highlight=False)
-        raise SystemExit(2) from None
-    except Exception as error:
-        if (refusal := _refusal(error)) is not None:
-            _fail(f"The database refuses: {refusal}. Correct DATABASE_URL; for migrate, WALLET_MIGRATION_DATABASE_URL.")
-        if not is_away(error):
-            raise
-        _fail(f"The database cannot be reached: {error}. Is it running, and is DATABASE_URL right?")
+        return 2
+    from wallet_gql.db.migrations import MigratorBusy, UnfitDatabase
+    from wallet_gql.operations.unit_of_work import is_away
+
+    if isinstance(error, MigratorBusy | UnfitDatabase):
+        return _tell(str(error))
+    if (refusal := _refusal(error)) is not None:
+        return _tell(
+            f"The database refuses: {refusal}. Correct DATABASE_URL; for migrate, WALLET_MIGRATION_DATABASE_URL."
+        )
+    if is_away(error):
+        return _tell(f"The database cannot be reached: {error}. Is it running, and is DATABASE_URL right?")
+    return None
+
+
+def _tell(message: str) -> int:
+    _errors.print("[red]Error:[/]", escape(message), highlight=False)
+    return 1
 
 
 def _refusal(error: Exception) -> object | None:
@@ -81,8 +99,7 @@ def _refusal(error: Exception) -> object | None:
 
 
 def _fail(message: str) -> NoReturn:
-    _errors.print("[red]Error:[/]", escape(message), highlight=False)
-    raise SystemExit(1)
+    raise SystemExit(_tell(message))
 
 
 def _setting_name(location: tuple[int | str, ...]) -> str:
@@ -91,11 +108,14 @@ def _setting_name(location: tuple[int | str, ...]) -> str:
 
 
 @contextmanager
-def _database(*, attach: bool = True) -> Iterator[Settings]:
+def _database(*, attach: bool = True) -> Iterator["Settings"]:
     """Read the settings and, where they name no database, run the embedded one until the block ends.
 
     With `attach`, an embedded server that another command runs on the same folder is used.
     """
+    from wallet_gql import logs
+    from wallet_gql.settings import Settings
+
     settings = Settings()
     logs.configure(settings)
     if settings.database_url is not None:
@@ -106,7 +126,9 @@ def _database(*, attach: bool = True) -> Iterator[Settings]:
         yield _embedded_settings(settings, server)
 
 
-def _embedded_settings(settings: Settings, server: EmbeddedPostgres) -> Settings:
+def _embedded_settings(settings: "Settings", server: EmbeddedPostgres) -> "Settings":
+    from pydantic import SecretStr
+
     return settings.model_copy(
         update={
             "database_url": SecretStr(server.server_url),
@@ -116,11 +138,15 @@ def _embedded_settings(settings: Settings, server: EmbeddedPostgres) -> Settings
     )
 
 
-def _migrate(settings: Settings) -> None:
+def _migrate(settings: "Settings") -> None:
+    from wallet_gql.db import migrations
+
     migrations.upgrade(settings.owner_url(), settings.server_role())
 
 
-def _in_ledger(settings: Settings, work: Callable[[Ledger], Coroutine[Any, Any, Result]]) -> Result:
+def _in_ledger(settings: "Settings", work: Callable[["Ledger"], Coroutine[Any, Any, Result]]) -> Result:
+    from wallet_gql.operations.opening import open_ledger
+
     async def run() -> Result:
         async with open_ledger(settings) as ledger:
             return await work(ledger)
@@ -140,9 +166,15 @@ def serve(
     demo_data: Annotated[bool, typer.Option("--demo", help="Load the demo data first.")] = False,
 ) -> None:
     """Serve the API until stopped; requests in flight are finished first."""
+    from wallet_gql.serving import CannotListen, listen, run
+    from wallet_gql.settings import Settings
+
     chosen = {"host": host, "port": port, "workers": workers}
     given = Settings().model_copy(update={name: value for name, value in chosen.items() if value is not None})
-    listener = listen(given.host, given.port)
+    try:
+        listener = listen(given.host, given.port)
+    except CannotListen as error:
+        _fail(str(error))
     is_embedded = given.database_url is None
     with _database(attach=False) as found:
         settings = found.model_copy(update={name: getattr(given, name) for name in chosen})
@@ -156,11 +188,14 @@ def serve(
         run(settings, listener, announce)
 
 
-def _look(settings: Settings, *, demo_data: bool) -> None:
+def _look(settings: "Settings", *, demo_data: bool) -> None:
     """Open the ledger once, so that what waiting cannot cure is told before a server starts.
 
     A database that is away is waited for by the server, which answers meanwhile; here only to load the demo data.
     """
+    from wallet_gql.operations import demo
+    from wallet_gql.operations.waiting import can_pass
+
     told = ""
     while True:
         try:
@@ -178,12 +213,14 @@ def _look(settings: Settings, *, demo_data: bool) -> None:
         return
 
 
-async def _nothing(_ledger: Ledger) -> None:
+async def _nothing(_ledger: "Ledger") -> None:
     """Opening the ledger is all there is to do."""
 
 
-def _announce(settings: Settings, port: int, *, is_embedded: bool, is_demo: bool) -> None:
+def _announce(settings: "Settings", port: int, *, is_embedded: bool, is_demo: bool) -> None:
     """Say where the API is and what to paste."""
+    from wallet_gql.hosts import is_loopback
+
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"http://{host}:{port}/graphql"
     out = Console(highlight=False, soft_wrap=True)
@@ -213,6 +250,8 @@ def _announce(settings: Settings, port: int, *, is_embedded: bool, is_demo: bool
 @app.command()
 def migrate() -> None:
     """Bring the database's schema to this version, and give the serving role its rights."""
+    from wallet_gql.db import migrations
+
     with _database() as settings:
         _migrate(settings)
         typer.echo(f"The schema is at {migrations.head()}.")
@@ -221,6 +260,9 @@ def migrate() -> None:
 @app.command()
 def seed() -> None:
     """Load the demo data: three assets, two players. Doing it again changes nothing."""
+    from wallet_gql.operations import demo
+    from wallet_gql.settings import Settings
+
     with _database() as settings:
         if settings.database_url is not None and Settings().database_url is None:
             _migrate(settings)
@@ -233,6 +275,8 @@ def reset(
     yes: Annotated[bool, typer.Option("--yes", help="Remove it without asking.")] = False,
 ) -> None:
     """Remove the data of the embedded PostgreSQL, which must be stopped. A database of yours is never touched."""
+    from wallet_gql.settings import Settings
+
     settings = Settings()
     if settings.database_url is not None:
         _fail(
@@ -256,8 +300,9 @@ def add_asset(
     scale: Annotated[int, typer.Option(help="Its number of fraction digits, 0 to 9. It never changes.")],
 ) -> None:
     """Add a kind of credit. Adding it again changes nothing; an asset is never changed."""
+    from wallet_gql.operations import assets
 
-    async def add(ledger: Ledger) -> None:
+    async def add(ledger: "Ledger") -> None:
         asset = await assets.add_asset(ledger, code, name, scale)
         typer.echo(f"Asset {asset.code} ({asset.name}) has {asset.scale} fraction digits.")
 
@@ -271,8 +316,9 @@ def set_asset(
     transfers: Annotated[Literal["ALL", "NONE"], typer.Option(help="Whether owners may transfer it to each other.")],
 ) -> None:
     """Set what may change of an asset: it holds from the next posting on, and what was posted stays."""
+    from wallet_gql.operations import assets
 
-    async def set_(ledger: Ledger) -> None:
+    async def set_(ledger: "Ledger") -> None:
         await assets.set_asset(ledger, code, TransferPolicy[transfers])
         typer.echo(f"Asset {code}: transfers {transfers}.")
 
@@ -285,8 +331,12 @@ def verify(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Prove that the books and what protects them are intact. Exit code 0: all is well; 1: what is broken is listed."""
+    import orjson
+    from rich.progress import Progress
 
-    async def prove(settings: Settings) -> proof.Proof:
+    from wallet_gql.operations import proof
+
+    async def prove(settings: "Settings") -> "Proof":
         with Progress(console=_errors, transient=True, disable=not _errors.is_terminal) as progress:
             bar = progress.add_task("Verifying", total=None)
             return await proof.prove(settings, on_check=lambda total: progress.update(bar, total=total, advance=1))
@@ -310,6 +360,8 @@ def export_schema_command(
     path: Annotated[Path | None, typer.Argument(help="The file to write; standard output if not given.")] = None,
 ) -> None:
     """Write the API's schema: the committed schema.graphql is this."""
+    from wallet_gql.endpoint.schema import export_schema
+
     if path is None:
         sys.stdout.write(export_schema())
     else:
