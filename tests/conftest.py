@@ -158,11 +158,11 @@ def small_books(request: pytest.FixtureRequest) -> None:
         return
     served = request.config.stash.get(SERVED, None)
     if served is not None:
+        # The next one is started by the next module that needs it.
+        del request.config.stash[SERVED]
         served.process.terminate()
         served.process.wait()
     request.getfixturevalue("new_database")("main")
-    if served is not None:
-        vars(served).update(vars(request.getfixturevalue("serve")(environment(settings))))
 
 
 async def count_entries(settings: Settings) -> int:
@@ -175,10 +175,16 @@ async def count_entries(settings: Settings) -> int:
 
 
 @pytest.fixture
-async def ledger(settings: Settings) -> AsyncIterator[Ledger]:
+async def proved(settings: Settings) -> AsyncIterator[None]:
+    """The books are verified, once, when all that a test had open of them has been closed."""
+    yield
+    assert (await prove(settings)).findings == []
+
+
+@pytest.fixture
+async def ledger(settings: Settings, proved: None) -> AsyncIterator[Ledger]:  # noqa: ARG001 - verified after it
     async with open_ledger(settings) as ledger:
         yield ledger
-        assert (await prove(settings)).findings == []
 
 
 @pytest.fixture
@@ -263,16 +269,16 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Se
             process.stdout.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def served(serve: Callable[..., Served], settings: Settings, pytestconfig: pytest.Config) -> Served:
-    """The real server on this worker's database."""
-    served = pytestconfig.stash[SERVED] = serve(environment(settings))
-    return served
+    """The real server on this worker's database; it serves one module after the other."""
+    if SERVED not in pytestconfig.stash:
+        pytestconfig.stash[SERVED] = serve(environment(settings))
+    return pytestconfig.stash[SERVED]
 
 
 @pytest.fixture
-async def client(served: Served, settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+async def client(served: Served, proved: None) -> AsyncIterator[httpx.AsyncClient]:  # noqa: ARG001 - verified after it
     """An HTTP client of the real server; the books are verified afterwards."""
     async with httpx.AsyncClient(base_url=served.url.removesuffix("/graphql"), timeout=30) as client:
         yield client
-    assert (await prove(settings)).findings == []
