@@ -1,7 +1,7 @@
 """Holds written by SQL, past the ledger's own code: the rows of valid steps, and one statement that inserts them."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Self
 from uuid import UUID, uuid4
@@ -120,9 +120,14 @@ WITH {", ".join(_insert(n, table, row) for n, (table, (row, _)) in enumerate(_TA
 """
 
 
+def _columns(row: Any) -> dict[str, Any]:
+    """Return a row's values by their columns, which `asdict` would copy one by one."""
+    return {name: getattr(row, name) for name in row.__dataclass_fields__}
+
+
 def _values(row: Any) -> dict[str, Any]:
     """Return a row as JSON has it."""
-    values = asdict(row)
+    values = _columns(row)
     details = values.get("details")
     return values if details is None else {**values, "details": orjson.Fragment(details)}
 
@@ -260,7 +265,7 @@ class HeldAccount:
         held_seq = seq + 1 if step is not None else None if head is None else head.held_seq
         due = min((self.steps[each].held_until for each in self.open_holds), default=None)
         row = HeldEntryRow(
-            **asdict(entry),
+            **_columns(entry),
             held_after=held + (0 if step is None else step.change),
             held_seq=held_seq,
             position=position + (amount != 0),
