@@ -7,6 +7,9 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check
 LOCK := --universal --python-version 3.11 --generate-hashes --no-header
 STAMP := $(VENV)/.installed
 
+# Tests start the command hundreds of times, and each worker collects them all: nothing is compiled anew each time.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: run reset test conformance mutants bench install check format lint types imports schema armour lock clean
 
 run: install ## Serve the API with demo data on an embedded PostgreSQL (PORT=8000)
