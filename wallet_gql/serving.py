@@ -14,7 +14,6 @@ from uvicorn import Config
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
-from wallet_gql.app import create_app
 from wallet_gql.endpoint.protocol.clients import ClientLimits, Clients, connections_within
 from wallet_gql.settings import Settings
 
@@ -114,6 +113,9 @@ def _run(settings: Settings, listener: socket.socket, noted: list[int]) -> None:
         "timeout_worker_healthcheck": 10,
     }
     if settings.workers == 1:
+        # The supervisor of several workers needs neither the application nor its schema.
+        from wallet_gql.app import create_app  # noqa: PLC0415
+
         _Server(Config(create_app(settings), **config), noted).run(sockets=[listener])
         return
     # Workers are processes of their own: they read the settings from the environment again.
