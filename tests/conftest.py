@@ -32,6 +32,8 @@ from wallet_gql.operations.proof import prove
 from wallet_gql.settings import Settings
 
 TEMPLATE = "wallet_template"
+MIGRATED = "wallet_migrated"
+"""What the migrations leave: the template without its assets."""
 SERVER = pytest.StashKey[EmbeddedPostgres]()
 RUNNING = pytest.StashKey[tuple[AbstractContextManager[EmbeddedPostgres], Path]]()
 MAIN = pytest.StashKey[Settings]()
@@ -68,6 +70,13 @@ def settings_for(server: EmbeddedPostgres, name: str) -> Settings:
     )
 
 
+async def ease_logins(server: EmbeddedPostgres) -> None:
+    """Let a password be hashed once, not 4096 times: each test logs in several times."""
+    for url in map(make_url, (server.server_url, server.owner_url, server.superuser_url)):
+        change = f"ALTER ROLE {url.username} PASSWORD '{url.password}'"
+        await execute(server.superuser_url, "SET scram_iterations = 1", change)
+
+
 async def add_assets(settings: Settings) -> None:
     async with open_ledger(settings) as ledger:
         for code, name, scale in ASSETS:
@@ -90,14 +99,12 @@ def pytest_configure(config: pytest.Config) -> None:
     running = start(folder / "data", version=Settings(_env_file=None).postgres_version)
     config.stash[RUNNING] = running, folder
     server = config.stash[SERVER] = running.__enter__()
-    asyncio.run(
-        execute(
-            server.superuser_url,
-            f"CREATE DATABASE {TEMPLATE} OWNER wallet_owner",
-        )
-    )
+    asyncio.run(ease_logins(server))
+    asyncio.run(execute(server.superuser_url, f"CREATE DATABASE {TEMPLATE} OWNER wallet_owner"))
     settings = settings_for(server, TEMPLATE)
     migrations.upgrade(settings.owner_url(), settings.server_role())
+    clone = f"CREATE DATABASE {MIGRATED} OWNER wallet_owner TEMPLATE {TEMPLATE}"
+    asyncio.run(execute(server.superuser_url, clone))
     asyncio.run(add_assets(settings))
 
 
