@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-from schemas import upgrade
+from conftest import MIGRATED
 
 from wallet_gql.settings import Settings
 
@@ -15,6 +15,6 @@ def empty(new_database: Callable[..., Settings]) -> Settings:
 
 
 @pytest.fixture
-def migrated(empty: Settings) -> Settings:
-    upgrade(empty)
-    return empty
+def migrated(new_database: Callable[..., Settings]) -> Settings:
+    """A database that the migrations were run on, and nothing else."""
+    return new_database("migrations", template=MIGRATED)
