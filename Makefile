@@ -19,7 +19,7 @@ reset: install ## Remove the data of the embedded PostgreSQL; asks first (ARGS=-
 	@$(BIN)/wallet-gql reset $(ARGS)
 
 test: install ## Run the tests on an embedded PostgreSQL (PG=16 or 18)
-	WALLET_POSTGRES_VERSION=$(PG) $(BIN)/pytest -n auto $(ARGS)
+	WALLET_POSTGRES_VERSION=$(PG) $(BIN)/pytest -n auto --dist worksteal $(ARGS)
 
 conformance: install ## Run other people's tools and clients against a real server (needs Node 20 and a JDK 17)
 	$(BIN)/python tests/conformance/run.py
