@@ -98,7 +98,8 @@ _HELD_COLUMNS: Final = "{0}.held_seq, coalesce({0}.held_after, 0), {0}.next_due_
 # Each returns (row, fault) for a shard. What is counted or summed comes from the log alone.
 _CHECKS: Final = {
     "chain": f"""
-        SELECT format('account %s (%s), seq %s', e.account_id, coalesce(w.owner_id, '?'), e.seq),
+        SELECT format('account %s (%s), seq %s', e.account_id, coalesce(
+                      (SELECT w.owner_id FROM wallet w WHERE w.shard = $1 AND w.id = a.wallet_id), '?'), e.seq),
                CASE WHEN a.id IS NULL THEN 'its account does not exist'
                     WHEN p.seq IS NULL AND e.seq <> 1
                     THEN format('follows seq %s: entries between are missing',
@@ -107,7 +108,7 @@ _CHECKS: Final = {
                     WHEN {_WRONG_BALANCE}
                     THEN format('balance after it is %s, but should be %s', e.balance_after, {_BALANCE})
                     WHEN e.may_go_negative <> a.may_go_negative THEN 'may_go_negative is not its account''s'
-                    WHEN e.balance_after < 0 AND w.kind = {USER}
+                    WHEN e.balance_after < 0 AND a.wallet_kind = {USER}
                     THEN format('an owner''s balance is negative: %s', e.balance_after)
                     WHEN e.amount = 0 AND e.held_seq IS DISTINCT FROM e.seq THEN 'moves nothing'
                     WHEN e.held_after > e.balance_after
@@ -129,12 +130,11 @@ _CHECKS: Final = {
           FROM entry e
           LEFT JOIN entry p ON p.shard = $1 AND p.account_id = e.account_id AND p.seq = e.seq - 1
           LEFT JOIN account a ON a.shard = $1 AND a.id = e.account_id
-          LEFT JOIN wallet w ON w.shard = $1 AND w.id = a.wallet_id
           LEFT JOIN hold_step st
             ON st.shard = $1 AND st.account_id = e.account_id AND st.seq = e.seq AND e.held_seq = e.seq
          WHERE e.shard = $1
            AND (a.id IS NULL OR (p.seq IS NULL AND e.seq <> 1) OR {_WRONG_BALANCE}
-            OR e.may_go_negative <> a.may_go_negative OR (e.balance_after < 0 AND w.kind = {USER})
+            OR e.may_go_negative <> a.may_go_negative OR (e.balance_after < 0 AND a.wallet_kind = {USER})
             OR e.held_after > e.balance_after
             OR {_POSITION.format("e")} <> {_POSITION.format("p")} + (e.amount <> 0)::int
             OR CASE WHEN e.held_seq = e.seq
@@ -143,7 +143,7 @@ _CHECKS: Final = {
                     END
             OR e.executed_at = '-infinity' OR e.executed_at > {LATEST}
             -- A stripe's entries have the times of their transactions, which only follow the owner's.
-            OR (e.executed_at < p.executed_at AND w.kind = {USER}))
+            OR (e.executed_at < p.executed_at AND a.wallet_kind = {USER}))
          ORDER BY e.account_id, e.seq""",
     # With the chains it proves that each balance is the sum of the account's entries.
     "doubled entry": """

@@ -39,9 +39,13 @@ _OPEN: Final = """CASE WHEN s.remaining = 0 THEN array_remove(coalesce(s.open_be
             WHEN s.step = 1 THEN coalesce(s.open_before, '{}') || s.hold_id
             ELSE coalesce(s.open_before, '{}') END"""
 
-# When the first of the open holds ends; most accounts have one at most, for which there is nothing to look up.
+# When the first of the open holds ends. It is looked up only where the one that ended first is closed, or ends later
+# now, while others are open: else it follows from when the first ended before this step.
 _DUE: Final = """CASE WHEN s.open_holds = '{}' THEN NULL
-            WHEN s.open_holds = ARRAY[s.hold_id] THEN s.held_until
+            WHEN s.step = 1 OR (s.remaining > 0 AND (s.held_until <= s.due_before
+                                                     OR s.held_until_before > s.due_before))
+            THEN least(s.due_before, s.held_until)
+            WHEN s.held_until_before > s.due_before THEN s.due_before
             ELSE (SELECT min(last.held_until)
                     FROM unnest(s.open_holds) AS is_open(id)
                    CROSS JOIN LATERAL (
@@ -54,8 +58,8 @@ _FAULTS: Final = {
     "h.id IS NULL": "'its hold does not exist'",
     "h.account_id <> s.account_id": "format('is of account %s, but its hold is not', s.account_id)",
     "s.step <> coalesce(s.step_before, 0) + 1": "format('follows step %s', coalesce(s.step_before, 0))",
-    "e.seq IS NULL": "'no entry belongs to it'",
-    "s.at <> e.executed_at": "'its time is not that of its entry'",
+    "s.entry_seq IS NULL": "'no entry belongs to it'",
+    "s.at <> s.executed_at": "'its time is not that of its entry'",
     "s.remaining_before = 0": "'follows a step that closed its hold'",
     "s.change <> s.remaining - coalesce(s.remaining_before, 0)": (
         "format('says that it changes %s, but it changes %s', s.change, s.remaining - coalesce(s.remaining_before, 0))"
@@ -63,11 +67,11 @@ _FAULTS: Final = {
     f"s.capture_count <> coalesce(s.count_before, 0) + (s.kind = {_CAPTURED})::int": (
         "format('says that it is after %s captures, but it is not', s.capture_count)"
     ),
-    "e.amount <> coalesce(s.captured_before, 0) - s.captured": (
-        "format('captures %s, but its entry moves %s', s.captured - coalesce(s.captured_before, 0), e.amount)"
+    "s.moved <> coalesce(s.captured_before, 0) - s.captured": (
+        "format('captures %s, but its entry moves %s', s.captured - coalesce(s.captured_before, 0), s.moved)"
     ),
-    f"e.type <> CASE WHEN e.amount = 0 THEN s.kind WHEN h.receiver_shard IS NULL THEN {CAPTURE} ELSE {SENT} END": (
-        "format('is of kind %s, but its entry is of type %s', s.kind, e.type)"
+    f"s.type <> CASE WHEN s.moved = 0 THEN s.kind WHEN h.receiver_shard IS NULL THEN {CAPTURE} ELSE {SENT} END": (
+        "format('is of kind %s, but its entry is of type %s', s.kind, s.type)"
     ),
     f"({_FOLLOWS}) IS NOT TRUE": "format('of kind %s, does not follow the step before it', s.kind)",
     f"""h.receiver_shard IS NOT NULL
@@ -76,8 +80,8 @@ _FAULTS: Final = {
         "format('does not pay wallet %s of shard %s, which its hold is for', h.receiver_wallet_id, h.receiver_shard)"
     ),
     f"s.open_holds <> {_OPEN}": "'the open holds after it are not those before it and its own'",
-    f"e.next_due_at IS DISTINCT FROM {_DUE}": (
-        f"format('its entry says that a hold ends at %s, but the first ends at %s', e.next_due_at, {_DUE})"
+    f"s.next_due_at IS DISTINCT FROM {_DUE}": (
+        f"format('its entry says that a hold ends at %s, but the first ends at %s', s.next_due_at, {_DUE})"
     ),
 }
 
@@ -105,13 +109,17 @@ HOLD_CHECKS: Final = {
                                lag(s.released) OVER of_hold AS released_before,
                                lag(s.capture_count) OVER of_hold AS count_before,
                                lag(s.held_until) OVER of_hold AS held_until_before,
-                               lag(s.open_holds) OVER of_account AS open_before
-                          FROM hold_step s WHERE s.shard = $1
+                               lag(s.open_holds) OVER of_account AS open_before,
+                               lag(e.next_due_at) OVER of_account AS due_before,
+                               e.seq AS entry_seq, e.amount AS moved, e.type, e.executed_at, e.next_due_at
+                          FROM hold_step s
+                          LEFT JOIN entry e
+                            ON e.shard = $1 AND e.account_id = s.account_id AND e.seq = s.seq
+                           AND e.held_seq = s.seq AND e.transaction_id = s.event_id
+                         WHERE s.shard = $1
                         WINDOW of_hold AS (PARTITION BY s.hold_id ORDER BY s.step),
                                of_account AS (PARTITION BY s.account_id ORDER BY s.seq)) AS w) AS s
           LEFT JOIN hold h ON h.shard = $1 AND h.id = s.hold_id
-          LEFT JOIN entry e ON e.shard = $1 AND e.account_id = s.account_id AND e.seq = s.seq
-           AND e.held_seq = s.seq AND e.transaction_id = s.event_id
          WHERE {" OR ".join(f"({condition})" for condition in _FAULTS)}
          ORDER BY s.hold_id, s.step""",
     "hold of an account": f"""

@@ -32,7 +32,7 @@ class Proof:
 # planner believes. A statement is planned once for all shards, which two connections share already.
 _FREELY: Final = """
 SET LOCAL enable_seqscan = on; SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = off;
-SET LOCAL enable_nestloop = off; SET LOCAL max_parallel_workers_per_gather = 0;
+SET LOCAL enable_nestloop = off; SET LOCAL enable_memoize = off; SET LOCAL max_parallel_workers_per_gather = 0;
 SET LOCAL enable_sort = on; SET LOCAL enable_incremental_sort = on; SET LOCAL plan_cache_mode = force_generic_plan;
 SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL work_mem = '64MB'
 """
