@@ -171,7 +171,7 @@ def test_the_first_hold_of_an_account_is_an_entry_that_moves_nothing() -> None:
         [HoldStepRow(1, id_, 1, 51, id_, owner.id, 8, 60, 0, 0, 60, 0, ends, NOW, f"{{{id_}}}")],
     )
     [key] = made.refused
-    assert key[:-1] == RefusedRow(*item.key, request.fingerprint, OutcomeCode.HELD, id_, "")[:-1]
+    assert key[:-1] == RefusedRow(*item.key, request.fingerprint, OutcomeCode.HELD, id_, NOW, "")[:-1]
     assert orjson.loads(key.details) == {"hold_id": str(id_), "asset_id": GOLD.id}
     hold = outcome.hold
     assert (hold.state, hold.step, hold.seq, hold.placed_at, hold.held_until) == (HoldState.OPEN, 1, 8, NOW, ends)

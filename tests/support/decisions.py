@@ -112,7 +112,7 @@ def assert_refused(made: Batch, item: Item, facts: Facts) -> None:
     assert outcome == Refused(facts, item.owner.balance(), already_processed=False)
     [row] = made.refused[kept:]
     details = row.details
-    assert row == RefusedRow(*item.key, item.request.fingerprint, facts.code, item.request.transaction_id, details)
+    assert row == RefusedRow(*item.key, item.request.fingerprint, facts.code, item.request.transaction_id, NOW, details)
     assert orjson.loads(details) == details_of(facts)
 
 

@@ -140,7 +140,8 @@ def _session_settings(settings: Settings) -> dict[str, str]:
 
     A look-up is written so that it has one plan if nothing is sorted that an index can give in order (see
     `ledger.lookups`). So a plan that is made once, perhaps while the table is empty, stays right when it is full, and
-    nothing is planned again: for one posting that was half of what the database did.
+    nothing is planned again: for one posting that was half of what the database did. Nor is a look-up's answer kept for
+    the next row, which never asks for the same.
     """
     return {
         "default_transaction_isolation": "read committed",
@@ -153,6 +154,7 @@ def _session_settings(settings: Settings) -> dict[str, str]:
         "tcp_user_timeout": "30000",
         "jit": "off",
         "enable_seqscan": "off",
+        "enable_memoize": "off",
         "enable_hashjoin": "off",
         "enable_mergejoin": "off",
         "enable_sort": "off",

@@ -31,14 +31,27 @@ def unnest(row: type[tuple[Any, ...]], alias: str, *, first: int = 1, numbered: 
 
     `numbered` adds their number, from 1 on, as the column `n`.
     """
-    types = [_sql_type(hint) for hint in get_type_hints(row, include_extras=True).values()]
-    parameters = ", ".join(
-        f"${n}::text::{type_}[]" if type_ in _PLAIN else f"${n}::{type_}[]"
-        for n, type_ in enumerate(types, start=first)
-    )
+    parameters = ", ".join(_parameters(row, first))
     if numbered:
         return f"unnest({parameters}) WITH ORDINALITY AS {alias}({names(row)}, n)"
     return f"unnest({parameters}) AS {alias}({names(row)})"
+
+
+def element(row: type[tuple[Any, ...]], column: str, number: str, *, first: int = 1) -> str:
+    """Return the value in a column of the row that has the `number`, from 1 on, of those that `unnest` is given.
+
+    The parameter is read in a SELECT of its own: once, not for each value.
+    """
+    parameter = _parameters(row, first)[_names(row).index(column)]
+    return f"(SELECT {parameter})[{number}]"
+
+
+def _parameters(row: type[tuple[Any, ...]], first: int) -> list[str]:
+    types = [_sql_type(hint) for hint in get_type_hints(row, include_extras=True).values()]
+    return [
+        f"${n}::text::{type_}[]" if type_ in _PLAIN else f"${n}::{type_}[]"
+        for n, type_ in enumerate(types, start=first)
+    ]
 
 
 def arrays(row: type[tuple[Any, ...]], rows: Collection[tuple[Any, ...]]) -> Sequence[tuple[Any, ...] | str]:

@@ -16,7 +16,7 @@ from wallet_gql.domain.assets import Asset
 from wallet_gql.domain.holds import Hold
 from wallet_gql.domain.wallets import Balance, Wallet, WalletKind
 from wallet_gql.ledger.columns import Bigint, Bytes, Integer, Smallint, Text, Time, Uuid, arrays, select, unnest
-from wallet_gql.ledger.lookups import ACCOUNT, HEAD, STATE, one_row
+from wallet_gql.ledger.lookups import ACCOUNT, HEAD, OWNERS_STATE, one_row
 
 
 class AccountName(NamedTuple):
@@ -114,14 +114,13 @@ SELECT {
         position="head.position",
         next_due_at="head.next_due_at",
         state_step="state.step",
-        now="clock.now",
+        now="(SELECT wallet_now())",
     )
 }
   FROM {unnest(AccountName, "wanted")}
- CROSS JOIN (SELECT wallet_now() AS now) AS clock
   LEFT JOIN {ACCOUNT} ON true
   LEFT JOIN {HEAD} ON true
-  LEFT JOIN {STATE} ON true
+  LEFT JOIN {OWNERS_STATE} ON true
 """
 
 KEYS: Final = f"""

@@ -21,29 +21,40 @@ _WALLET: Final = one_row(
 
 # The wallets that exist. Do not remove MATERIALIZED or the order: who waits locks row by row as this list is read, and
 # that order is what keeps all units of work from deadlocks.
-_FOUND: Final = f"""
+_LOCK: Final = f"""
 WITH found AS MATERIALIZED (
      SELECT w.shard, w.kind, w.id, w.owner_id, w.opened_at
        FROM {unnest(WalletRow, "wanted")}
       CROSS JOIN {_WALLET}
       ORDER BY w.kind <> {WalletKind.USER:d}, w.shard, w.id
-)"""
-
-_ROW: Final = "FROM wallet w WHERE w.shard = found.shard AND w.id BETWEEN found.id AND found.id"
-
-_LOCK: Final = f"""
-{_FOUND}
+)
 SELECT found.*
   FROM found
- CROSS JOIN LATERAL (SELECT w.id {_ROW} ORDER BY w.id FOR NO KEY UPDATE) AS locked
+ CROSS JOIN LATERAL (
+       SELECT w.id FROM wallet w
+        WHERE w.shard = found.shard AND w.id BETWEEN found.id AND found.id
+        ORDER BY w.id
+          FOR NO KEY UPDATE) AS locked
 """
 
-# Takes what is free and waits for nothing, so its order does not matter.
+_NAMED: Final = """FROM wallet w
+        WHERE w.shard = wanted.shard AND w.kind = wanted.kind
+          AND w.owner_id BETWEEN wanted.owner_id AND wanted.owner_id"""
+
+# Takes what is free and waits for nothing, so its order does not matter. What is not free is looked up again: it is
+# busy, or there is no such wallet.
 _LOCK_FREE: Final = f"""
-{_FOUND}
-SELECT found.*, locked.id IS NULL
-  FROM found
-  LEFT JOIN LATERAL (SELECT w.id {_ROW} ORDER BY w.id FOR NO KEY UPDATE SKIP LOCKED) AS locked ON true
+SELECT wanted.shard, wanted.kind, free.id, wanted.owner_id, free.opened_at, free.id IS NULL
+  FROM {unnest(WalletRow, "wanted")}
+  LEFT JOIN LATERAL (
+       SELECT w.id, w.opened_at {_NAMED}
+        ORDER BY w.owner_id
+          FOR NO KEY UPDATE SKIP LOCKED) AS free ON true
+  LEFT JOIN LATERAL (
+       SELECT w.id {_NAMED} AND free.id IS NULL
+        ORDER BY w.owner_id
+        LIMIT 1) AS busy ON true
+ WHERE free.id IS NOT NULL OR busy.id IS NOT NULL
 """
 
 

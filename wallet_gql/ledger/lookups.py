@@ -14,6 +14,8 @@ The laws in the migrations are written in the same way.
 
 from typing import Final
 
+from wallet_gql.domain.wallets import WalletKind
+
 
 def all_rows(table: str, alias: str, by: str, limit: str = "", **key: str) -> str:
     """Return an item for FROM: the rows of `table` whose columns equal the expressions in `key`, ordered `by` one."""
@@ -49,6 +51,9 @@ STATE: Final = """LATERAL (
         ORDER BY s.step DESC
         LIMIT 1) AS state"""
 """The last `state` of the wallet in `wanted`; most have none."""
+
+OWNERS_STATE: Final = STATE.replace("WHERE ", f"WHERE (a.id IS NULL OR a.wallet_kind = {WalletKind.USER:d}) AND ")
+"""As `STATE`, where `a` may be an account of the system's, whose wallets have none: they are not looked up."""
 
 _DEBT_ACCOUNT: Final = one_row(
     "account", "a", by="asset_id", shard="wanted.shard", wallet_id="state.debt_wallet_id", asset_id="wanted.asset_id"

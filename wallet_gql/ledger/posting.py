@@ -41,7 +41,7 @@ from wallet_gql.ledger.batch import (
     TransferItem,
     wanted_key,
 )
-from wallet_gql.ledger.columns import arrays, cast, names, unnest
+from wallet_gql.ledger.columns import arrays, cast, element, names, unnest
 from wallet_gql.ledger.decide import accounts_needed, append_state, book_due, decide, held_names, recall
 from wallet_gql.ledger.heads import Account, KeptAnswer, open_accounts, read_heads, read_keys
 from wallet_gql.ledger.holds import read_holds, read_open_holds
@@ -51,17 +51,22 @@ from wallet_gql.ledger.locks import lock_wallets
 from wallet_gql.ledger.reads import read_asset_settings
 from wallet_gql.ledger.receipts import lock_receipts, read_receipts
 from wallet_gql.ledger.reversals import read_reversed
-from wallet_gql.ledger.rows import OTHERS, EntryRow, RefusedRow, TransactionRow
+from wallet_gql.ledger.rows import OTHERS, EntryRow, OtherRow, RefusedRow, TransactionRow
 from wallet_gql.ledger.states import WalletId, read_states
 from wallet_gql.ledger.treasury import debts_of, open_stripes
 
 _FIRST_ENTRY: Final = len(TransactionRow._fields) + 2
-_FIRST_REFUSED: Final = _FIRST_ENTRY + len(EntryRow._fields)
+_FIRST_OTHER: Final = _FIRST_ENTRY + len(EntryRow._fields)
 
-# Sorted by their keys, rows keep the indexes' pages dense. What is refused has no transaction, but a key.
+# What a leg shares with its transaction, by the number of that: a join would compare each leg with each transaction.
+_SHARED: Final = ", ".join(
+    f"{element(TransactionRow, column, 'n', first=2)} AS {column}" for column in ("shard", "id", "type", "executed_at")
+)
+
+# Sorted by their keys, rows keep the indexes' pages dense.
 _INSERT: Final = f"""
 WITH posted AS MATERIALIZED (
-  SELECT * FROM {unnest(TransactionRow, "posted", first=2, numbered=True)}
+  SELECT * FROM {unnest(TransactionRow, "posted", first=2)}
 ), new_transaction AS (
   INSERT INTO transaction (shard, id, type, wallet_id, executed_at, idempotency_key, description, reference,
                            counterpart_shard, counterpart_id)
@@ -70,14 +75,12 @@ WITH posted AS MATERIALIZED (
     FROM posted ORDER BY shard, id
 ), new_entry AS (
   INSERT INTO entry (shard, transaction_id, type, executed_at, account_id, seq, amount, balance_after, may_go_negative)
-  SELECT shard, id, type, executed_at, account_id, seq, amount, balance_after, may_go_negative
-    FROM {unnest(EntryRow, "leg", first=_FIRST_ENTRY)} JOIN posted USING (n) ORDER BY shard, account_id, seq
+  SELECT {_SHARED}, account_id, seq, amount, balance_after, may_go_negative
+    FROM {unnest(EntryRow, "leg", first=_FIRST_ENTRY)} ORDER BY shard, account_id, seq
 )
-INSERT INTO idempotency_key ({names(RefusedRow)}, created_at)
-SELECT shard, wallet_id, idempotency_key, fingerprint, {OutcomeCode.POSTED:d}, id, NULL::jsonb, $1::timestamptz
+INSERT INTO idempotency_key (shard, wallet_id, key, fingerprint, outcome, transaction_id, created_at)
+SELECT shard, wallet_id, idempotency_key, fingerprint, {OutcomeCode.POSTED:d}, id, $1::timestamptz
   FROM posted WHERE fingerprint IS NOT NULL
- UNION ALL
-SELECT {names(RefusedRow)}, $1::timestamptz FROM {unnest(RefusedRow, "refused", first=_FIRST_REFUSED)}
  ORDER BY shard, wallet_id, idempotency_key
 """
 
@@ -85,7 +88,7 @@ SELECT {names(RefusedRow)}, $1::timestamptz FROM {unnest(RefusedRow, "refused", 
 @cache
 def _insert(*tables: str) -> str:
     """Return the statement that inserts a batch; `tables` are what it fills besides transactions, entries and keys."""
-    statement, first = _INSERT, _FIRST_REFUSED + len(RefusedRow._fields)
+    statement, first = _INSERT, _FIRST_OTHER
     for table in tables:
         row = OTHERS[table]
         rows = f"SELECT {cast(row, 'other')} FROM {unnest(row, 'other', first=first)} ORDER BY 1, 2, 3"
@@ -141,14 +144,14 @@ async def insert(connection: Connection, batch: Batch) -> None:
     """Insert what a batch has to insert, by one statement; none where there is nothing."""
     if batch.is_empty:
         return
-    others = {table: batch.others[row] for table, row in OTHERS.items() if row in batch.others}
+    rows = batch.others | ({RefusedRow: batch.refused} if batch.refused else {})
+    others = {table: rows[row] for table, row in OTHERS.items() if row in rows}
     await connection.execute(
         _insert(*others),
         batch.now,
         *arrays(TransactionRow, batch.transactions),
         *arrays(EntryRow, batch.entries),
-        *arrays(RefusedRow, batch.refused),
-        *(array for table, rows in others.items() for array in arrays(OTHERS[table], rows)),
+        *(array for table, other in others.items() for array in arrays(OTHERS[table], other)),
     )
 
 

@@ -147,12 +147,14 @@ class RefusedRow(NamedTuple):
     fingerprint: Bytes
     outcome: Smallint
     transaction_id: Uuid
+    created_at: Time
     details: Json
 
 
-OtherRow: TypeAlias = HeldEntryRow | ReversalRow | NoteRow | ReceiptRow | HoldRow | HoldStepRow | WalletStateRow
+OtherRow: TypeAlias = RefusedRow | HeldEntryRow | ReversalRow | NoteRow | ReceiptRow | HoldRow | HoldStepRow | WalletStateRow
 
 OTHERS: Final[Mapping[str, type[OtherRow]]] = {
+    "idempotency_key": RefusedRow,
     "entry": HeldEntryRow,
     "reversal": ReversalRow,
     "transaction_note": NoteRow,
