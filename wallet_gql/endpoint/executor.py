@@ -1,6 +1,6 @@
 """graphql-core's executor with short ways for what is most of a request.
 
-A leaf that is an attribute of its source, and neither null where it must not be nor faulty, is read at once: on the
+A leaf that needs no more than its source, and is neither null where it must not be nor faulty, is read at once: on the
 long way it would get a path, a resolve info and three calls. And what a selection set of one field holds is collected
 once per document instead of once per request, where no directive could make it differ. So is what a variable's type is.
 Everything else goes the long way, errors among it. The methods of graphql-core that are overridden are its own, not its
@@ -63,13 +63,13 @@ def is_stream(_value: object) -> TypeGuard[AsyncIterable[Any]]:
     return False
 
 
-def find_leaves(schema: GraphQLSchema, attributes: Mapping[tuple[str, str], Leaf]) -> None:
-    """Give each object type its leaves; `attributes` reads those fields that are attributes, by type and field name."""
+def find_leaves(schema: GraphQLSchema, reads: Mapping[tuple[str, str], Leaf]) -> None:
+    """Give each object type its leaves; `reads` reads fields that need their source only, by type and field name."""
     for graphql_type in schema.type_map.values():
         if isinstance(graphql_type, GraphQLObjectType):
             leaves: dict[str, Leaf] = {"__typename": _constant(graphql_type.name)}
             for name, field in graphql_type.fields.items():
-                read = attributes.get((graphql_type.name, name))
+                read = reads.get((graphql_type.name, name))
                 may_be_null = not isinstance(field.type, GraphQLNonNull)
                 leaf_type = field.type if may_be_null else field.type.of_type
                 if read is not None and isinstance(leaf_type, GraphQLScalarType | GraphQLEnumType):
@@ -85,12 +85,12 @@ def _coerced(read: Leaf, leaf_type: GraphQLScalarType | GraphQLEnumType, null: o
     coerce = leaf_type.coerce_output_value
 
     def leaf(source: Any) -> Any:
-        value = read(source)
-        if value is None:
-            return null
         try:
+            value = read(source)
+            if value is None:
+                return null
             coerced = coerce(value)
-        except (GraphQLError, TypeError, ValueError):
+        except Exception:  # noqa: BLE001 - the long way says what is wrong with it
             return Undefined
         return Undefined if coerced is None else coerced
 

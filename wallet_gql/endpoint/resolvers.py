@@ -11,6 +11,7 @@ To do without: delete this file, and let Strawberry's own wrappers resolve; a re
 
 from collections.abc import Callable
 from functools import partial
+from inspect import iscoroutinefunction
 from operator import attrgetter
 from typing import Any, Final, cast
 
@@ -34,7 +35,7 @@ _STRAWBERRY: Final = GraphQLCoreConverter.DEFINITION_BACKREF
 def tune(schema: GraphQLSchema) -> None:
     """Set how fields are resolved, inputs are made and members are found."""
     names: dict[type, str] = {}
-    attributes: dict[tuple[str, str], Leaf] = {}
+    leaves: dict[tuple[str, str], Leaf] = {}
 
     def resolve_type(value: object, *_: object) -> str:
         return names[type(value)]
@@ -54,24 +55,33 @@ def tune(schema: GraphQLSchema) -> None:
                 graphql_type.is_type_of = None
                 for name, field in graphql_type.fields.items():
                     field.resolve = _resolver(field)
-                    if field.extensions[_STRAWBERRY].base_resolver is None:
-                        attributes[graphql_type.name, name] = attrgetter(field.extensions[_STRAWBERRY].python_name)
+                    if (read := _read(field.extensions[_STRAWBERRY])) is not None:
+                        leaves[graphql_type.name, name] = read
                     for argument in field.args.values():
                         argument.out_name = argument.extensions[_STRAWBERRY].python_name
-    find_leaves(schema, attributes)
+    find_leaves(schema, leaves)
 
 
 def _make(origin: type, values: dict[str, Any]) -> object:
     return origin(**values)
 
 
+def _read(field: StrawberryField) -> Leaf | None:
+    """Return what reads a field from its source alone, at once; None where more is needed."""
+    resolver = field.base_resolver
+    if resolver is None:
+        return attrgetter(field.python_name)
+    function = cast("Callable[..., Any]", resolver.wrapped_func)
+    return None if resolver.arguments or resolver.info_parameter or iscoroutinefunction(function) else function
+
+
 def _resolver(graphql_field: GraphQLField) -> Callable[..., Any]:
     """Return a field's resolver: the function that it was declared with, or the reading of an attribute."""
     field: StrawberryField = graphql_field.extensions[_STRAWBERRY]
     assert not field.extensions, f"{field.name} has field extensions, which are not called"
-    if field.base_resolver is None:
-        read = attrgetter(field.python_name)
+    if (read := _read(field)) is not None:
         return lambda source, _info: read(source)
+    assert field.base_resolver is not None
     function = cast("Callable[..., Any]", field.base_resolver.wrapped_func)
     if field.base_resolver.info_parameter is None:
         return lambda source, _info, **arguments: function(source, **arguments)

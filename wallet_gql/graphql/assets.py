@@ -42,12 +42,15 @@ class Asset(Node):
         settings = await info.context.ledger.reads.asset_settings.load(None)
         return TransferPolicy[settings.get(self.asset.id, domain.DEFAULT_SETTING).transfers.name]
 
+    def global_id(self) -> str:
+        """Return its global id."""
+        return ids.asset_id(self.code)
+
     @classmethod
     @cache
     def of(cls, asset: domain.Asset) -> Self:
         """Make it from the ledger's asset, once: there are few, none ever changes, and every answer has some."""
-        id_ = strawberry.ID(ids.asset_id(asset.code))
-        return cls(id=id_, asset=asset, code=asset.code, name=asset.name, scale=asset.scale)
+        return cls(asset=asset, code=asset.code, name=asset.name, scale=asset.scale)
 
 
 @strawberry.type

@@ -1,6 +1,6 @@
 """Balances: what a wallet holds in an asset."""
 
-from typing import Annotated, Self
+from typing import Annotated
 
 import strawberry
 
@@ -22,18 +22,33 @@ class Balance(Node):
     """What a wallet holds in an asset."""
 
     balance: strawberry.Private[domain.Balance]
-    owner_id: str = strawberry.field(description="Whose balance it is.")
-    asset: Asset = strawberry.field(description="What is held.")
-    amount: Amount = strawberry.field(description="How much is held; never negative.")
-    available: Amount = strawberry.field(description="What can be spent: the amount without what is held.")
-    held: Amount = strawberry.field(description="What open holds hold: a part of the amount.")
-    lapsed: Amount = strawberry.field(
-        description="What has lapsed and is not booked yet: the newest balanceAfter is amount and lapsed together."
+    owner_id: str = strawberry.field(
+        resolver=lambda self: self.balance.wallet.owner_id, description="Whose balance it is."
     )
-    debt: Amount = strawberry.field(description="What the owner owes.")
+    asset: Asset = strawberry.field(resolver=lambda self: Asset.of(self.balance.asset), description="What is held.")
+    amount: Amount = strawberry.field(
+        resolver=lambda self: amount(self.balance.amount_minor, self.balance.asset),
+        description="How much is held; never negative.",
+    )
+    available: Amount = strawberry.field(
+        resolver=lambda self: amount(self.balance.available_minor, self.balance.asset),
+        description="What can be spent: the amount without what is held.",
+    )
+    held: Amount = strawberry.field(
+        resolver=lambda self: amount(self.balance.held_minor, self.balance.asset),
+        description="What open holds hold: a part of the amount.",
+    )
+    lapsed: Amount = strawberry.field(
+        resolver=lambda self: amount(0, self.balance.asset),
+        description="What has lapsed and is not booked yet: the newest balanceAfter is amount and lapsed together.",
+    )
+    debt: Amount = strawberry.field(
+        resolver=lambda self: amount(self.balance.debt_minor, self.balance.asset), description="What the owner owes."
+    )
     cursor: str = strawberry.field(
+        resolver=lambda self: ids.balance_cursor(self.balance),
         description="The account's present position, also of an empty account:"
-        " `transactions(before: cursor)` is what happened since."
+        " `transactions(before: cursor)` is what happened since.",
     )
 
     @strawberry.field(description="Its holds, newest first: open ones if no state is named.")
@@ -50,23 +65,9 @@ class Balance(Node):
         account = WalletAsset(self.balance.wallet, self.balance.asset)
         return await read_hold_page(info, account, state, first, after)
 
-    @classmethod
-    def of(cls, balance: domain.Balance) -> Self:
-        """Make it from the ledger's balance."""
-        wallet, asset = balance.wallet, balance.asset
-        zero, total = amount(0, asset), amount(balance.amount_minor, asset)
-        return cls(
-            id=strawberry.ID(ids.balance_id(balance)),
-            balance=balance,
-            owner_id=wallet.owner_id,
-            asset=Asset.of(asset),
-            amount=total,
-            available=amount(balance.available_minor, asset) if balance.held_minor else total,
-            held=amount(balance.held_minor, asset) if balance.held_minor else zero,
-            lapsed=zero,
-            debt=amount(balance.debt_minor, asset) if balance.debt_minor else zero,
-            cursor=ids.cursor(wallet.shard, wallet.id, asset.id, balance.seq, balance.state_step),
-        )
+    def global_id(self) -> str:
+        """Return its global id."""
+        return ids.balance_id(self.balance)
 
 
 @strawberry.type
@@ -83,4 +84,4 @@ class BalanceQueries:
         if found is None:
             return None
         balance = await info.context.ledger.reads.owners_balances.load((name, found))
-        return None if balance is None else Balance.of(balance)
+        return None if balance is None else Balance(balance=balance)

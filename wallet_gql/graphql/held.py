@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import strawberry
@@ -46,20 +46,53 @@ class Hold(Node):
     """Credits that are promised."""
 
     hold: strawberry.Private[domain.Hold]
-    owner_id: str = strawberry.field(description="Whose credits they are.")
-    asset: Asset = strawberry.field(description="What is held.")
-    state: HoldState = strawberry.field(description="Where it stands now.")
-    amount: Amount = strawberry.field(description="How much was promised in all.")
-    captured: Amount = strawberry.field(description="How much of it was captured.")
-    released: Amount = strawberry.field(description="How much of it was released.")
-    remaining: Amount = strawberry.field(description="How much of it is still held.")
-    to_owner_id: str | None = strawberry.field(description="Whom captures pay; null for the platform.")
-    placed_at: datetime = strawberry.field(description="When it was placed.")
-    held_until: datetime = strawberry.field(description="From when on nothing is held, if it is not closed before.")
-    closed_at: datetime | None = strawberry.field(description="When nothing remained; null while it is open.")
-    idempotency_key: UUID | None = strawberry.field(description="The idempotency key of the request that placed it.")
-    description: str | None = strawberry.field(description="What the caller wrote for people to read.")
-    reference: str | None = strawberry.field(description="The caller's own reference, such as an order number.")
+    owner_id: str = strawberry.field(
+        resolver=lambda self: self.hold.wallet.owner_id, description="Whose credits they are."
+    )
+    asset: Asset = strawberry.field(resolver=lambda self: Asset.of(self.hold.asset), description="What is held.")
+    state: HoldState = strawberry.field(
+        resolver=lambda self: HoldState[self.hold.state.name], description="Where it stands now."
+    )
+    amount: Amount = strawberry.field(
+        resolver=lambda self: amount(self.hold.amount_minor, self.hold.asset),
+        description="How much was promised in all.",
+    )
+    captured: Amount = strawberry.field(
+        resolver=lambda self: amount(self.hold.captured_minor, self.hold.asset),
+        description="How much of it was captured.",
+    )
+    released: Amount = strawberry.field(
+        resolver=lambda self: amount(
+            self.hold.amount_minor - self.hold.captured_minor - _remaining_minor(self.hold), self.hold.asset
+        ),
+        description="How much of it was released.",
+    )
+    remaining: Amount = strawberry.field(
+        resolver=lambda self: amount(_remaining_minor(self.hold), self.hold.asset),
+        description="How much of it is still held.",
+    )
+    to_owner_id: str | None = strawberry.field(
+        resolver=lambda self: None if self.hold.receiver is None else self.hold.receiver.owner_id,
+        description="Whom captures pay; null for the platform.",
+    )
+    placed_at: datetime = strawberry.field(resolver=lambda self: self.hold.placed_at, description="When it was placed.")
+    held_until: datetime = strawberry.field(
+        resolver=lambda self: self.hold.held_until,
+        description="From when on nothing is held, if it is not closed before.",
+    )
+    closed_at: datetime | None = strawberry.field(
+        resolver=lambda self: _closed_at(self.hold), description="When nothing remained; null while it is open."
+    )
+    idempotency_key: UUID | None = strawberry.field(
+        resolver=lambda self: self.hold.idempotency_key,
+        description="The idempotency key of the request that placed it.",
+    )
+    description: str | None = strawberry.field(
+        resolver=lambda self: self.hold.description, description="What the caller wrote for people to read."
+    )
+    reference: str | None = strawberry.field(
+        resolver=lambda self: self.hold.reference, description="The caller's own reference, such as an order number."
+    )
 
     @strawberry.field(description="The caller's own pairs of texts; null where none were sent.")
     async def metadata(self, info: Info) -> Metadata | None:
@@ -73,34 +106,23 @@ class Hold(Node):
     ) -> list[Annotated["Transaction", strawberry.lazy("wallet_gql.graphql.transactions")]] | None:
         """Read the captures."""
         captures = await info.context.ledger.reads.captures.load(self.hold.name)
-        return [transactions.Transaction.of(view) for view in captures]
+        return [transactions.Transaction(view=view) for view in captures]
 
-    @classmethod
-    def of(cls, hold: domain.Hold) -> Self:
-        """Make it from the ledger's hold: what is over is shown as released, whether or not it is booked."""
-        is_over = hold.is_due
-        released_minor = hold.released_minor + (hold.remaining_minor if is_over else 0)
-        remaining_minor = 0 if is_over else hold.remaining_minor
-        # It ended then, whenever that was booked.
-        closed_at = hold.held_until if hold.state is domain.HoldState.EXPIRED else hold.changed_at
-        return cls(
-            id=strawberry.ID(ids.hold_id(hold.name)),
-            hold=hold,
-            owner_id=hold.wallet.owner_id,
-            asset=Asset.of(hold.asset),
-            state=HoldState[hold.state.name],
-            amount=amount(hold.amount_minor, hold.asset),
-            captured=amount(hold.captured_minor, hold.asset),
-            released=amount(released_minor, hold.asset),
-            remaining=amount(remaining_minor, hold.asset),
-            to_owner_id=None if hold.receiver is None else hold.receiver.owner_id,
-            placed_at=hold.placed_at,
-            held_until=hold.held_until,
-            closed_at=None if remaining_minor else closed_at,
-            idempotency_key=hold.idempotency_key,
-            description=hold.description,
-            reference=hold.reference,
-        )
+    def global_id(self) -> str:
+        """Return its global id."""
+        return ids.hold_id(self.hold.name)
+
+
+def _remaining_minor(hold: domain.Hold) -> int:
+    """Return how much is held now: what is over is shown as released, whether or not it is booked."""
+    return 0 if hold.is_due else hold.remaining_minor
+
+
+def _closed_at(hold: domain.Hold) -> datetime | None:
+    """Return when nothing remained: what expired ended when its time was over, whenever that was booked."""
+    if _remaining_minor(hold):
+        return None
+    return hold.held_until if hold.state is domain.HoldState.EXPIRED else hold.changed_at
 
 
 @strawberry.type(description="A hold and its place in the list.")
@@ -135,7 +157,7 @@ async def read_hold_page(
     found = await info.context.ledger.reads.hold_pages.load(request)
     wallet, asset = account
     edges = [
-        HoldEdge(cursor=ids.cursor(wallet.shard, wallet.id, asset.id, hold.seq), node=Hold.of(hold))
+        HoldEdge(cursor=ids.cursor(wallet.shard, wallet.id, asset.id, hold.seq), node=Hold(hold=hold))
         for hold in found.holds
     ]
     end_seq = found.next_older_than

@@ -97,7 +97,7 @@ class _HoldPayload(refusals.Replayable):
     @strawberry.field(description="The hold as it is now.")
     def hold(self) -> Hold:
         """Make it when it is asked for."""
-        return Hold.of(self.held.hold)
+        return Hold(hold=self.held.hold)
 
     @strawberry.field(description="The wallet as it is now.")
     def wallet(self) -> Wallet:
@@ -107,7 +107,7 @@ class _HoldPayload(refusals.Replayable):
     @strawberry.field(description="The balance as it is now.")
     def balance(self) -> Balance:
         """Make it when it is asked for."""
-        return Balance.of(self.held.balance)
+        return Balance(balance=self.held.balance)
 
     @classmethod
     def of(cls, held: postings.Held) -> Self:
@@ -128,7 +128,7 @@ class CaptureHoldPayload(_HoldPayload):
     def transaction(self) -> Transaction:
         """Make it when it is asked for."""
         assert self.held.transaction is not None
-        return Transaction.of(self.held.transaction)
+        return Transaction(view=self.held.transaction)
 
 
 @strawberry.type(description="What was held is released.")
@@ -221,7 +221,7 @@ class HoldQueries:
     async def hold(self, info: Info, id: NodeId) -> Hold | None:
         """Read one hold."""
         found = await holds.find_hold(info.context.ledger, _hold_name(id, "id"))
-        return None if found is None else Hold.of(found)
+        return None if found is None else Hold(hold=found)
 
     @strawberry.field(
         description="The hold that an owner's idempotency key placed, voided or adjusted; null where it did neither."
@@ -229,7 +229,7 @@ class HoldQueries:
     async def hold_by_key(self, info: Info, owner_id: OwnerId, idempotency_key: Key) -> Hold | None:
         """Read one hold."""
         found = await info.context.ledger.reads.holds_by_key.load((owner_name(info, owner_id), idempotency_key))
-        return None if found is None else Hold.of(found)
+        return None if found is None else Hold(hold=found)
 
     @strawberry.field(description="An owner's holds in an asset, newest first; null for an unknown owner or asset.")
     async def holds(

@@ -64,6 +64,12 @@ def cursor(shard: int, wallet: int, asset: int, seq: int, state_step: int = 0) -
     return _encode(f"Cursor:{shard}:{wallet}:{asset}:{seq}{step}")
 
 
+def balance_cursor(balance: Balance) -> str:
+    """Return the cursor of an account's present position."""
+    wallet = balance.wallet
+    return cursor(wallet.shard, wallet.id, balance.asset.id, balance.seq, balance.state_step)
+
+
 def decode(text: str, field: str = "id") -> GlobalId:
     """Read an id or a cursor; raises `BadUserInput` for anything that this service never made."""
     fault = BadUserInput(field, "is not one of this service's", "send it exactly as it was received")

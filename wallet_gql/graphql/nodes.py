@@ -37,13 +37,13 @@ async def read_node(info: Info, id_: str, field: str = "id") -> Node | None:
             asset = next((asset for asset in await list_assets(ledger) if asset.id == parts[2]), None)
             if wallet is None or asset is None:
                 return None
-            return Balance.of(await ledger.reads.balances.load(WalletAsset(wallet, asset)))
+            return Balance(balance=await ledger.reads.balances.load(WalletAsset(wallet, asset)))
         case "Transaction":
             view = await ledger.reads.transactions.load(EntryName(*parts))
-            return None if view is None else Transaction.of(view)
+            return None if view is None else Transaction(view=view)
         case "Hold":
             hold = await find_hold(ledger, HoldName(parts[0], UUID(int=parts[1])))
-            return None if hold is None else Hold.of(hold)
+            return None if hold is None else Hold(hold=hold)
         case _:
             raise BadUserInput(field, "is a cursor, not an id", "send the id of a node")
 

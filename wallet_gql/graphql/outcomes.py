@@ -63,13 +63,13 @@ class KeyOutcome:
                 return cls(state=KeyOutcomeState.UNKNOWN, transaction=None, hold=None, refusal=None)
             case OutcomeCode.POSTED:
                 assert outcome.transaction is not None
-                transaction = Transaction.of(outcome.transaction)
+                transaction = Transaction(view=outcome.transaction)
                 return cls(state=KeyOutcomeState.POSTED, transaction=transaction, hold=None, refusal=None)
             case OutcomeCode.NOTHING | OutcomeCode.CHANGED:
                 return cls(state=KeyOutcomeState[outcome.code.name], transaction=None, hold=None, refusal=None)
             case OutcomeCode.HELD:
                 assert outcome.hold is not None
-                return cls(state=KeyOutcomeState.HELD, transaction=None, hold=Hold.of(outcome.hold), refusal=None)
+                return cls(state=KeyOutcomeState.HELD, transaction=None, hold=Hold(hold=outcome.hold), refusal=None)
             case code:
                 refused = outcome.refused
                 refusal = refusals.KeptRefusal.of(code) if refused is None else refusals.of_refused(refused)

@@ -22,7 +22,7 @@ class Payload(refusals.Replayable):
     @strawberry.field(description="What was posted; on replay, what was posted first.")
     def transaction(self) -> Transaction:
         """Make it when it is asked for."""
-        return Transaction.of(self.posted.transaction)
+        return Transaction(view=self.posted.transaction)
 
     @strawberry.field(description="The wallet as it is now.")
     def wallet(self) -> Wallet:
@@ -32,7 +32,7 @@ class Payload(refusals.Replayable):
     @strawberry.field(description="The balance as it is now.")
     def balance(self) -> Balance:
         """Make it when it is asked for."""
-        return Balance.of(self.posted.balance)
+        return Balance(balance=self.posted.balance)
 
     async def read_repaid(self, info: Info) -> Amount:
         """Read how much of it repaid what the owner owed: right after it, if any."""
@@ -40,7 +40,7 @@ class Payload(refusals.Replayable):
         repayment = await read_own(
             info, domain.TransactionName(view.shard, domain.repayment_id(view.id)), view.wallet_id
         )
-        return amount(0, view.asset) if repayment is None else repayment.amount
+        return amount(0 if repayment is None else abs(repayment.view.amount_minor), view.asset)
 
     @classmethod
     def of(cls, posted: domain.Posted) -> Self:

@@ -241,7 +241,7 @@ class BalanceLimitExceeded(Error, Replayable):
         return cls(
             **_kept(refusal.facts.code),
             limit=amount(BALANCE_MINOR_MAX, refusal.balance.asset),
-            balance=Balance.of(refusal.balance),
+            balance=Balance(balance=refusal.balance),
             already_processed=refusal.already_processed,
         )
 
@@ -263,7 +263,7 @@ class InsufficientBalance(Error, Replayable):
             **_kept(facts.code),
             available=amount(facts.balance_before_minor, facts.asset),
             required=amount(facts.amount_minor, facts.asset),
-            balance=Balance.of(refusal.balance),
+            balance=Balance(balance=refusal.balance),
             already_processed=refusal.already_processed,
         )
 
@@ -333,7 +333,7 @@ class NotRefundable(Error, Replayable):
         """Read the transaction."""
         view = await info.context.ledger.reads.own_transactions.load(self.own)
         assert view is not None
-        return Transaction.of(view)
+        return Transaction(view=view)
 
     @classmethod
     def of(cls, refusal: domain.Refused, facts: kept.NotRefundable) -> Self:
@@ -389,7 +389,7 @@ class _OfHold(Error, Replayable):
         """Read the hold."""
         hold = await info.context.ledger.reads.holds.load(self.name)
         assert hold is not None
-        return Hold.of(hold)
+        return Hold(hold=hold)
 
 
 @strawberry.type(description="The hold was captured or voided, or its time is over. Kept under the key.")
@@ -470,7 +470,7 @@ class ReceiptUsed(Error, Replayable):
     async def credited_by(self, info: Info) -> Transaction | None:
         """Read it, if it is this owner's."""
         view = None if self.own is None else await info.context.ledger.reads.own_transactions.load(self.own)
-        return None if view is None else Transaction.of(view)
+        return None if view is None else Transaction(view=view)
 
     @classmethod
     def of(cls, refusal: domain.Refused, facts: kept.ReceiptUsed) -> Self:

@@ -90,7 +90,7 @@ class ClawbackPayload(refusals.Replayable):
     @strawberry.field(description="What was posted; null where nothing could be taken.")
     def clawback(self) -> Transaction | None:
         """Make it when it is asked for."""
-        return Transaction.of(self.outcome.transaction) if isinstance(self.outcome, domain.Posted) else None
+        return Transaction(view=self.outcome.transaction) if isinstance(self.outcome, domain.Posted) else None
 
     @strawberry.field(description="How much was taken back.")
     def taken(self) -> Amount:
@@ -136,7 +136,7 @@ class ClawbackPayload(refusals.Replayable):
     @strawberry.field(description="The balance as it is now.")
     def balance(self) -> Balance:
         """Make it when it is asked for."""
-        return Balance.of(self.outcome.balance)
+        return Balance(balance=self.outcome.balance)
 
     @classmethod
     def of(cls, outcome: domain.Posted | domain.Nothing, asked: Decimal | None) -> Self:

@@ -3,7 +3,7 @@
 from asyncio import gather
 from datetime import datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 from uuid import UUID
 
 import strawberry
@@ -100,19 +100,41 @@ class Transaction(Node):
     """One ledger transaction as one wallet sees it in one asset."""
 
     view: strawberry.Private[domain.TransactionView]
-    transaction_id: UUID = strawberry.field(description="The ledger's own id of the transaction.")
-    type: TransactionType = strawberry.field(description="What happened.")
-    direction: Direction = strawberry.field(description="Which way it moved the owner's balance.")
-    amount: Amount = strawberry.field(description="How much it moved; always positive.")
-    balance_after: Amount = strawberry.field(description="The owner's balance just after it.")
-    asset: Asset = strawberry.field(description="What was moved.")
-    description: str | None = strawberry.field(description="What the caller wrote for people to read.")
-    reference: str | None = strawberry.field(description="The caller's own reference, such as an order number.")
-    executed_at: datetime = strawberry.field(description="When it was posted; never runs backwards within an account.")
-    idempotency_key: UUID | None = strawberry.field(description="The idempotency key of the request that posted it.")
-
+    transaction_id: UUID = strawberry.field(
+        resolver=lambda self: self.view.id, description="The ledger's own id of the transaction."
+    )
+    type: TransactionType = strawberry.field(
+        resolver=lambda self: TransactionType[self.view.type.name], description="What happened."
+    )
+    direction: Direction = strawberry.field(
+        resolver=lambda self: _direction(self.view.amount_minor), description="Which way it moved the owner's balance."
+    )
+    amount: Amount = strawberry.field(
+        resolver=lambda self: amount(abs(self.view.amount_minor), self.view.asset),
+        description="How much it moved; always positive.",
+    )
+    balance_after: Amount = strawberry.field(
+        resolver=lambda self: amount(self.view.balance_after_minor, self.view.asset),
+        description="The owner's balance just after it.",
+    )
+    asset: Asset = strawberry.field(resolver=lambda self: Asset.of(self.view.asset), description="What was moved.")
+    description: str | None = strawberry.field(
+        resolver=lambda self: self.view.description, description="What the caller wrote for people to read."
+    )
+    reference: str | None = strawberry.field(
+        resolver=lambda self: self.view.reference, description="The caller's own reference, such as an order number."
+    )
+    executed_at: datetime = strawberry.field(
+        resolver=lambda self: self.view.executed_at,
+        description="When it was posted; never runs backwards within an account.",
+    )
+    idempotency_key: UUID | None = strawberry.field(
+        resolver=lambda self: self.view.idempotency_key,
+        description="The idempotency key of the request that posted it.",
+    )
     transfer_id: UUID | None = strawberry.field(
-        description="What both halves of a transfer have in common; null for anything else."
+        resolver=lambda self: self.view.transfer_id,
+        description="What both halves of a transfer have in common; null for anything else.",
     )
 
     @strawberry.field(description="The caller's own pairs of texts; null where none were sent.")
@@ -140,7 +162,7 @@ class Transaction(Node):
         elif view.type not in {domain.TransactionType.CAPTURE, domain.TransactionType.TRANSFER_OUT}:
             return None
         hold = await info.context.ledger.reads.holds_of_transactions.load(name)
-        return None if hold is None else held.Hold.of(hold)
+        return None if hold is None else held.Hold(hold=hold)
 
     @strawberry.field(description="What it gave back or took back; null for anything else.")
     async def refund_of(self, info: Info) -> Annotated["Transaction", strawberry.lazy(__name__)] | None:
@@ -185,30 +207,15 @@ class Transaction(Node):
             for entry in await info.context.ledger.reads.entries.load(self.view)
         ]
 
-    @classmethod
-    def of(cls, view: domain.TransactionView) -> Self:
-        """Make it from the ledger's transaction."""
-        return cls(
-            id=strawberry.ID(ids.transaction_id(view)),
-            view=view,
-            transaction_id=view.id,
-            type=TransactionType[view.type.name],
-            direction=_direction(view.amount_minor),
-            amount=amount(abs(view.amount_minor), view.asset),
-            balance_after=amount(view.balance_after_minor, view.asset),
-            asset=Asset.of(view.asset),
-            description=view.description,
-            reference=view.reference,
-            executed_at=view.executed_at,
-            idempotency_key=view.idempotency_key,
-            transfer_id=view.transfer_id,
-        )
+    def global_id(self) -> str:
+        """Return its global id."""
+        return ids.transaction_id(self.view)
 
 
 async def read_own(info: Info, name: domain.TransactionName, wallet_id: int) -> Transaction | None:
     """Read a transaction as a wallet of its shard sees it; None where it has no leg of it, or there is none."""
     view = await info.context.ledger.reads.own_transactions.load(OwnTransaction(name.shard, name.id, wallet_id))
-    return None if view is None else Transaction.of(view)
+    return None if view is None else Transaction(view=view)
 
 
 def _direction(amount_minor: int) -> Direction:
@@ -240,7 +247,7 @@ class TransactionConnection:
 async def read_page(info: Info, account: WalletAsset, arguments: paging.PageArguments) -> TransactionConnection:
     """Read a page of an account's history; raises `BadUserInput` for arguments that name none."""
     page = await info.context.ledger.reads.pages.load(paging.page_request(account, arguments))
-    nodes = [Transaction.of(view) for view in page.transactions]
+    nodes = [Transaction(view=view) for view in page.transactions]
     cursors = [
         ids.cursor(account.wallet.shard, account.wallet.id, account.asset.id, view.seq) for view in page.transactions
     ]
@@ -293,7 +300,7 @@ class TransactionQueries:
         if kind != "Transaction":
             raise BadUserInput("id", "is not the id of a transaction", "send a transaction's id")
         view = await info.context.ledger.reads.transactions.load(EntryName(*parts))
-        return None if view is None else Transaction.of(view)
+        return None if view is None else Transaction(view=view)
 
     @strawberry.field(
         description="What an owner's idempotency key posted. Null says nothing about a retry: the key may be unknown,"
@@ -303,4 +310,4 @@ class TransactionQueries:
         """Read one transaction by its key."""
         reads = info.context.ledger.reads
         view = await reads.transactions_by_key.load((owner_name(info, owner_id), idempotency_key))
-        return None if view is None else Transaction.of(view)
+        return None if view is None else Transaction(view=view)

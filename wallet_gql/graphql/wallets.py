@@ -77,7 +77,7 @@ class Wallet(Node):
         found = await find_asset(info.context.ledger, asset)
         if found is None:
             return None
-        return Balance.of(await info.context.ledger.reads.balances.load(WalletAsset(self.wallet, found)))
+        return Balance(balance=await info.context.ledger.reads.balances.load(WalletAsset(self.wallet, found)))
 
     @strawberry.field(description="What it holds in every asset, in the order in which the assets were added.")
     async def balances(self, info: Info) -> list[Balance] | None:
@@ -85,7 +85,7 @@ class Wallet(Node):
         reads = info.context.ledger.reads
         assets = await list_assets(info.context.ledger)
         balances = await gather(*(reads.balances.load(WalletAsset(self.wallet, asset)) for asset in assets))
-        return [Balance.of(balance) for balance in balances]
+        return [Balance(balance=balance) for balance in balances]
 
     @strawberry.field(
         description="Its history in an asset, newest first; null for an unknown asset. Pages by cursor never shift;"
@@ -109,15 +109,14 @@ class Wallet(Node):
             return None
         return await read_page(info, WalletAsset(self.wallet, found), arguments)
 
+    def global_id(self) -> str:
+        """Return its global id."""
+        return ids.wallet_id(self.wallet.shard, self.wallet.id)
+
     @classmethod
     def of(cls, wallet: domain.Wallet) -> Self:
         """Make it from the ledger's wallet."""
-        return cls(
-            id=strawberry.ID(ids.wallet_id(wallet.shard, wallet.id)),
-            wallet=wallet,
-            owner_id=wallet.owner_id,
-            opened_at=wallet.opened_at,
-        )
+        return cls(wallet=wallet, owner_id=wallet.owner_id, opened_at=wallet.opened_at)
 
 
 async def read_wallet(info: Info, owner_id: str, field: str = "ownerId") -> Wallet | None:

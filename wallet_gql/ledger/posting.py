@@ -51,7 +51,7 @@ from wallet_gql.ledger.locks import lock_wallets
 from wallet_gql.ledger.reads import read_asset_settings
 from wallet_gql.ledger.receipts import lock_receipts, read_receipts
 from wallet_gql.ledger.reversals import read_reversed
-from wallet_gql.ledger.rows import OTHERS, EntryRow, OtherRow, RefusedRow, TransactionRow
+from wallet_gql.ledger.rows import OTHERS, EntryRow, RefusedRow, TransactionRow
 from wallet_gql.ledger.states import WalletId, read_states
 from wallet_gql.ledger.treasury import debts_of, open_stripes
 

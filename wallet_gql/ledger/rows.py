@@ -151,7 +151,9 @@ class RefusedRow(NamedTuple):
     details: Json
 
 
-OtherRow: TypeAlias = RefusedRow | HeldEntryRow | ReversalRow | NoteRow | ReceiptRow | HoldRow | HoldStepRow | WalletStateRow
+OtherRow: TypeAlias = (
+    RefusedRow | HeldEntryRow | ReversalRow | NoteRow | ReceiptRow | HoldRow | HoldStepRow | WalletStateRow
+)
 
 OTHERS: Final[Mapping[str, type[OtherRow]]] = {
     "idempotency_key": RefusedRow,
