@@ -89,7 +89,7 @@ class Query:
     @strawberry.field
     async def balance(self, owner_id: str, asset: str = "GOLD") -> balances.Balance | None:  # noqa: ARG002
         """Answer a constant."""
-        return balances.Balance.of(BALANCE)
+        return balances.Balance(balance=BALANCE)
 
 
 @strawberry.type

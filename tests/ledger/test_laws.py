@@ -288,7 +288,7 @@ async def test_legs_that_balance_only_across_assets_are_refused(owner: Owner) ->
     at = max(gold.transaction.executed_at, diamonds.transaction.executed_at)
     mixed = replace(gold, treasury=replace(diamonds.treasury, transaction_id=gold.transaction.id))
     mixed = mixed.altered(executed_at=at).of_transaction(executed_at=at)
-    async with refused(owner.connection, CHECK_VIOLATION, "entry_law_balanced"):
+    async with refused(owner.connection, CHECK_VIOLATION, "entry_law_balanced", "of more than one asset"):
         await insert(owner.connection, mixed)
 
 
