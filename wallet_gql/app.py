@@ -85,14 +85,14 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
             yield {"opening": opening}
         _log.info("stopped")
 
-    endpoint: ASGIApp = GraphQLEndpoint(settings, playground.page if settings.graphiql else None)
+    endpoint: ASGIApp = GraphQLEndpoint(settings, playground.page if settings.shows_graphiql else None)
     if settings.cors_origins:
         endpoint = CORSMiddleware(
             endpoint,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST"],
             allow_headers=settings.cors_headers,
-            expose_headers=["x-request-id", "retry-after"],
+            expose_headers=["x-request-id", "retry-after", "www-authenticate"],
         )
     routes: list[Route | Mount] = [
         Route("/health", ready),
@@ -100,7 +100,7 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
         Route("/health/live", live),
         Route("/favicon.ico", playground.favicon),
     ]
-    if settings.graphiql:
+    if settings.shows_graphiql:
         routes += [
             Route("/", lambda _: RedirectResponse("graphql")),
             Mount("/graphiql", playground.assets()),
@@ -244,6 +244,7 @@ class RequestGate:
                     path=scope["path"][:_PATH_LOGGED_MAX],
                     status=status or None,
                     milliseconds=round((time.perf_counter() - started) * 1000, 2),
+                    caller=state.get("caller"),
                     errors=state.get("error_codes") or None,
                 )
 

@@ -5,12 +5,15 @@ Each command imports what only it needs: the API's schema alone takes a second t
 """
 
 import asyncio
+import re
 import shlex
 import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar
 
@@ -18,8 +21,9 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from wallet_gql.domain.access import Scope
 from wallet_gql.domain.assets import TransferPolicy
-from wallet_gql.domain.errors import Fault
+from wallet_gql.domain.errors import BadUserInput, Fault
 from wallet_gql.embedded.launcher import (
     EmbeddedError,
     EmbeddedPostgres,
@@ -30,6 +34,8 @@ from wallet_gql.embedded.launcher import (
 )
 
 if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
     from wallet_gql.operations.opening import Ledger
     from wallet_gql.operations.proof import Proof
     from wallet_gql.settings import Settings
@@ -44,6 +50,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+keys = typer.Typer(help="API keys: what machines say who they are with.", no_args_is_help=True)
+app.add_typer(keys, name="api-key")
 _errors = Console(stderr=True, soft_wrap=True)
 
 _REFUSED = {"28000", "28P01", "3D000", "42501"}
@@ -166,6 +174,7 @@ def serve(
     demo_data: Annotated[bool, typer.Option("--demo", help="Load the demo data first.")] = False,
 ) -> None:
     """Serve the API until stopped; requests in flight are finished first."""
+    from wallet_gql.hosts import is_loopback
     from wallet_gql.serving import CannotListen, listen, run
     from wallet_gql.settings import Settings
 
@@ -178,6 +187,9 @@ def serve(
     is_embedded = given.database_url is None
     with _database(attach=False) as found:
         settings = found.model_copy(update={name: getattr(given, name) for name in chosen})
+        if settings.access is None:
+            is_private = is_embedded and is_loopback(settings.host)
+            settings = settings.model_copy(update={"access": "open" if is_private else "closed"})
         if is_embedded:
             _migrate(settings)
         _look(settings, demo_data=demo_data)
@@ -193,13 +205,12 @@ def _look(settings: "Settings", *, demo_data: bool) -> None:
 
     A database that is away is waited for by the server, which answers meanwhile; here only to load the demo data.
     """
-    from wallet_gql.operations import demo
     from wallet_gql.operations.waiting import can_pass
 
     told = ""
     while True:
         try:
-            _in_ledger(settings, demo.seed if demo_data else _nothing)
+            _in_ledger(settings, partial(_first_look, demo_data=demo_data))
         except Exception as error:
             # A password that is wrong from the start is seldom right later, and a new start reads a new one.
             if not can_pass(error) or _refusal(error) is not None:
@@ -213,8 +224,18 @@ def _look(settings: "Settings", *, demo_data: bool) -> None:
         return
 
 
-async def _nothing(_ledger: "Ledger") -> None:
-    """Opening the ledger is all there is to do."""
+async def _first_look(ledger: "Ledger", *, demo_data: bool) -> None:
+    """Load the demo data, and refuse to serve nobody: raises `NobodyMayAsk`."""
+    from wallet_gql.operations import demo
+    from wallet_gql.operations.api_keys import NobodyMayAsk
+
+    if demo_data:
+        await demo.seed(ledger)
+    if not ledger.settings.is_open and not ledger.keys.callers:
+        raise NobodyMayAsk(
+            "Access is closed, and there is no API key, so that nobody could ask anything. Make one with"
+            " wallet-gql api-key create, or let everybody who reaches the port do anything with WALLET_ACCESS=open."
+        )
 
 
 def _announce(settings: "Settings", port: int, *, is_embedded: bool, is_demo: bool) -> None:
@@ -225,16 +246,23 @@ def _announce(settings: "Settings", port: int, *, is_embedded: bool, is_demo: bo
     url = f"http://{host}:{port}/graphql"
     out = Console(highlight=False, soft_wrap=True)
     if not is_loopback(settings.host):
-        _errors.print(
-            f"[bold red]WARNING: listening on {settings.host}. There is no access control yet: anyone who can reach"
-            " this port can move credits.[/] Put it behind a gateway that authenticates callers."
-        )
+        if settings.is_open:
+            _errors.print(
+                f"[bold red]WARNING: listening on {settings.host} with WALLET_ACCESS=open: anyone who can reach this"
+                " port can move credits.[/] Put it behind a gateway that authenticates callers, or make API keys."
+            )
         if not settings.allowed_hosts:
             _errors.print(
                 "Only requests whose Host header is an IP address or a name without a dot are answered: list other"
                 " names in WALLET_ALLOWED_HOSTS."
             )
-    out.print(f"Serving [bold]{escape(url)}[/]" + (" - open it in a browser for GraphiQL" if settings.graphiql else ""))
+    out.print(
+        f"Serving [bold]{escape(url)}[/]" + (" - open it in a browser for GraphiQL" if settings.shows_graphiql else "")
+    )
+    if settings.is_open and is_loopback(settings.host):
+        out.print(
+            "Access is open: whoever reaches this port needs no credentials. docs/access.md says how to close it."
+        )
     if is_demo:
         # It only reads, so that the README's answers hold whether it was pasted or not.
         query = '{ balance(ownerId: \\"demo-alice\\") { amount } }'
@@ -324,6 +352,104 @@ def set_asset(
 
     with _database() as settings:
         _in_ledger(settings, set_)
+
+
+@keys.command("create")
+def create_key(
+    name: Annotated[str, typer.Option(help="Who holds it, such as game-server: the name is kept with what it does.")],
+    scope: Annotated[list[str], typer.Option(help=f"What it may do; several times. Of {', '.join(Scope)}.")],
+    owner_prefix: Annotated[str, typer.Option(help="Only owners whose ids begin so; every owner if not given.")] = "",
+    expires: Annotated[
+        str | None, typer.Option(help="When it ends, such as 90d or 12h from now; never if not given.")
+    ] = None,
+) -> None:
+    """Make an API key and print it: it is shown this once, for only its hash is kept."""
+    from wallet_gql.operations import api_keys
+
+    asked = api_keys.KeyInput(name, scope, owner_prefix, None if expires is None else _span(expires))
+    with _database() as settings:
+        text = _as_owner(settings, lambda engine: api_keys.create_key(engine, settings.mode, asked))
+    typer.echo(text)
+    _errors.print("Keep it where secrets are kept: it cannot be shown again.", highlight=False)
+
+
+@keys.command("list")
+def list_keys(as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False) -> None:
+    """List all API keys, the newest first, without their secrets."""
+    import orjson
+    from rich.table import Table
+
+    from wallet_gql.operations import api_keys
+
+    with _database() as settings:
+        found = _as_owner(settings, api_keys.list_keys)
+    rows = [
+        {
+            "id": key.id,
+            "name": key.name,
+            "mode": key.mode,
+            "state": "good" if key.is_good else "revoked" if key.revoked_at else "expired",
+            "scopes": sorted(key.scopes),
+            "ownerPrefix": key.owner_prefix,
+            "createdAt": key.created_at,
+            "expiresAt": key.expires_at,
+            "lastUsedAt": key.last_used_at,
+        }
+        for key in found
+    ]
+    if as_json:
+        typer.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2).decode())
+        return
+    table = Table("id", "name", "mode", "state", "scopes", "owners", "expires", "last used", box=None)
+    for row in rows:
+        times = (row[name].strftime("%Y-%m-%d %H:%M") if row[name] else "never" for name in ("expiresAt", "lastUsedAt"))
+        owners = f"{row['ownerPrefix']}…" if row["ownerPrefix"] else "all"
+        shown = (row["id"], row["name"], row["mode"], row["state"], " ".join(row["scopes"]), owners, *times)
+        table.add_row(*map(escape, shown))
+    Console(soft_wrap=True).print(table)
+
+
+@keys.command("rotate")
+def rotate_key(id_: Annotated[str, typer.Argument(metavar="ID", help="The key's id, which list shows.")]) -> None:
+    """Make a successor with the same name and rights, and print it; the old key ends in 24 hours."""
+    from wallet_gql.operations import api_keys
+
+    with _database() as settings:
+        text = _as_owner(settings, lambda engine: api_keys.rotate_key(engine, id_))
+    typer.echo(text)
+    _errors.print(f"Key {escape(id_)} goes on for 24 hours: let its holder change to this one.", highlight=False)
+
+
+@keys.command("revoke")
+def revoke_key(id_: Annotated[str, typer.Argument(metavar="ID", help="The key's id, which list shows.")]) -> None:
+    """End a key: within 5 seconds no server takes it any more."""
+    from wallet_gql.operations import api_keys
+
+    with _database() as settings:
+        _as_owner(settings, lambda engine: api_keys.revoke_key(engine, id_))
+    typer.echo(f"Key {id_} is revoked.")
+
+
+def _span(text: str) -> timedelta:
+    """Read a span of time, such as 90d, 12h or 30m."""
+    match = re.fullmatch(r"([1-9][0-9]{0,5})([dhm])", text)
+    if match is None:
+        raise BadUserInput("expires", f"cannot be read from {text[:20]!r}", "send a number with d, h or m, such as 90d")
+    return int(match[1]) * {"d": timedelta(days=1), "h": timedelta(hours=1), "m": timedelta(minutes=1)}[match[2]]
+
+
+def _as_owner(settings: "Settings", work: Callable[["AsyncEngine"], Coroutine[Any, Any, Result]]) -> Result:
+    """Do what only the tables' owner may do."""
+    from wallet_gql.db.engine import close, create_engine
+
+    async def run() -> Result:
+        engine = create_engine(settings, settings.owner_url())
+        try:
+            return await work(engine)
+        finally:
+            await close(engine)
+
+    return asyncio.run(run())
 
 
 @app.command()

@@ -122,6 +122,7 @@ def _run(settings: Settings, listener: socket.socket, noted: list[int]) -> None:
     assert settings.database_url is not None
     os.environ["DATABASE_URL"] = settings.database_url.get_secret_value()
     os.environ["WALLET_HOST"] = settings.host
+    os.environ["WALLET_ACCESS"] = settings.access or "closed"
     config |= {"factory": True, "workers": settings.workers}
     workers = Workers(Config("wallet_gql.app:create_worker_app", **config), [listener])
     _repeat(noted)

@@ -28,8 +28,9 @@ class Settings(BaseSettings):
     workers: int = Field(1, ge=1, le=64)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "console", "json"] = "auto"
-    graphiql: bool = True
-    introspection: bool = True
+    access: Literal["open", "closed"] | None = None
+    graphiql: bool | None = None
+    introspection: bool | None = None
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     cors_headers: Annotated[tuple[str, ...], NoDecode] = (
@@ -95,6 +96,21 @@ class Settings(BaseSettings):
             _to_url(value)
             return value
         return None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether whoever sends no credentials may do anything; where nothing is said, nobody may."""
+        return self.access == "open"
+
+    @property
+    def shows_graphiql(self) -> bool:
+        """Whether browsers get GraphiQL: where access is open, if nothing is said."""
+        return self.is_open if self.graphiql is None else self.graphiql
+
+    @property
+    def hides_schema(self) -> bool:
+        """Whether errors say nothing of the schema but what a document names itself."""
+        return not (self.is_open if self.introspection is None else self.introspection)
 
     def server_url(self) -> URL:
         """Return the address that the service connects to; raises LookupError where none is configured."""

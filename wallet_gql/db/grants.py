@@ -1,4 +1,4 @@
-"""What the serving role may do, table by table: read and append, and no more."""
+"""What the serving role may do, table by table: read and append, and no more; of keys, read."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -24,6 +24,8 @@ RIGHTS: Final = {
     "hold": "SELECT, INSERT",
     "hold_step": "SELECT, INSERT",
     "idempotency_key": "SELECT, INSERT",
+    # It knows keys, and notes when they are used; it makes none.
+    "api_key": "SELECT, UPDATE (last_used_at)",
     "alembic_version": "SELECT",
 }
 

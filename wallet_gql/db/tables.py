@@ -1,7 +1,7 @@
 """The tables, as the migrations make them; `alembic check` compares the two.
 
-Everything is an append: guard triggers refuse UPDATE, DELETE and TRUNCATE, for everybody. `shard` is part of every key,
-so that the same schema can be distributed. Triggers and their laws are in the migrations.
+Everything but `api_key` is an append: guard triggers refuse UPDATE, DELETE and TRUNCATE, for everybody. `shard` is part
+of every key, so that the same schema can be distributed. Triggers and their laws are in the migrations.
 """
 
 from sqlalchemy import (
@@ -384,4 +384,27 @@ idempotency_key = Table(
     CheckConstraint("outcome BETWEEN 1 AND 14 OR outcome IN (50, 51, 52)", name="outcome"),
     CheckConstraint("(outcome = 1) = (details IS NULL)", name="details"),
     CheckConstraint("isfinite(created_at)", name="created_at"),
+)
+
+# Who may ask: outside the ledger, changed by the tables' owner only. mode: 1 live, 2 test.
+api_key = Table(
+    "api_key",
+    metadata,
+    Column("id", Code, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("mode", SmallInteger, nullable=False),
+    # SHA-256 of the whole key.
+    Column("hash", LargeBinary, nullable=False),
+    Column("scopes", ARRAY(Text), nullable=False),
+    Column("owner_prefix", Text, nullable=False, server_default=""),
+    Column("created_at", Timestamp, nullable=False, server_default=func.clock_timestamp()),
+    Column("expires_at", Timestamp),
+    Column("revoked_at", Timestamp),
+    Column("last_used_at", Timestamp),
+    CheckConstraint("id ~ '^[0-9A-Za-z]{8}$'", name="id"),
+    CheckConstraint("length(name) BETWEEN 1 AND 100", name="name"),
+    CheckConstraint("mode IN (1, 2)", name="mode"),
+    CheckConstraint("octet_length(hash) = 32", name="hash"),
+    CheckConstraint("cardinality(scopes) BETWEEN 1 AND 100", name="scopes"),
+    CheckConstraint("length(owner_prefix) <= 128", name="owner_prefix"),
 )

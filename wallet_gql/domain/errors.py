@@ -17,6 +17,19 @@ class BadUserInput(Fault):
         self.field = field
 
 
+class Unauthenticated(Fault):
+    """A request of nobody whom the service knows."""
+
+
+class Forbidden(Fault):
+    """A request of somebody who may not ask so; `field` where an argument is why."""
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        """Say what is not for the caller, and who can change that."""
+        super().__init__(message)
+        self.field = field
+
+
 class Overloaded(Fault):
     """More is asked for than the service can do in time; nothing was posted."""
 

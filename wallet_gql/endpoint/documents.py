@@ -33,6 +33,7 @@ from wallet_gql.endpoint import limits
 from wallet_gql.endpoint.executor import StraightExecutor
 from wallet_gql.endpoint.limits import Limits
 from wallet_gql.endpoint.memory import collect_young
+from wallet_gql.endpoint.scopes import Demands, demands
 from wallet_gql.endpoint.turns import Turns
 from wallet_gql.graphql.paging import PAGE_SIZE_MAX
 
@@ -68,6 +69,7 @@ class Operation:
     root_field_count: int
     lists: tuple[ArgumentNode, ...]
     """The lists of ids that are given as variables."""
+    demands: Demands
 
     def check(self, variables: dict[str, Any]) -> None:
         """Refuse lists of too many ids; raises GraphQLError."""
@@ -122,12 +124,18 @@ class InvalidDocument(Exception):
 class Documents:
     """Valid documents by their texts, least recently used out first; what is invalid is not kept."""
 
-    def __init__(self, schema: GraphQLSchema, limits: Limits, *, introspection: bool) -> None:
-        """Take the schema to validate against, and what a document may ask for."""
+    def __init__(
+        self, schema: GraphQLSchema, limits: Limits, *, introspection: bool | None, hides_schema: bool = False
+    ) -> None:
+        """Take the schema to validate against, and what a document may ask for.
+
+        Introspection is for everybody, for nobody, or, with None, for callers with its scope.
+        """
         self._schema = schema
         self._limits = limits
-        self._hide_suggestions = not introspection
-        self._rules = specified_rules if introspection else (*specified_rules, NoSchemaIntrospectionCustomRule)
+        self._hide_suggestions = hides_schema or introspection is False
+        self._is_schema_free = introspection is True
+        self._rules = (*specified_rules, NoSchemaIntrospectionCustomRule) if introspection is False else specified_rules
         self._kept: LRUCache[str, Document] = LRUCache(
             max(TOKENS_KEPT_MAX, limits.tokens), getsizeof=attrgetter("tokens")
         )
@@ -218,12 +226,14 @@ class Documents:
             errors = [GraphQLError("The document has no operation: add a query or a mutation.")]
         if errors:
             raise InvalidDocument(errors)
+        fragments = {each.name.value: each for each in node.definitions if isinstance(each, FragmentDefinitionNode)}
         operations_by_name = {
             name: Operation(
                 StraightExecutor.of(self._schema, node, operation, text),
                 self._limits,
                 *sizes[name],
                 _lists(operation, node),
+                demands(self._schema, operation, fragments, is_schema_free=self._is_schema_free),
             )
             for name, operation in operations.items()
         }

@@ -7,7 +7,15 @@ from typing import Any, Final
 import structlog
 from graphql import GRAPHQL_MAX_INT, GRAPHQL_MIN_INT, GraphQLError
 
-from wallet_gql.domain.errors import BadUserInput, Fault, OutcomeUnknown, Overloaded, Unavailable
+from wallet_gql.domain.errors import (
+    BadUserInput,
+    Fault,
+    Forbidden,
+    OutcomeUnknown,
+    Overloaded,
+    Unauthenticated,
+    Unavailable,
+)
 
 ERRORS_MAX: Final = 20
 """How many errors an answer names; the rest is counted."""
@@ -19,6 +27,8 @@ LOCATIONS_MAX: Final = 10
 
 _CODES: Final[dict[type[Fault], str]] = {
     BadUserInput: "BAD_USER_INPUT",
+    Unauthenticated: "UNAUTHENTICATED",
+    Forbidden: "FORBIDDEN",
     Overloaded: "OVERLOADED",
     Unavailable: "UNAVAILABLE",
     OutcomeUnknown: "OUTCOME_UNKNOWN",
@@ -119,6 +129,8 @@ def _format(error: GraphQLError, request_id: str, *, is_mutation: bool) -> dict[
     extensions: dict[str, Any] = {"code": code, "requestId": request_id}
     match error.original_error:
         case BadUserInput(field=field):
+            extensions["field"] = field
+        case Forbidden(field=str(field)):
             extensions["field"] = field
         case Overloaded(retry_after_seconds=seconds):
             extensions["retryAfterSeconds"] = seconds

@@ -17,7 +17,9 @@ from graphql import ExecutionResult, GraphQLError
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from wallet_gql.domain.errors import Fault, OutcomeUnknown, Overloaded, Unavailable
+from wallet_gql.domain.access import Caller
+from wallet_gql.domain.errors import Fault, Forbidden, OutcomeUnknown, Overloaded, Unauthenticated, Unavailable
+from wallet_gql.endpoint.access import authenticate
 from wallet_gql.endpoint.documents import Documents, InvalidDocument, Operation
 from wallet_gql.endpoint.errors import bad_request, format_errors
 from wallet_gql.endpoint.executor import is_coroutine
@@ -84,7 +86,9 @@ class GraphQLEndpoint:
         """Take the settings and what makes the page for browsers; the ledger comes with each request's state."""
         self._settings = settings
         self._schema = executable_schema()
-        self.documents = Documents(self._schema, _limits(settings), introspection=settings.introspection)
+        self.documents = Documents(
+            self._schema, _limits(settings), introspection=settings.introspection, hides_schema=settings.hides_schema
+        )
         # Who has waited for half its time has the other half for its query.
         self._costly_turns = Turns(WAITING_COST_MAX, settings.request_deadline_seconds / 2)
         self._page = page
@@ -100,15 +104,22 @@ class GraphQLEndpoint:
             return
         media_type = choose(accept, _ANSWERS)
         try:
+            caller = authenticate(
+                headers.get(b"authorization"), scope["state"]["ledger"], is_open=self._settings.is_open
+            )
+            scope["state"]["caller"] = caller.name
             request = await self._read(scope, receive, headers, media_type)
             status, body = await self._answer(
-                scope, request, media_type or JSON, request_id, show_cost=b"x-graphql-cost" in headers
+                scope, request, media_type or JSON, request_id, caller, show_cost=b"x-graphql-cost" in headers
             )
             extra = _retry_after(body)
         except BadRequest as error:
             errors = [bad_request(str(error), request_id, error.code)]
             status, body, extra = error.status, {"errors": errors}, error.headers
-        except Overloaded as fault:
+        except Unauthenticated as fault:
+            status, body = HTTPStatus.UNAUTHORIZED, _unexecuted(fault, request_id)
+            extra = ((b"www-authenticate", b"Bearer"),)
+        except (Overloaded, Unavailable) as fault:
             status, body = _fault(fault, request_id)
             extra = _retry_after(body)
         except ClientDisconnect:
@@ -205,7 +216,14 @@ class GraphQLEndpoint:
         return bytes(body)
 
     async def _answer(
-        self, scope: Scope, parameters: dict[str, Any], media_type: str, request_id: str, *, show_cost: bool
+        self,
+        scope: Scope,
+        parameters: dict[str, Any],
+        media_type: str,
+        request_id: str,
+        caller: Caller,
+        *,
+        show_cost: bool,
     ) -> tuple[HTTPStatus, dict[str, Any]]:
         """Execute a request; returns the status and the answer."""
         query, variables, operation_name = _check_parameters(parameters)
@@ -224,9 +242,11 @@ class GraphQLEndpoint:
             raise BadRequest(
                 HTTPStatus.METHOD_NOT_ALLOWED, "A mutation was sent by GET: send it by POST.", ((b"allow", b"POST"),)
             )
-        context = Context(ledger, request_id, deadline)
+        context = Context(ledger, request_id, deadline, caller)
         try:
             result = await self._execute(operation, variables or {}, context)
+        except Forbidden as fault:
+            return HTTPStatus.FORBIDDEN, _unexecuted(fault, request_id)
         except Fault as fault:
             return _fault(fault, request_id, is_mutation=operation.is_mutation)
         if result.data is None and result.errors and all(error.path is None for error in result.errors):
@@ -247,14 +267,17 @@ class GraphQLEndpoint:
         return document.operation(operation_name)
 
     async def _execute(self, operation: Operation, variables: dict[str, Any], context: Context) -> ExecutionResult:
-        """Raises `Overloaded` where a costly operation's turn does not come; at the deadline `Unavailable`.
+        """Raises `Forbidden` where the caller may not ask so, `Overloaded` where a costly operation's turn does not come.
+
+        At the deadline it raises `Unavailable`.
 
         A mutation whose deadline passes is `OutcomeUnknown`: what it posted is in the books. Before that, each of its
         postings ends by itself and says what became of it.
         """
-        executor = operation.executor.for_request(context, variables, hide_suggestions=not self._settings.introspection)
+        executor = operation.executor.for_request(context, variables, hide_suggestions=self._settings.hides_schema)
         if isinstance(executor, list):
             return ExecutionResult(None, executor)
+        operation.demands.check(context.caller, executor.variable_values.coerced)
         # One root field alone needs no machinery to run root fields one after the other.
         serially = operation.is_mutation and operation.root_field_count > 1
         # Most clients send the size of their pages as a variable, which could cost far more than it does.
@@ -412,6 +435,11 @@ def _fault(fault: Fault, request_id: str, *, is_mutation: bool = False) -> tuple
     """Answer a request that is right, but had to be given up as a whole."""
     errors = format_errors([GraphQLError("", original_error=fault)], request_id, is_mutation=is_mutation)
     return HTTPStatus.OK, {"data": None, "errors": errors}
+
+
+def _unexecuted(fault: Fault, request_id: str) -> dict[str, Any]:
+    """Answer a request that was not executed, for whom it was not."""
+    return {"errors": format_errors([GraphQLError(str(fault), original_error=fault)], request_id)}
 
 
 def _retry_after(body: dict[str, Any]) -> tuple[tuple[bytes, bytes], ...]:

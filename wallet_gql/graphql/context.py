@@ -5,6 +5,7 @@ from typing import TypeAlias
 
 from strawberry.types import Info as StrawberryInfo
 
+from wallet_gql.domain.access import ANYONE, Caller
 from wallet_gql.operations.opening import Ledger
 
 
@@ -16,6 +17,7 @@ class Context:
     request_id: str
     deadline: float
     """When the request ends, a time of the event loop's clock."""
+    caller: Caller = ANYONE
 
 
 Info: TypeAlias = StrawberryInfo[Context, None]

@@ -207,6 +207,7 @@ def _change(info: Info, change: Change, **more: object) -> holds.ChangeHoldInput
         change.hold_id,
         change.idempotency_key,
         deadline=deadline,
+        caller=info.context.caller,
         **given,  # type: ignore[arg-type] # each caller names fields of it
     )
 
@@ -230,7 +231,8 @@ class HoldQueries:
     async def hold(self, info: Info, id: NodeId) -> Hold | None:
         """Read one hold."""
         found = await holds.find_hold(info.context.ledger, _hold_name(id, "id"))
-        return None if found is None else Hold(hold=found)
+        is_own = found is not None and info.context.caller.reaches(found.wallet.owner_id)
+        return Hold(hold=found) if found is not None and is_own else None
 
     @strawberry.field(
         description="The hold that an owner's idempotency key placed, voided or adjusted; null where it did neither."

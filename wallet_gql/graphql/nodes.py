@@ -5,7 +5,7 @@ from uuid import UUID
 
 import strawberry
 
-from wallet_gql.domain.errors import BadUserInput
+from wallet_gql.domain.errors import BadUserInput, Forbidden
 from wallet_gql.domain.holds import HoldName
 from wallet_gql.graphql import ids
 from wallet_gql.graphql.assets import Asset
@@ -14,7 +14,8 @@ from wallet_gql.graphql.context import Info
 from wallet_gql.graphql.held import Hold
 from wallet_gql.graphql.node import Node, NodeId
 from wallet_gql.graphql.paging import PAGE_SIZE_MAX
-from wallet_gql.graphql.transactions import Transaction
+from wallet_gql.graphql.policy import FREE, NODES
+from wallet_gql.graphql.transactions import read_transaction
 from wallet_gql.graphql.wallets import Wallet
 from wallet_gql.ledger.reads import EntryName, WalletAsset
 from wallet_gql.operations.assets import find_asset, list_assets
@@ -24,26 +25,28 @@ from wallet_gql.operations.holds import find_hold
 async def read_node(info: Info, id_: str, field: str = "id") -> Node | None:
     """Return what a global id names; None where nothing has it. Raises `BadUserInput` for a malformed id."""
     kind, parts, code = ids.decode(id_, field)
-    ledger = info.context.ledger
+    ledger, caller = info.context.ledger, info.context.caller
+    needed = NODES.get(kind, FREE)
+    if needed and needed.isdisjoint(caller.scopes):
+        raise Forbidden(f"A {kind} is for callers with the scope {min(needed)}: have the operator give you it.", field)
     match kind:
         case "Asset":
             asset = await find_asset(ledger, code)
             return None if asset is None else Asset.of(asset)
         case "Wallet":
             wallet = await ledger.reads.wallets_by_id.load((parts[0], parts[1]))
-            return None if wallet is None else Wallet.of(wallet)
+            return None if wallet is None or not caller.reaches(wallet.owner_id) else Wallet.of(wallet)
         case "Balance":
             wallet = await ledger.reads.wallets_by_id.load((parts[0], parts[1]))
             asset = next((asset for asset in await list_assets(ledger) if asset.id == parts[2]), None)
-            if wallet is None or asset is None:
+            if wallet is None or asset is None or not caller.reaches(wallet.owner_id):
                 return None
             return Balance(balance=await ledger.reads.balances.load(WalletAsset(wallet, asset)))
         case "Transaction":
-            view = await ledger.reads.transactions.load(EntryName(*parts))
-            return None if view is None else Transaction(view=view)
+            return await read_transaction(info, EntryName(*parts))
         case "Hold":
             hold = await find_hold(ledger, HoldName(parts[0], UUID(int=parts[1])))
-            return None if hold is None else Hold(hold=hold)
+            return None if hold is None or not caller.reaches(hold.wallet.owner_id) else Hold(hold=hold)
         case _:
             raise BadUserInput(field, "is a cursor, not an id", "send the id of a node")
 

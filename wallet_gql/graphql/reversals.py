@@ -189,6 +189,7 @@ def _reverse_input(info: Info, asked: _ReverseInput, on_shortfall: domain.Shortf
         None if asked.reference is UNSET else asked.reference,
         asked.metadata or {},
         info.context.deadline,
+        info.context.caller,
     )
 
 

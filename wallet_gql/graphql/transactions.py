@@ -14,7 +14,7 @@ from wallet_gql.graphql import held, ids, paging
 from wallet_gql.graphql.assets import DEFAULT_ASSET, Asset, AssetArgument
 from wallet_gql.graphql.context import Info
 from wallet_gql.graphql.node import Node, NodeId
-from wallet_gql.graphql.owners import OwnerId, owner_name
+from wallet_gql.graphql.owners import OwnerId, owner_name, reaches_account
 from wallet_gql.graphql.paging import PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX, PageInfo
 from wallet_gql.graphql.scalars import Amount, Metadata, amount
 from wallet_gql.ledger.reads import EntryName, OwnTransaction, WalletAsset
@@ -212,6 +212,13 @@ class Transaction(Node):
         return ids.transaction_id(self.view)
 
 
+async def read_transaction(info: Info, name: EntryName) -> Transaction | None:
+    """Read a transaction by the entry that an id names; None where there is none, or it is not one of the caller's."""
+    view = await info.context.ledger.reads.transactions.load(name)
+    is_own = await reaches_account(info, name.shard, None if view is None else view.wallet_id)
+    return Transaction(view=view) if view is not None and is_own else None
+
+
 async def read_own(info: Info, name: domain.TransactionName, wallet_id: int) -> Transaction | None:
     """Read a transaction as a wallet of its shard sees it; None where it has no leg of it, or there is none."""
     view = await info.context.ledger.reads.own_transactions.load(OwnTransaction(name.shard, name.id, wallet_id))
@@ -299,8 +306,7 @@ class TransactionQueries:
         kind, parts, _ = ids.decode(id)
         if kind != "Transaction":
             raise BadUserInput("id", "is not the id of a transaction", "send a transaction's id")
-        view = await info.context.ledger.reads.transactions.load(EntryName(*parts))
-        return None if view is None else Transaction(view=view)
+        return await read_transaction(info, EntryName(*parts))
 
     @strawberry.field(
         description="What an owner's idempotency key posted. Null says nothing about a retry: the key may be unknown,"

@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Final, TypeAlias
 from uuid import UUID
 
+from wallet_gql.domain.access import ANYONE, Caller
 from wallet_gql.domain.errors import BadUserInput
 from wallet_gql.domain.holds import TTL_SECONDS_DEFAULT, TTL_SECONDS_MAX, Hold, HoldName
 from wallet_gql.domain.money import AmountFault, to_minor
@@ -73,6 +74,8 @@ class ChangeHoldInput:
     reference: str | None = None
     metadata: Mapping[str, object] = field(default_factory=dict)
     deadline: float | None = None
+    caller: Caller = ANYONE
+    """Who asks: a hold of an owner whom it does not reach is as if it did not exist."""
 
 
 async def place_hold(ledger: Ledger, request: PlaceHoldInput) -> PlaceOutcome:
@@ -126,7 +129,7 @@ async def _change(ledger: Ledger, kind: RequestKind, request: ChangeHoldInput) -
     if request.amount is not None and request.amount <= 0:
         return AmountInvalid(AmountFault.NOT_POSITIVE, None)
     hold = None if request.name is None else await _find(ledger, request.name)
-    if hold is None:
+    if hold is None or not request.caller.reaches(hold.wallet.owner_id):
         return HoldMissing(request.shown)
     amount_minor = None if request.amount is None else to_minor(request.amount, hold.asset.scale)
     if isinstance(amount_minor, AmountFault):

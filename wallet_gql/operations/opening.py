@@ -31,6 +31,7 @@ from wallet_gql.ledger.holds import (
 from wallet_gql.ledger.reversals import Reversal, read_reversals, read_reversed, read_reversing
 from wallet_gql.ledger.states import WalletId, read_states_in_order
 from wallet_gql.ledger.treasury import any_slot, claim_slot, open_stripes, treasuries
+from wallet_gql.operations.api_keys import Keyring, keyring
 from wallet_gql.operations.group_commit import GroupCommit
 from wallet_gql.operations.openings import Openings
 from wallet_gql.operations.outcomes import Outcomes
@@ -89,6 +90,7 @@ class Ledger:
     reads: Reads
     outcomes: Outcomes
     openings: Openings
+    keys: Keyring
     commits: GroupCommit
     post: Post
 
@@ -131,6 +133,7 @@ async def open_ledger(settings: Settings) -> AsyncIterator[Ledger]:
                     f" set it to {mode}, or use a database of its own."
                 )
             assets = {asset.code: asset for asset in await reads.read_assets(connection)}
+        keys = await stack.enter_async_context(keyring(engine, settings.mode))
         holding = await stack.enter_async_context(AsyncExitStack())
         slot, session = await holding.enter_async_context(_slot(engine, settings, shard_count))
         commits = GroupCommit(
@@ -148,6 +151,7 @@ async def open_ledger(settings: Settings) -> AsyncIterator[Ledger]:
             reads=_batched_reads(engine, settings.request_deadline_seconds),
             outcomes=Outcomes(engine, settings.request_deadline_seconds),
             openings=Openings(engine, settings.request_deadline_seconds, settings.queue_size_max),
+            keys=keys,
             post=commits.post,
             commits=commits,
         )

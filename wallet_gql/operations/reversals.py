@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import TypeAlias
 from uuid import UUID
 
+from wallet_gql.domain.access import ANYONE, Caller
 from wallet_gql.domain.money import AmountFault, to_minor
 from wallet_gql.domain.postings import (
     AmountInvalid,
@@ -46,6 +47,8 @@ class ReverseInput:
     reference: str | None = None
     metadata: Mapping[str, object] = field(default_factory=dict)
     deadline: float | None = None
+    caller: Caller = ANYONE
+    """Who asks: a transaction of an owner whom it does not reach is as if it did not exist."""
 
 
 async def refund(ledger: Ledger, request: ReverseInput) -> ReverseOutcome:
@@ -66,13 +69,16 @@ async def _reverse(ledger: Ledger, kind: RequestKind, request: ReverseInput) -> 
     if request.amount is not None and request.amount <= 0:
         return AmountInvalid(AmountFault.NOT_POSITIVE, None)
     original = await ledger.reads.transactions.load(request.name)
-    if original is None:
+    # Who may see some wallets only learns nothing by what is read: the same is where nothing was found.
+    wallet_id = 0 if original is None else original.wallet_id
+    wallet = None
+    if original is not None or not request.caller.reaches_all:
+        wallet = await ledger.reads.wallets_by_id.load((request.name.shard, wallet_id))
+    if original is None or wallet is None or not request.caller.reaches(wallet.owner_id):
         return TransactionMissing(request.shown)
     amount_minor = None if request.amount is None else to_minor(request.amount, original.asset.scale)
     if isinstance(amount_minor, AmountFault):
         return AmountInvalid(amount_minor, original.asset)
-    wallet = await ledger.reads.wallets_by_id.load((original.shard, original.wallet_id))
-    assert wallet is not None
     outcome = await ledger.post(
         ReverseRequest(
             kind,

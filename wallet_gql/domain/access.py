@@ -1,0 +1,78 @@
+"""Who asks, and what they may do."""
+
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from typing import Final
+
+
+class ActorKind(IntEnum):
+    """What kind of caller asked for a movement. The numbers are stored."""
+
+    API_KEY = 1
+    """A machine."""
+    PERSON = 2
+    """A player, by a token of the platform's identity provider."""
+    SYSTEM = 3
+    """The service itself, such as the sweeper."""
+    OPERATOR = 4
+    """Whoever runs the command line, and everybody where access is open."""
+
+
+class Scope(StrEnum):
+    """What a caller may be allowed; each names a kind of movement or of knowledge."""
+
+    WALLET_OPEN = "wallet:open"
+    WALLET_READ = "wallet:read"
+    """Wallets and balances."""
+    HISTORY_READ = "history:read"
+    """Transactions and holds, with what they are linked to."""
+    TOP_UP = "wallet:topup"
+    BONUS = "wallet:bonus"
+    SPEND = "wallet:spend"
+    TRANSFER = "wallet:transfer"
+    HOLD = "wallet:hold"
+    """Place, adjust and void holds."""
+    CAPTURE = "wallet:capture"
+    REFUND = "wallet:refund"
+    CLAWBACK = "wallet:clawback"
+    FREEZE = "wallet:freeze"
+    """Freeze and unfreeze wallets."""
+    CLOSE = "wallet:close"
+    """Close and reopen wallets."""
+    AUDIT = "audit:read"
+    """Who asked for what."""
+    KEY_READ = "key:read"
+    """Which API keys there are; never a secret."""
+    CLOCK = "clock:write"
+    """Move the test clock."""
+    SCHEMA = "schema:read"
+    """Introspection and GraphiQL, where they are off for others."""
+
+
+ALL_SCOPES: Final = frozenset(Scope)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whoever sends a request: who it is, what it may do, and whose wallets it reaches."""
+
+    kind: ActorKind
+    name: str
+    scopes: frozenset[Scope]
+    owner_id: str | None = None
+    """A person's own; it reaches no other."""
+    owner_prefix: str = ""
+    """What the ids of the owners begin with that a key reaches."""
+
+    @property
+    def reaches_all(self) -> bool:
+        """Whether it reaches every wallet."""
+        return self.owner_id is None and not self.owner_prefix
+
+    def reaches(self, owner_id: str) -> bool:
+        """Say whether an owner's wallet is one of its own."""
+        return owner_id == self.owner_id if self.owner_id is not None else owner_id.startswith(self.owner_prefix)
+
+
+ANYONE: Final = Caller(ActorKind.OPERATOR, "open access", ALL_SCOPES)
+"""Everybody, where access is open."""

@@ -1,0 +1,182 @@
+"""API keys: made, listed, rotated and revoked by operators, and known to every worker within seconds.
+
+A worker keeps all good keys in memory and reads them anew every two seconds: a request costs the database nothing,
+whatever a stranger sends, and one that was revoked is refused within five. Keys that could not be read for so long are
+no keys: then nobody is let in, and told `UNAVAILABLE`.
+"""
+
+import asyncio
+import hmac
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
+
+import structlog
+from asyncpg import Connection
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from wallet_gql.db import api_keys
+from wallet_gql.db.api_keys import ApiKey
+from wallet_gql.db.engine import connect
+from wallet_gql.domain.access import ActorKind, Caller, Scope
+from wallet_gql.domain.api_keys import Mode, make_key, read_key
+from wallet_gql.domain.errors import BadUserInput, Fault, Unavailable
+from wallet_gql.domain.text import OWNER_ID_LENGTH_MAX
+from wallet_gql.operations.unit_of_work import unit_of_work
+
+READ_EVERY_SECONDS: Final = 2
+GOOD_FOR_SECONDS: Final = 5
+"""How long keys are good that could not be read again."""
+
+NAME_LENGTH_MAX: Final = 100
+
+OVERLAP: Final = timedelta(hours=24)
+"""How long a rotated key goes on beside its successor."""
+
+_log = structlog.get_logger()
+
+
+class NobodyMayAsk(Fault):
+    """Access is closed, and there is no key."""
+
+
+@dataclass(slots=True)
+class Keyring:
+    """The keys that let somebody in now, as they were read last."""
+
+    engine: AsyncEngine
+    mode: Mode
+    callers: Mapping[str, tuple[bytes, Caller]] = field(default_factory=dict)
+    read_at: float = float("-inf")
+    """By the event loop's clock."""
+    used: set[str] = field(default_factory=set)
+
+    def find(self, text: str) -> Caller | None:
+        """Return whose key it is; None for one that lets nobody in. Raises `Unavailable` where keys are not known."""
+        if asyncio.get_running_loop().time() - self.read_at > GOOD_FOR_SECONDS:
+            raise Unavailable("The API keys could not be read.")
+        presented = read_key(text)
+        if presented is None or presented.mode != self.mode:
+            return None
+        kept, caller = self.callers.get(presented.id, (b"", None))
+        if not hmac.compare_digest(kept, presented.hash):
+            return None
+        self.used.add(presented.id)
+        return caller
+
+    async def read(self) -> None:
+        """Read the keys, and note which were used since."""
+        started = asyncio.get_running_loop().time()
+        async with connect(self.engine) as connection:
+            keys = await api_keys.read_keys(connection, good_only=True)
+            used, self.used = self.used, set()
+            if used:
+                await api_keys.note_use(connection, used)
+        self.callers = {key.id: (key.hash, caller_of(key)) for key in keys if key.mode == self.mode}
+        self.read_at = started
+
+
+def caller_of(key: ApiKey) -> Caller:
+    """Return who a key says that its holder is."""
+    return Caller(ActorKind.API_KEY, key.name, key.scopes, owner_prefix=key.owner_prefix)
+
+
+@asynccontextmanager
+async def keyring(engine: AsyncEngine, mode: Mode) -> AsyncIterator[Keyring]:
+    """Keep the keys until the block ends; they are known when it begins."""
+    ring = Keyring(engine, mode)
+    await ring.read()
+
+    async def keep() -> None:
+        told = ""
+        while True:
+            await asyncio.sleep(READ_EVERY_SECONDS)
+            try:
+                await ring.read()
+                told = ""
+            except Exception as error:  # noqa: BLE001 - whatever it is, keys that are not read again end by themselves
+                if str(error) != told:
+                    told = str(error)
+                    _log.warning("API keys cannot be read", reason=told)
+
+    task = asyncio.create_task(keep())
+    try:
+        yield ring
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+@dataclass(frozen=True, slots=True)
+class KeyInput:
+    """What an operator asks for."""
+
+    name: str
+    scopes: Collection[str]
+    owner_prefix: str = ""
+    expires_in: timedelta | None = None
+
+
+async def create_key(engine: AsyncEngine, mode: Mode, asked: KeyInput) -> str:
+    """Make a key and return it: this is the only time that it is shown. Raises `BadUserInput`."""
+    if not 1 <= len(asked.name) <= NAME_LENGTH_MAX or not asked.name.isprintable():
+        raise BadUserInput("name", "is not 1 to 100 printable characters", "say who holds the key, such as game-server")
+    if len(asked.owner_prefix) > OWNER_ID_LENGTH_MAX:
+        raise BadUserInput("owner prefix", "is longer than an owner id may be", f"use at most {OWNER_ID_LENGTH_MAX}")
+    scopes = _scopes(asked.scopes)
+    if asked.expires_in is not None and asked.expires_in <= timedelta():
+        raise BadUserInput("expires", "is not in the future", "name a time from now on, such as 90d")
+    async with unit_of_work(engine) as connection:
+        return await _insert(connection, mode, asked.name, scopes, asked.owner_prefix, asked.expires_in)
+
+
+async def rotate_key(engine: AsyncEngine, id_: str) -> str:
+    """Make a successor of a key, which goes on beside it for a day. Raises `BadUserInput` for one that is not good."""
+    async with unit_of_work(engine) as connection:
+        key = await api_keys.lock_key(connection, id_)
+        if key is None or not key.is_good:
+            raise BadUserInput("id", "is not of a key that is good", "look it up with wallet-gql api-key list")
+        left = None if key.expires_at is None else key.expires_at - key.read_at
+        text = await _insert(connection, key.mode, key.name, key.scopes, key.owner_prefix, left)
+        await api_keys.expire_key(connection, id_, OVERLAP)
+        return text
+
+
+async def revoke_key(engine: AsyncEngine, id_: str) -> None:
+    """Let a key end now. Raises `BadUserInput` for one that there is not."""
+    async with unit_of_work(engine) as connection:
+        if await api_keys.lock_key(connection, id_) is None:
+            raise BadUserInput("id", "is not of a key", "look it up with wallet-gql api-key list")
+        await api_keys.revoke_key(connection, id_)
+
+
+async def list_keys(engine: AsyncEngine) -> list[ApiKey]:
+    """Return all keys, the newest first: revoked and expired ones, too."""
+    async with connect(engine) as connection:
+        return await api_keys.read_keys(connection, good_only=False)
+
+
+def _scopes(names: Collection[str]) -> frozenset[Scope]:
+    known = {scope.value for scope in Scope}
+    if not names:
+        raise BadUserInput("scopes", "are missing", f"name at least one of {', '.join(sorted(known))}")
+    if unknown := sorted(set(names) - known):
+        raise BadUserInput("scopes", f"has {unknown[0]}, which there is not", f"use {', '.join(sorted(known))}")
+    return frozenset(map(Scope, names))
+
+
+async def _insert(
+    connection: Connection,
+    mode: Mode,
+    name: str,
+    scopes: Collection[Scope],
+    owner_prefix: str,
+    expires_in: timedelta | None,
+) -> str:
+    text = make_key(mode)
+    made = read_key(text)
+    assert made is not None
+    await api_keys.insert_key(connection, made, name, scopes, owner_prefix, expires_in)
+    return text
