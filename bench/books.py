@@ -77,6 +77,7 @@ class Database:
             "WALLET_MIGRATION_DATABASE_URL": self._url(self.cluster.server.owner_url),
             "WALLET_SHARD_COUNT": str(self.shard_count),
             "WALLET_MODE": self.mode,
+            "WALLET_ACCESS": "open",
         }
 
     def settings(self) -> Settings:

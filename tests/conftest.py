@@ -67,6 +67,7 @@ def settings_for(server: EmbeddedPostgres, name: str) -> Settings:
         migration_database_url=SecretStr(database(server.owner_url, name)),
         shard_count=TEST_SHARD_COUNT,
         pool_size=20,
+        access="open",
     )
 
 
@@ -224,6 +225,7 @@ def environment(settings: Settings, **more: str) -> dict[str, str]:
         "DATABASE_URL": settings.server_url().render_as_string(hide_password=False),
         "WALLET_MIGRATION_DATABASE_URL": settings.owner_url().render_as_string(hide_password=False),
         "WALLET_SHARD_COUNT": str(settings.shard_count),
+        "WALLET_ACCESS": "open",
         **more,
     }
 

@@ -83,11 +83,11 @@ class Settings(BaseSettings):
         # The environment has texts only, and a Literal is compared, not converted.
         return int(value) if isinstance(value, str) and value.isdecimal() else value
 
-    @field_validator("data_dir", mode="before")
+    @field_validator("data_dir", "access", "graphiql", "introspection", mode="before")
     @classmethod
-    def _read_folder(cls, value: object) -> object:
-        # An empty path would be the folder that the command is run in.
-        return value or None
+    def _read_nothing(cls, value: object) -> object:
+        # What is empty is not set; an empty path would be the folder that the command is run in.
+        return None if value == "" else value
 
     @field_validator("database_url", "migration_database_url", mode="after")
     @classmethod

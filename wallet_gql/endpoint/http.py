@@ -267,9 +267,7 @@ class GraphQLEndpoint:
         return document.operation(operation_name)
 
     async def _execute(self, operation: Operation, variables: dict[str, Any], context: Context) -> ExecutionResult:
-        """Raises `Forbidden` where the caller may not ask so, `Overloaded` where a costly operation's turn does not come.
-
-        At the deadline it raises `Unavailable`.
+        """Raises `Forbidden`, `Overloaded` where a costly operation's turn does not come, `Unavailable` at the deadline.
 
         A mutation whose deadline passes is `OutcomeUnknown`: what it posted is in the books. Before that, each of its
         postings ends by itself and says what became of it.

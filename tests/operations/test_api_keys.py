@@ -1,0 +1,177 @@
+"""API keys: what operators do with them, and how soon workers know."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+
+import asyncpg
+import pytest
+from asyncpg import Connection
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from wallet_gql.db.engine import close, create_engine
+from wallet_gql.domain.access import ActorKind, Scope
+from wallet_gql.domain.api_keys import make_key, read_key
+from wallet_gql.domain.errors import BadUserInput, Unavailable
+from wallet_gql.operations import api_keys
+from wallet_gql.operations.api_keys import KeyInput, Keyring
+from wallet_gql.operations.opening import Ledger
+from wallet_gql.settings import Settings
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def owner(settings: Settings) -> AsyncIterator[AsyncEngine]:
+    engine = create_engine(settings, settings.owner_url())
+    yield engine
+    await close(engine)
+
+
+def id_of(text: str) -> str:
+    key = read_key(text)
+    assert key is not None
+    return key.id
+
+
+async def known(ledger: Ledger) -> Keyring:
+    ring = Keyring(ledger.engine, "live")
+    await ring.read()
+    return ring
+
+
+async def test_a_key_says_who_its_holder_is_and_what_it_may_do(ledger: Ledger, owner: AsyncEngine) -> None:
+    asked = KeyInput("game-server", ["wallet:spend", "wallet:read"], "eu-", timedelta(days=1))
+    text = await api_keys.create_key(owner, "live", asked)
+    caller = (await known(ledger)).find(text)
+    assert caller is not None
+    assert (caller.kind, caller.name) == (ActorKind.API_KEY, "game-server")
+    assert caller.scopes == {Scope.SPEND, Scope.WALLET_READ}
+    assert [caller.reaches(owner_id) for owner_id in ("eu-1", "us-1", "eu")] == [True, False, False]
+
+
+async def test_what_is_not_exactly_a_key_that_is_good_lets_nobody_in(ledger: Ledger, owner: AsyncEngine) -> None:
+    text = await api_keys.create_key(owner, "live", KeyInput("server", ["wallet:read"]))
+    other = make_key("live")
+    ring = await known(ledger)
+    assert ring.find(text) is not None
+    forged = text[:17] + other[17:]
+    for wrong in (other, forged, text[:-1], text + "0", text.lower(), f" {text}", "", make_key("test")):
+        assert ring.find(wrong) is None
+
+
+async def test_each_mode_refuses_the_keys_of_the_other(ledger: Ledger, owner: AsyncEngine) -> None:
+    text = await api_keys.create_key(owner, "test", KeyInput("server", ["wallet:read"]))
+    assert (await known(ledger)).find(text) is None
+    ring = Keyring(ledger.engine, "test")
+    await ring.read()
+    assert ring.find(text) is not None
+
+
+async def test_a_revoked_key_lets_nobody_in_and_stays_revoked(ledger: Ledger, owner: AsyncEngine) -> None:
+    text = await api_keys.create_key(owner, "live", KeyInput("server", ["wallet:read"]))
+    ring = await known(ledger)
+    await api_keys.revoke_key(owner, id_of(text))
+    first = await listed(owner, text)
+    await api_keys.revoke_key(owner, id_of(text))
+    assert await listed(owner, text) == first
+    assert first.revoked_at is not None
+    await ring.read()
+    assert ring.find(text) is None
+    with pytest.raises(BadUserInput, match="is not of a key that is good"):
+        await api_keys.rotate_key(owner, id_of(text))
+
+
+async def listed(owner: AsyncEngine, text: str) -> api_keys.ApiKey:
+    found = next(key for key in await api_keys.list_keys(owner) if key.id == id_of(text))
+    return replace(found, read_at=found.created_at)
+
+
+async def test_a_rotated_key_goes_on_for_a_day_beside_its_successor(ledger: Ledger, owner: AsyncEngine) -> None:
+    asked = KeyInput("server", ["wallet:spend"], "eu-")
+    text = await api_keys.create_key(owner, "live", asked)
+    successor = await api_keys.rotate_key(owner, id_of(text))
+    ring = await known(ledger)
+    assert ring.find(text) == ring.find(successor) is not None
+    old, new = await listed(owner, text), await listed(owner, successor)
+    assert old.expires_at is not None
+    assert timedelta(hours=24) <= old.expires_at - old.created_at < timedelta(hours=25)
+    assert new.expires_at is None
+
+
+async def test_a_key_ends_by_itself(ledger: Ledger, owner: AsyncEngine, owner_connection: Connection) -> None:
+    text = await api_keys.create_key(owner, "live", KeyInput("server", ["wallet:read"], "", timedelta(minutes=1)))
+    assert (await known(ledger)).find(text) is not None
+    await owner_connection.execute("UPDATE api_key SET expires_at = clock_timestamp() WHERE id = $1", id_of(text))
+    assert (await known(ledger)).find(text) is None
+
+
+async def test_use_is_noted_roughly(ledger: Ledger, owner: AsyncEngine) -> None:
+    text = await api_keys.create_key(owner, "live", KeyInput("server", ["wallet:read"]))
+    ring = await known(ledger)
+    assert (await listed(owner, text)).last_used_at is None
+    ring.find(text)
+    await ring.read()
+    used = (await listed(owner, text)).last_used_at
+    assert used is not None
+    ring.find(text)
+    await ring.read()
+    assert (await listed(owner, text)).last_used_at == used
+
+
+async def test_keys_that_cannot_be_read_let_nobody_in(ledger: Ledger, owner: AsyncEngine) -> None:
+    text = await api_keys.create_key(owner, "live", KeyInput("server", ["wallet:read"]))
+    ring = await known(ledger)
+    ring.read_at -= api_keys.GOOD_FOR_SECONDS
+    with pytest.raises(Unavailable):
+        ring.find(text)
+
+
+async def test_a_worker_knows_new_and_revoked_keys_within_five_seconds(ledger: Ledger, owner: AsyncEngine) -> None:
+    text = await api_keys.create_key(owner, "live", KeyInput("server", ["wallet:read"]))
+    await becomes(ledger, text, is_known=True)
+    await api_keys.revoke_key(owner, id_of(text))
+    await becomes(ledger, text, is_known=False)
+
+
+async def becomes(ledger: Ledger, text: str, *, is_known: bool) -> None:
+    async with asyncio.timeout(5):
+        while (ledger.keys.find(text) is not None) != is_known:  # noqa: ASYNC110 - nobody tells it
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("asked", "fault"),
+    [
+        (KeyInput("", ["wallet:read"]), "name is not 1 to 100 printable characters"),
+        (KeyInput("a\nb", ["wallet:read"]), "name is not 1 to 100 printable characters"),
+        (KeyInput("n" * 101, ["wallet:read"]), "name is not 1 to 100 printable characters"),
+        (KeyInput("server", []), "scopes are missing"),
+        (KeyInput("server", ["wallet:read", "wallet:fly"]), "scopes has wallet:fly, which there is not"),
+        (KeyInput("server", ["wallet:read"], "p" * 129), "owner prefix is longer"),
+        (KeyInput("server", ["wallet:read"], "", timedelta()), "expires is not in the future"),
+    ],
+)
+async def test_a_key_that_makes_no_sense_is_not_made(owner: AsyncEngine, asked: KeyInput, fault: str) -> None:
+    before = await api_keys.list_keys(owner)
+    with pytest.raises(BadUserInput, match=fault):
+        await api_keys.create_key(owner, "live", asked)
+    assert len(await api_keys.list_keys(owner)) == len(before)
+
+
+async def test_the_serving_role_mints_no_key_and_gives_none_back(
+    server_connection: Connection, owner: AsyncEngine
+) -> None:
+    text = await api_keys.create_key(owner, "live", KeyInput("server", ["wallet:read"]))
+    for statement in (
+        "INSERT INTO api_key SELECT 'abcdefgh', name, mode, hash, scopes FROM api_key",
+        "UPDATE api_key SET revoked_at = NULL",
+        "UPDATE api_key SET scopes = '{wallet:topup}'",
+        "UPDATE api_key SET hash = ''",
+        "DELETE FROM api_key",
+        "TRUNCATE api_key",
+    ):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await server_connection.execute(statement)
+    assert (await listed(owner, text)).revoked_at is None
