@@ -44,7 +44,7 @@ async def known(ledger: Ledger) -> Keyring:
 async def test_a_key_says_who_its_holder_is_and_what_it_may_do(ledger: Ledger, owner: AsyncEngine) -> None:
     asked = KeyInput("game-server", ["wallet:spend", "wallet:read"], "eu-", timedelta(days=1))
     text = await api_keys.create_key(owner, "live", asked)
-    caller = (await known(ledger)).find(text)
+    caller = await (await known(ledger)).find(text)
     assert caller is not None
     assert (caller.kind, caller.name) == (ActorKind.API_KEY, "game-server")
     assert caller.scopes == {Scope.SPEND, Scope.WALLET_READ}
@@ -55,18 +55,18 @@ async def test_what_is_not_exactly_a_key_that_is_good_lets_nobody_in(ledger: Led
     text = await api_keys.create_key(owner, "live", KeyInput("server", ["wallet:read"]))
     other = make_key("live")
     ring = await known(ledger)
-    assert ring.find(text) is not None
+    assert await ring.find(text) is not None
     forged = text[:17] + other[17:]
     for wrong in (other, forged, text[:-1], text + "0", text.lower(), f" {text}", "", make_key("test")):
-        assert ring.find(wrong) is None
+        assert await ring.find(wrong) is None
 
 
 async def test_each_mode_refuses_the_keys_of_the_other(ledger: Ledger, owner: AsyncEngine) -> None:
     text = await api_keys.create_key(owner, "test", KeyInput("server", ["wallet:read"]))
-    assert (await known(ledger)).find(text) is None
+    assert await (await known(ledger)).find(text) is None
     ring = Keyring(ledger.engine, "test")
     await ring.read()
-    assert ring.find(text) is not None
+    assert await ring.find(text) is not None
 
 
 async def test_a_revoked_key_lets_nobody_in_and_stays_revoked(ledger: Ledger, owner: AsyncEngine) -> None:
@@ -78,7 +78,7 @@ async def test_a_revoked_key_lets_nobody_in_and_stays_revoked(ledger: Ledger, ow
     assert await listed(owner, text) == first
     assert first.revoked_at is not None
     await ring.read()
-    assert ring.find(text) is None
+    assert await ring.find(text) is None
     with pytest.raises(BadUserInput, match="is not of a key that is good"):
         await api_keys.rotate_key(owner, id_of(text))
 
@@ -93,7 +93,9 @@ async def test_a_rotated_key_goes_on_for_a_day_beside_its_successor(ledger: Ledg
     text = await api_keys.create_key(owner, "live", asked)
     successor = await api_keys.rotate_key(owner, id_of(text))
     ring = await known(ledger)
-    assert ring.find(text) == ring.find(successor) is not None
+    caller = await ring.find(text)
+    assert caller is not None
+    assert await ring.find(successor) == caller
     old, new = await listed(owner, text), await listed(owner, successor)
     assert old.expires_at is not None
     assert timedelta(hours=24) <= old.expires_at - old.created_at < timedelta(hours=25)
@@ -102,20 +104,20 @@ async def test_a_rotated_key_goes_on_for_a_day_beside_its_successor(ledger: Ledg
 
 async def test_a_key_ends_by_itself(ledger: Ledger, owner: AsyncEngine, owner_connection: Connection) -> None:
     text = await api_keys.create_key(owner, "live", KeyInput("server", ["wallet:read"], "", timedelta(minutes=1)))
-    assert (await known(ledger)).find(text) is not None
+    assert await (await known(ledger)).find(text) is not None
     await owner_connection.execute("UPDATE api_key SET expires_at = clock_timestamp() WHERE id = $1", id_of(text))
-    assert (await known(ledger)).find(text) is None
+    assert await (await known(ledger)).find(text) is None
 
 
 async def test_use_is_noted_roughly(ledger: Ledger, owner: AsyncEngine) -> None:
     text = await api_keys.create_key(owner, "live", KeyInput("server", ["wallet:read"]))
     ring = await known(ledger)
     assert (await listed(owner, text)).last_used_at is None
-    ring.find(text)
+    await ring.find(text)
     await ring.read()
     used = (await listed(owner, text)).last_used_at
     assert used is not None
-    ring.find(text)
+    await ring.find(text)
     await ring.read()
     assert (await listed(owner, text)).last_used_at == used
 
@@ -125,7 +127,7 @@ async def test_keys_that_cannot_be_read_let_nobody_in(ledger: Ledger, owner: Asy
     ring = await known(ledger)
     ring.read_at -= api_keys.GOOD_FOR_SECONDS
     with pytest.raises(Unavailable):
-        ring.find(text)
+        await ring.find(text)
 
 
 async def test_a_worker_knows_new_and_revoked_keys_within_five_seconds(ledger: Ledger, owner: AsyncEngine) -> None:
@@ -137,7 +139,7 @@ async def test_a_worker_knows_new_and_revoked_keys_within_five_seconds(ledger: L
 
 async def becomes(ledger: Ledger, text: str, *, is_known: bool) -> None:
     async with asyncio.timeout(5):
-        while (ledger.keys.find(text) is not None) != is_known:  # noqa: ASYNC110 - nobody tells it
+        while (await ledger.keys.find(text) is not None) != is_known:  # noqa: ASYNC110 - nobody tells it
             await asyncio.sleep(0.05)
 
 

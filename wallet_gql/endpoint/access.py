@@ -11,7 +11,7 @@ _CREDENTIALS_BYTES_MAX: Final = 16 * 1024
 _HOW: Final = "send one as Authorization: Bearer wk_…"
 
 
-def authenticate(credentials: bytes | None, ledger: Ledger | None, *, is_open: bool) -> Caller:
+async def authenticate(credentials: bytes | None, ledger: Ledger | None, *, is_open: bool) -> Caller:
     """Return who sends a request; raises `Unauthenticated`, or `Unavailable` where the keys are not known.
 
     Where access is open, whoever sends no credentials may do anything; wrong ones are wrong there, too.
@@ -25,7 +25,7 @@ def authenticate(credentials: bytes | None, ledger: Ledger | None, *, is_open: b
         raise Unauthenticated(f"The Authorization header does not have one bearer token: {_HOW}.")
     if ledger is None:
         raise Unavailable("The ledger is not open yet.")
-    caller = ledger.keys.find(token.strip().decode("latin-1"))
+    caller = await ledger.keys.find(token.strip().decode("latin-1"))
     if caller is None:
         raise Unauthenticated(f"The API key is not known, was revoked or has expired: {_HOW}.")
     return caller

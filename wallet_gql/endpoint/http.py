@@ -104,7 +104,7 @@ class GraphQLEndpoint:
             return
         media_type = choose(accept, _ANSWERS)
         try:
-            caller = authenticate(
+            caller = await authenticate(
                 headers.get(b"authorization"), scope["state"]["ledger"], is_open=self._settings.is_open
             )
             scope["state"]["caller"] = caller.name
@@ -267,7 +267,7 @@ class GraphQLEndpoint:
         return document.operation(operation_name)
 
     async def _execute(self, operation: Operation, variables: dict[str, Any], context: Context) -> ExecutionResult:
-        """Raises `Forbidden`, `Overloaded` where a costly operation's turn does not come, `Unavailable` at the deadline.
+        """Raises `Forbidden`, `Overloaded` where a costly operation's turn does not come, and at the end `Unavailable`.
 
         A mutation whose deadline passes is `OutcomeUnknown`: what it posted is in the books. Before that, each of its
         postings ends by itself and says what became of it.

@@ -1,14 +1,14 @@
 """API keys: made, listed, rotated and revoked by operators, and known to every worker within seconds.
 
-A worker keeps all good keys in memory and reads them anew every two seconds: a request costs the database nothing,
-whatever a stranger sends, and one that was revoked is refused within five. Keys that could not be read for so long are
+A worker keeps all good keys in memory and reads them anew every two seconds: a request costs the database nothing, and
+a key that was revoked is refused within five. One that is not known is looked for at once. Keys that could not be read for so long are
 no keys: then nobody is let in, and told `UNAVAILABLE`.
 """
 
 import asyncio
 import hmac
 from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
@@ -27,6 +27,9 @@ from wallet_gql.domain.text import OWNER_ID_LENGTH_MAX
 from wallet_gql.operations.unit_of_work import unit_of_work
 
 READ_EVERY_SECONDS: Final = 2
+NEWLY_READ_SECONDS: Final = 0.25
+"""A key that is not known is looked for at once, but not more often than that, whoever makes up how many."""
+
 GOOD_FOR_SECONDS: Final = 5
 """How long keys are good that could not be read again."""
 
@@ -52,14 +55,19 @@ class Keyring:
     read_at: float = float("-inf")
     """By the event loop's clock."""
     used: set[str] = field(default_factory=set)
+    _reading: asyncio.Task[None] | None = None
 
-    def find(self, text: str) -> Caller | None:
+    async def find(self, text: str) -> Caller | None:
         """Return whose key it is; None for one that lets nobody in. Raises `Unavailable` where keys are not known."""
-        if asyncio.get_running_loop().time() - self.read_at > GOOD_FOR_SECONDS:
-            raise Unavailable("The API keys could not be read.")
         presented = read_key(text)
         if presented is None or presented.mode != self.mode:
             return None
+        if presented.id not in self.callers and self._age_seconds() > NEWLY_READ_SECONDS:
+            # It may have been made just now.
+            with suppress(Exception):
+                await self.read()
+        if self._age_seconds() > GOOD_FOR_SECONDS:
+            raise Unavailable("The API keys could not be read.")
         kept, caller = self.callers.get(presented.id, (b"", None))
         if not hmac.compare_digest(kept, presented.hash):
             return None
@@ -67,7 +75,12 @@ class Keyring:
         return caller
 
     async def read(self) -> None:
-        """Read the keys, and note which were used since."""
+        """Read the keys, and note which were used since; who asks for it meanwhile waits for the same."""
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self._read())
+        await asyncio.shield(self._reading)
+
+    async def _read(self) -> None:
         started = asyncio.get_running_loop().time()
         async with connect(self.engine) as connection:
             keys = await api_keys.read_keys(connection, good_only=True)
@@ -76,6 +89,9 @@ class Keyring:
                 await api_keys.note_use(connection, used)
         self.callers = {key.id: (key.hash, caller_of(key)) for key in keys if key.mode == self.mode}
         self.read_at = started
+
+    def _age_seconds(self) -> float:
+        return asyncio.get_running_loop().time() - self.read_at
 
 
 def caller_of(key: ApiKey) -> Caller:
