@@ -1,8 +1,8 @@
 """API keys: made, listed, rotated and revoked by operators, and known to every worker within seconds.
 
 A worker keeps all good keys in memory and reads them anew every two seconds: a request costs the database nothing, and
-a key that was revoked is refused within five. One that is not known is looked for at once. Keys that could not be read for so long are
-no keys: then nobody is let in, and told `UNAVAILABLE`.
+a key that was revoked is refused within five. One that is not known is looked for at once. Keys that could not be read
+for so long are no keys: then nobody is let in, and told `UNAVAILABLE`.
 """
 
 import asyncio
