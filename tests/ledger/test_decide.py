@@ -54,9 +54,10 @@ from wallet_gql.domain.refusals import (
 )
 from wallet_gql.domain.wallets import Balance, WalletKind
 from wallet_gql.ledger.batch import Batch, Item, TransferItem
-from wallet_gql.ledger.decide import accounts_needed, decide, recall
+from wallet_gql.ledger.decide import accounts_needed, decide
 from wallet_gql.ledger.heads import Account
 from wallet_gql.ledger.judge import HEAD_AHEAD_MAX
+from wallet_gql.ledger.recall import recall
 from wallet_gql.ledger.rows import EntryRow, TransactionRow
 
 

@@ -56,9 +56,10 @@ from wallet_gql.domain.refusals import (
 )
 from wallet_gql.domain.wallets import Balance, OwnerName, Wallet, WalletKind
 from wallet_gql.ledger.batch import Batch, HoldItem, PlaceItem
-from wallet_gql.ledger.decide import book_due, decide, held_names, recall
+from wallet_gql.ledger.decide import book_due, decide
 from wallet_gql.ledger.heads import Account, KeyName
 from wallet_gql.ledger.judge import HEAD_AHEAD_MAX
+from wallet_gql.ledger.recall import held_names, recall
 from wallet_gql.ledger.rows import EntryRow, HeldEntryRow, HoldRow, HoldStepRow, RefusedRow
 
 DAY: Final = timedelta(days=1)

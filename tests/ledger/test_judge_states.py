@@ -22,8 +22,9 @@ from wallet_gql.domain.postings import (
 )
 from wallet_gql.domain.refusals import WalletFrozen
 from wallet_gql.domain.wallets import OwnerName, WalletKind, WalletState, WalletStatus
+from wallet_gql.ledger.append import append_state
 from wallet_gql.ledger.batch import Remains, StateItem
-from wallet_gql.ledger.decide import append_state, book_due, decide
+from wallet_gql.ledger.decide import book_due, decide
 from wallet_gql.ledger.heads import Account, KeyName
 from wallet_gql.ledger.judge import HEAD_AHEAD_MAX
 from wallet_gql.ledger.rows import HeldEntryRow, WalletStateRow

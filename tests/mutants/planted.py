@@ -984,7 +984,7 @@ async def wrong(connection, originals):
         "what the batch refunded is forgotten",
         (
             Change(
-                "wallet_gql.ledger.decide:_append",
+                "wallet_gql.ledger.append:append",
                 """
 def wrong(batch, *arguments):
     before = dict(batch.reversed)
@@ -1067,7 +1067,7 @@ async def wrong(ledger, original):
         "step of a reversal not written",
         (
             Change(
-                "wallet_gql.ledger.decide:_append",
+                "wallet_gql.ledger.append:append",
                 """
 def wrong(batch, *arguments):
     right(batch, *arguments)
@@ -1122,14 +1122,14 @@ def wrong(batch, *arguments):
     ),
     Mutant(
         "a debt is not repaid",
-        (Change("wallet_gql.ledger.decide:_repay", "wrong = lambda *cause: None"),),
+        (Change("wallet_gql.ledger.append:repay", "wrong = lambda *cause: None"),),
         DEBT_TESTS,
     ),
     Mutant(
         "more is repaid than is available",
         (
             Change(
-                "wallet_gql.ledger.decide:_repay",
+                "wallet_gql.ledger.append:repay",
                 """
 def wrong(batch, account, cause, executed_at):
     held, account.held_minor = account.held_minor, 0

@@ -15,9 +15,18 @@ from wallet_gql.graphql import ids, refusals
 from wallet_gql.graphql.assets import DEFAULT_ASSET, AssetArgument
 from wallet_gql.graphql.balances import Balance
 from wallet_gql.graphql.context import Info
+from wallet_gql.graphql.errors import Replayable
 from wallet_gql.graphql.held import Hold, HoldConnection, HoldStateArgument, read_hold_page
 from wallet_gql.graphql.node import NodeId
 from wallet_gql.graphql.owners import OwnerId, owner_name
+from wallet_gql.graphql.refusals_of_holds import HoldExceeded, HoldNotFound, HoldNotOpen, TooMany
+from wallet_gql.graphql.refusals_of_wallets import (
+    ReceiverRefused,
+    SelfTransfer,
+    TransferForbidden,
+    WalletClosed,
+    WalletFrozen,
+)
 from wallet_gql.graphql.scalars import Amount, Metadata
 from wallet_gql.graphql.transactions import After, First, Key, Transaction
 from wallet_gql.graphql.wallets import Wallet
@@ -91,7 +100,7 @@ class AdjustHoldInput:
 
 
 @strawberry.type
-class _HoldPayload(refusals.Replayable):
+class _HoldPayload(Replayable):
     held: strawberry.Private[postings.Held]
 
     @strawberry.field(description="The hold as it is now.")
@@ -145,42 +154,42 @@ PlaceHoldResult = Annotated[
     PlaceHoldPayload
     | refusals.AssetNotFound
     | refusals.InvalidAmount
-    | refusals.SelfTransfer
+    | SelfTransfer
     | refusals.WalletNotFound
     | refusals.IdempotencyKeyReused
-    | refusals.WalletClosed
-    | refusals.WalletFrozen
-    | refusals.TransferForbidden
-    | refusals.TooMany
+    | WalletClosed
+    | WalletFrozen
+    | TransferForbidden
+    | TooMany
     | refusals.InsufficientBalance,
     strawberry.union("PlaceHoldResult", description="Unions grow: keep a `... on Error` branch."),
 ]
 CaptureHoldResult = Annotated[
     CaptureHoldPayload
     | refusals.InvalidAmount
-    | refusals.HoldNotFound
+    | HoldNotFound
     | refusals.IdempotencyKeyReused
-    | refusals.WalletClosed
-    | refusals.WalletFrozen
-    | refusals.HoldNotOpen
-    | refusals.HoldExceeded
-    | refusals.TooMany
-    | refusals.ReceiverRefused,
+    | WalletClosed
+    | WalletFrozen
+    | HoldNotOpen
+    | HoldExceeded
+    | TooMany
+    | ReceiverRefused,
     strawberry.union("CaptureHoldResult", description="Unions grow: keep a `... on Error` branch."),
 ]
 VoidHoldResult = Annotated[
-    VoidHoldPayload | refusals.HoldNotFound | refusals.IdempotencyKeyReused | refusals.HoldNotOpen,
+    VoidHoldPayload | HoldNotFound | refusals.IdempotencyKeyReused | HoldNotOpen,
     strawberry.union("VoidHoldResult", description="Unions grow: keep a `... on Error` branch."),
 ]
 AdjustHoldResult = Annotated[
     AdjustHoldPayload
     | refusals.InvalidAmount
-    | refusals.HoldNotFound
+    | HoldNotFound
     | refusals.IdempotencyKeyReused
-    | refusals.WalletClosed
-    | refusals.WalletFrozen
-    | refusals.HoldNotOpen
-    | refusals.HoldExceeded
+    | WalletClosed
+    | WalletFrozen
+    | HoldNotOpen
+    | HoldExceeded
     | refusals.InsufficientBalance,
     strawberry.union("AdjustHoldResult", description="Unions grow: keep a `... on Error` branch."),
 ]

@@ -9,6 +9,7 @@ from wallet_gql.domain import postings as domain
 from wallet_gql.domain.refusals import OutcomeCode
 from wallet_gql.graphql import refusals
 from wallet_gql.graphql.context import Info
+from wallet_gql.graphql.errors import Error
 from wallet_gql.graphql.held import Hold
 from wallet_gql.graphql.owners import OwnerId, owner_name
 from wallet_gql.graphql.transactions import Key, Transaction
@@ -51,9 +52,7 @@ class KeyOutcome:
     state: KeyOutcomeState = strawberry.field(description="Tells outcomes apart.")
     transaction: Transaction | None = strawberry.field(description="What was posted; null unless POSTED.")
     hold: Hold | None = strawberry.field(description="The hold as it is now; null unless HELD.")
-    refusal: refusals.Error | None = strawberry.field(
-        description="Why it was refused, as first answered; null unless REFUSED."
-    )
+    refusal: Error | None = strawberry.field(description="Why it was refused, as first answered; null unless REFUSED.")
 
     @classmethod
     def of(cls, outcome: domain.KeyOutcome) -> Self:

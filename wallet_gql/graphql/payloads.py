@@ -8,13 +8,14 @@ from wallet_gql.domain import postings as domain
 from wallet_gql.graphql import refusals
 from wallet_gql.graphql.balances import Balance
 from wallet_gql.graphql.context import Info
+from wallet_gql.graphql.errors import Replayable
 from wallet_gql.graphql.scalars import Amount, amount
 from wallet_gql.graphql.transactions import Transaction, read_own
 from wallet_gql.graphql.wallets import Wallet
 
 
 @strawberry.type(description="The posting is in the books.")
-class Payload(refusals.Replayable):
+class Payload(Replayable):
     """The posting is in the books."""
 
     posted: strawberry.Private[domain.Posted]

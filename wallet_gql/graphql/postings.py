@@ -15,6 +15,8 @@ from wallet_gql.graphql import refusals
 from wallet_gql.graphql.assets import DEFAULT_ASSET
 from wallet_gql.graphql.context import Info
 from wallet_gql.graphql.payloads import Payload, result
+from wallet_gql.graphql.refusals_of_transactions import ReceiptUsed
+from wallet_gql.graphql.refusals_of_wallets import WalletClosed, WalletFrozen
 from wallet_gql.graphql.scalars import Amount, Metadata
 from wallet_gql.operations import postings
 
@@ -89,11 +91,11 @@ TopUpResult = Annotated[
     TopUpPayload
     | refusals.WalletNotFound
     | refusals.IdempotencyKeyReused
-    | refusals.WalletClosed
-    | refusals.WalletFrozen
+    | WalletClosed
+    | WalletFrozen
     | refusals.AssetNotFound
     | refusals.InvalidAmount
-    | refusals.ReceiptUsed
+    | ReceiptUsed
     | refusals.BalanceLimitExceeded,
     strawberry.union("TopUpResult", description="Unions grow: keep a `... on Error` branch."),
 ]
@@ -101,8 +103,8 @@ BonusResult = Annotated[
     BonusPayload
     | refusals.WalletNotFound
     | refusals.IdempotencyKeyReused
-    | refusals.WalletClosed
-    | refusals.WalletFrozen
+    | WalletClosed
+    | WalletFrozen
     | refusals.AssetNotFound
     | refusals.InvalidAmount
     | refusals.BalanceLimitExceeded,
@@ -112,8 +114,8 @@ SpendResult = Annotated[
     SpendPayload
     | refusals.WalletNotFound
     | refusals.IdempotencyKeyReused
-    | refusals.WalletClosed
-    | refusals.WalletFrozen
+    | WalletClosed
+    | WalletFrozen
     | refusals.AssetNotFound
     | refusals.InvalidAmount
     | refusals.BalanceLimitExceeded

@@ -14,7 +14,11 @@ from wallet_gql.domain.text import TEXT_LENGTH_MAX
 from wallet_gql.graphql import ids, refusals
 from wallet_gql.graphql.balances import Balance
 from wallet_gql.graphql.context import Info
+from wallet_gql.graphql.errors import Replayable
 from wallet_gql.graphql.payloads import Payload
+from wallet_gql.graphql.refusals_of_holds import TooMany
+from wallet_gql.graphql.refusals_of_transactions import NotRefundable, RefundExceedsOriginal, TransactionNotFound
+from wallet_gql.graphql.refusals_of_wallets import ReceiverRefused, WalletClosed, WalletFrozen
 from wallet_gql.graphql.scalars import Amount, Metadata, amount
 from wallet_gql.graphql.transactions import Transaction
 from wallet_gql.graphql.wallets import Wallet
@@ -81,7 +85,7 @@ class RefundPayload(Payload):
 
 
 @strawberry.type(description="What could be taken back is in the books.")
-class ClawbackPayload(refusals.Replayable):
+class ClawbackPayload(Replayable):
     """What could be taken back is in the books."""
 
     outcome: strawberry.Private[domain.Posted | domain.Nothing]
@@ -147,26 +151,26 @@ class ClawbackPayload(refusals.Replayable):
 RefundResult = Annotated[
     RefundPayload
     | refusals.InvalidAmount
-    | refusals.TransactionNotFound
+    | TransactionNotFound
     | refusals.IdempotencyKeyReused
-    | refusals.WalletClosed
-    | refusals.WalletFrozen
-    | refusals.NotRefundable
-    | refusals.RefundExceedsOriginal
-    | refusals.TooMany
+    | WalletClosed
+    | WalletFrozen
+    | NotRefundable
+    | RefundExceedsOriginal
+    | TooMany
     | refusals.BalanceLimitExceeded,
     strawberry.union("RefundResult", description="Unions grow: keep a `... on Error` branch."),
 ]
 ClawbackResult = Annotated[
     ClawbackPayload
     | refusals.InvalidAmount
-    | refusals.TransactionNotFound
+    | TransactionNotFound
     | refusals.IdempotencyKeyReused
-    | refusals.NotRefundable
-    | refusals.RefundExceedsOriginal
-    | refusals.TooMany
+    | NotRefundable
+    | RefundExceedsOriginal
+    | TooMany
     | refusals.InsufficientBalance
-    | refusals.ReceiverRefused,
+    | ReceiverRefused,
     strawberry.union("ClawbackResult", description="Unions grow: keep a `... on Error` branch."),
 ]
 

@@ -14,6 +14,15 @@ from wallet_gql.domain.text import TEXT_LENGTH_MAX
 from wallet_gql.domain.wallets import WalletStatus
 from wallet_gql.graphql import refusals
 from wallet_gql.graphql.context import Info
+from wallet_gql.graphql.errors import Replayable
+from wallet_gql.graphql.refusals_of_wallets import (
+    ReceiverRefused,
+    SelfTransfer,
+    TransferForbidden,
+    WalletClosed,
+    WalletFrozen,
+    WalletNotEmpty,
+)
 from wallet_gql.graphql.transactions import Transaction, read_own
 from wallet_gql.graphql.wallets import Wallet
 from wallet_gql.operations import states
@@ -84,7 +93,7 @@ class ReopenWalletInput:
 
 
 @strawberry.type(description="The wallet is as it was asked to be.")
-class WalletPayload(refusals.Replayable):
+class WalletPayload(Replayable):
     """The wallet is as it was asked to be."""
 
     changed: strawberry.Private[domain.Changed]
@@ -109,14 +118,14 @@ class WalletPayload(refusals.Replayable):
 
 WalletResult = Annotated[
     WalletPayload
-    | refusals.SelfTransfer
+    | SelfTransfer
     | refusals.WalletNotFound
     | refusals.IdempotencyKeyReused
-    | refusals.WalletClosed
-    | refusals.WalletFrozen
-    | refusals.TransferForbidden
-    | refusals.WalletNotEmpty
-    | refusals.ReceiverRefused,
+    | WalletClosed
+    | WalletFrozen
+    | TransferForbidden
+    | WalletNotEmpty
+    | ReceiverRefused,
     strawberry.union("WalletResult", description="Unions grow: keep a `... on Error` branch."),
 ]
 

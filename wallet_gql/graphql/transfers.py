@@ -11,6 +11,13 @@ from wallet_gql.graphql import refusals
 from wallet_gql.graphql.assets import DEFAULT_ASSET
 from wallet_gql.graphql.context import Info
 from wallet_gql.graphql.payloads import Payload, result
+from wallet_gql.graphql.refusals_of_wallets import (
+    ReceiverRefused,
+    SelfTransfer,
+    TransferForbidden,
+    WalletClosed,
+    WalletFrozen,
+)
 from wallet_gql.graphql.scalars import Amount, Metadata
 from wallet_gql.operations import transfers
 
@@ -49,14 +56,14 @@ TransferResult = Annotated[
     TransferPayload
     | refusals.AssetNotFound
     | refusals.InvalidAmount
-    | refusals.SelfTransfer
+    | SelfTransfer
     | refusals.WalletNotFound
     | refusals.IdempotencyKeyReused
-    | refusals.WalletClosed
-    | refusals.WalletFrozen
-    | refusals.TransferForbidden
+    | WalletClosed
+    | WalletFrozen
+    | TransferForbidden
     | refusals.InsufficientBalance
-    | refusals.ReceiverRefused,
+    | ReceiverRefused,
     strawberry.union("TransferResult", description="Unions grow: keep a `... on Error` branch."),
 ]
 

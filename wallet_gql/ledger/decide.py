@@ -1,7 +1,7 @@
 """Answers the requests of a batch, in order: replays what was answered, judges what is new, appends the rows of it.
 
-What is particular to a kind of request is in `judge` and `judge_holds`; the rest is the same for all: replay, posting,
-keeping a refusal, appending the steps of holds.
+What is particular to a kind of request is in the modules named `judge…`; the rest is the same for all: replay, posting,
+keeping a refusal, the steps of holds, what becomes of a wallet.
 
 A transaction's time is the later of the clock and its owners' heads, so an owner's times never run backwards. The
 stripes' heads have no say: they would carry one clock's mistake to every owner of the stripe.
@@ -9,37 +9,28 @@ stripes' heads have no say: they would carry one clock's mistake to every owner 
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
-from typing import Any, assert_never
-from uuid import UUID, uuid5
+from typing import assert_never
+from uuid import uuid5
 
 import orjson
 
-from wallet_gql.domain.assets import Asset
 from wallet_gql.domain.errors import Unavailable
-from wallet_gql.domain.holds import Hold, HoldName, HoldStepKind
+from wallet_gql.domain.holds import HoldStepKind
 from wallet_gql.domain.postings import (
     Changed,
     Held,
     HoldMissing,
-    HoldRequest,
     KeyReused,
     Nothing,
     Outcome,
     Posted,
-    PostingRequest,
-    Receipt,
     Refused,
-    Request,
-    RequestKind,
     TransactionName,
-    TransactionType,
-    TransactionView,
     WalletMissing,
-    repayment_id,
 )
-from wallet_gql.domain.refusals import Facts, OutcomeCode, details_of, facts_of
-from wallet_gql.domain.wallets import Wallet, WalletKind, WalletState
+from wallet_gql.domain.refusals import Facts, OutcomeCode, details_of
+from wallet_gql.domain.wallets import WalletKind
+from wallet_gql.ledger.append import append, append_state, change_hold, note, repay, repay_by, wallet_of
 from wallet_gql.ledger.batch import (
     Answered,
     Batch,
@@ -49,113 +40,24 @@ from wallet_gql.ledger.batch import (
     HoldItem,
     Item,
     Kept,
-    Leg,
-    Movement,
     Movements,
     PlaceItem,
     PostingItem,
-    Reversed,
     ReverseItem,
     StateChange,
     StateItem,
     TransferItem,
 )
-from wallet_gql.ledger.heads import Account, AccountName, KeptAnswer, KeyName
+from wallet_gql.ledger.heads import Account, AccountName
 from wallet_gql.ledger.judge import judge_posting, judge_transfer, state_of, time_of
 from wallet_gql.ledger.judge_holds import judge_change, judge_place
 from wallet_gql.ledger.judge_reversals import judge_reversal
 from wallet_gql.ledger.judge_states import judge_state
+from wallet_gql.ledger.recall import view_of
 from wallet_gql.ledger.rows import (
-    EntryRow,
-    HeldEntryRow,
     HoldRow,
-    HoldStepRow,
-    NoteRow,
-    ReceiptRow,
     RefusedRow,
-    ReversalRow,
-    TransactionRow,
-    WalletStateRow,
 )
-from wallet_gql.ledger.states import WalletId
-
-
-def held_names(items: Iterable[Item], kept: Iterable[KeptAnswer]) -> set[HoldName]:
-    """Return the holds that requests name, and those that keys were answered with."""
-    named = {item.request.hold.name for item in items if isinstance(item, HoldItem)}
-    placed = (answer for answer in kept if answer.outcome == OutcomeCode.HELD)
-    return named | {HoldName(answer.shard, UUID(_details(answer)["hold_id"])) for answer in placed}
-
-
-def recall(batch: Batch, items: Sequence[Item], kept: Sequence[KeptAnswer]) -> dict[KeyName, Answered]:
-    """Turn what was kept into outcomes, for whoever asks for the same under the same key."""
-    asking = {(item.key, item.request.fingerprint): item for item in items} if kept else {}
-    answered: dict[KeyName, Answered] = {}
-    for answer in kept:
-        item = asking.get((answer.name, answer.fingerprint))
-        outcome = None if item is None else _recalled(batch, item, answer)
-        if outcome is not None or answer.name not in answered:
-            answered[answer.name] = Answered(answer.fingerprint, answer.transaction_id, outcome)
-    return answered
-
-
-def _recalled(batch: Batch, item: Item, answer: KeptAnswer) -> Kept | None:
-    request, balance = item.request, item.owner.balance()
-    if answer.outcome == OutcomeCode.HELD:
-        hold = batch.holds[HoldName(answer.shard, UUID(_details(answer)["hold_id"]))]
-        return Held(hold, balance, already_processed=True)
-    if answer.outcome == OutcomeCode.CHANGED:
-        posted = tuple(TransactionName(answer.shard, UUID(each)) for each in _details(answer)["posted"])
-        return Changed(state_of(batch, item.owner), balance, already_processed=True, transactions=posted)
-    if answer.outcome == OutcomeCode.NOTHING:
-        details = _details(answer)
-        indebted_minor = details.get("indebted_minor", 0)
-        return Nothing(details["forgone_minor"], balance, already_processed=True, indebted_minor=indebted_minor)
-    if answer.outcome != OutcomeCode.POSTED:
-        # 0.1.0 kept neither asset nor amount; whoever asks for the same again says them.
-        details = {"amount_minor": request.amount_minor, **_details(answer)}
-        facts = facts_of(OutcomeCode(answer.outcome), details, _refused_asset(item, details))
-        return Refused(facts, balance, already_processed=True)
-    if answer.account_id is None:
-        return None
-    transaction = _kept_view(item, answer)
-    if isinstance(request, HoldRequest):
-        return Held(batch.holds[request.hold.name], balance, already_processed=True, transaction=transaction)
-    return Posted(transaction, balance, already_processed=True)
-
-
-def _refused_asset(item: Item, details: Mapping[str, Any]) -> Asset:
-    """Return the asset that a request was refused in: a closing is about many."""
-    assets = (item.request.asset, *(each.owner.asset for each in item.remains)) if isinstance(item, StateItem) else ()
-    return next((each for each in assets if each.id == details["asset_id"]), item.request.asset)
-
-
-def _details(answer: KeptAnswer) -> dict[str, Any]:
-    assert answer.details is not None
-    details: dict[str, Any] = orjson.loads(answer.details)
-    return details
-
-
-def _kept_view(item: Item, answer: KeptAnswer) -> TransactionView:
-    assert answer.account_id is not None
-    assert answer.seq is not None
-    assert answer.amount_minor is not None
-    assert answer.balance_after_minor is not None
-    assert answer.executed_at is not None
-    counterpart = None
-    if answer.counterpart_id is not None:
-        assert answer.counterpart_shard is not None
-        counterpart = TransactionName(answer.counterpart_shard, answer.counterpart_id)
-    return _view(
-        item,
-        answer.transaction_id,
-        answer.account_id,
-        answer.seq,
-        answer.amount_minor,
-        answer.balance_after_minor,
-        answer.executed_at,
-        counterpart,
-    )
 
 
 def accounts_needed(batch: Batch, items: Sequence[Item]) -> list[Account]:
@@ -191,8 +93,8 @@ def book_due(batch: Batch, accounts: Iterable[Account]) -> None:
             after = replace(hold, kind=HoldStepKind.EXPIRED, released_minor=hold.amount_minor - hold.captured_minor)
             event_id = uuid5(hold.id, HoldStepKind.EXPIRED.name)
             executed_at = time_of(batch.now, account)
-            _change_hold(batch, account, HoldChange(hold, after), event_id, executed_at)
-            _repay(batch, account, event_id, executed_at)
+            change_hold(batch, account, HoldChange(hold, after), event_id, executed_at)
+            repay(batch, account, event_id, executed_at)
 
 
 def decide(batch: Batch, item: Item) -> Outcome | Unavailable:
@@ -262,7 +164,7 @@ def _forgo(batch: Batch, item: Item, fingerprint: bytes, forgone: Forgone) -> No
     """Keep that there was nothing to take back, or only to be owed: a late retry must not take what came since."""
     owed = forgone.indebted
     if owed is not None:
-        _append(batch, item.request, owed._replace(wallet=item.owner.wallet), time_of(batch.now, item.owner))
+        append(batch, item.request, owed._replace(wallet=item.owner.wallet), time_of(batch.now, item.owner))
     indebted_minor = 0 if owed is None else -owed.legs[0].amount_minor
     details: dict[str, object] = {"forgone_minor": forgone.amount_minor, "asset_id": item.owner.asset.id}
     if owed is not None:
@@ -284,13 +186,13 @@ def _change_state(batch: Batch, item: Item, fingerprint: bytes, change: StateCha
     executed_at = time_of(batch.now, *owners)
     for account, hold_change in change.voided:
         event_id = uuid5(request.transaction_id, str(hold_change.after.id))
-        _change_hold(batch, account, hold_change, event_id, executed_at)
-        _repay(batch, account, event_id, executed_at)
-    own = [each for each in change.movements if _wallet_of(each) == item.owner.wallet]
+        change_hold(batch, account, hold_change, event_id, executed_at)
+        repay(batch, account, event_id, executed_at)
+    own = [each for each in change.movements if wallet_of(each) == item.owner.wallet]
     for movement in change.movements:
         # Both owners see a transfer's texts: why a wallet is closed is not told to whoever gets what it had.
-        _append(batch, request if movement.counterpart is None else None, movement, executed_at)
-        _repay_by(batch, movement, executed_at)
+        append(batch, request if movement.counterpart is None else None, movement, executed_at)
+        repay_by(batch, movement, executed_at)
     if change.after is not None:
         append_state(batch, change.after, request.transaction_id)
     posted = tuple(TransactionName(request.shard, each.id) for each in own)
@@ -302,48 +204,11 @@ def _change_state(batch: Batch, item: Item, fingerprint: bytes, change: StateCha
     return Changed(state_of(batch, item.owner), balance, already_processed=False, transactions=posted)
 
 
-def append_state(batch: Batch, state: WalletState, event_id: UUID) -> None:
-    """Append what has become of a wallet."""
-    batch.states[WalletId(state.shard, state.wallet_id)] = state.at(batch.now)
-    batch.others[WalletStateRow].append(
-        WalletStateRow(
-            state.shard,
-            state.wallet_id,
-            state.step,
-            state.status,
-            state.since,
-            state.until,
-            state.note,
-            state.debt_wallet_id,
-            event_id,
-            # The clock may be behind the one by which it came to be so.
-            max(batch.now, state.since),
-        )
-    )
-
-
-def _repay_by(batch: Batch, movement: Movement, executed_at: datetime) -> None:
-    """Let what a transaction credits repay what its owners owe."""
-    for account, _ in movement.legs:
-        if account.debt is not None:
-            _repay(batch, account, movement.id, executed_at)
-
-
-def _repay(batch: Batch, account: Account, cause: UUID, executed_at: datetime) -> None:
-    """Repay what an owner owes as far as it is available: right after what made it available."""
-    if account.debt is None:
-        return
-    repaid_minor = min(account.available_minor, account.debt_minor)
-    if repaid_minor > 0:
-        legs = (Leg(account, -repaid_minor), Leg(account.debt, repaid_minor))
-        _append(batch, None, Movement(TransactionType.REPAYMENT, repayment_id(cause), legs), executed_at)
-
-
 def _hold(batch: Batch, item: Item, fingerprint: bytes, change: HoldChange) -> Held:
     """Append a step of a hold that posts nothing, and keep it under the key."""
     request, owner = item.request, item.owner
     executed_at = time_of(batch.now, owner)
-    hold = _change_hold(batch, owner, change, request.transaction_id, executed_at)
+    hold = change_hold(batch, owner, change, request.transaction_id, executed_at)
     if change.before is None and isinstance(item, PlaceItem):
         receiver = item.receiver
         receiver_shard, receiver_id = (None, None) if receiver is None else (receiver.shard, receiver.id)
@@ -361,8 +226,8 @@ def _hold(batch: Batch, item: Item, fingerprint: bytes, change: HoldChange) -> H
                 hold.reference,
             )
         )
-        _note(batch, request, hold.shard, hold.id, is_asked_for=True)
-    _repay(batch, owner, request.transaction_id, executed_at)
+        note(batch, request, hold.shard, hold.id, is_asked_for=True)
+    repay(batch, owner, request.transaction_id, executed_at)
     _keep(batch, item, fingerprint, OutcomeCode.HELD, {"hold_id": str(hold.id), "asset_id": hold.asset.id})
     return Held(hold, owner.balance(), already_processed=False)
 
@@ -372,194 +237,17 @@ def _post(batch: Batch, item: Item, fingerprint: bytes, movements: Movements) ->
     owners = [movement.legs[0].account for movement in movements]
     executed_at = time_of(batch.now, *owners)
     first, *others = movements
-    _append(batch, item.request, first, executed_at, fingerprint)
+    append(batch, item.request, first, executed_at, fingerprint)
     owner = item.owner
     amount_minor = first.legs[0].amount_minor
-    transaction = _view(
+    transaction = view_of(
         item, first.id, owner.id, owner.seq, amount_minor, owner.balance_minor, executed_at, first.counterpart
     )
-    _repay_by(batch, first, executed_at)
+    repay_by(batch, first, executed_at)
     for movement in others:
-        _append(batch, item.request, movement, executed_at)
-        _repay_by(batch, movement, executed_at)
+        append(batch, item.request, movement, executed_at)
+        repay_by(batch, movement, executed_at)
     if first.captured is not None:
         hold = batch.holds[first.captured.after.name]
         return Held(hold, owner.balance(), already_processed=False, transaction=transaction)
     return Posted(transaction, owner.balance(), already_processed=False)
-
-
-def _append(
-    batch: Batch, request: Request | None, movement: Movement, executed_at: datetime, fingerprint: bytes | None = None
-) -> None:
-    """Append one transaction; with a fingerprint it is the one that the request's key is answered with.
-
-    Without a request it is one that follows from another, or shows nothing of the request.
-    """
-    wallet = _wallet_of(movement)
-    counterpart_shard, counterpart_id = movement.counterpart or (None, None)
-    batch.transactions.append(
-        TransactionRow(
-            wallet.shard,
-            movement.id,
-            movement.type,
-            wallet.id,
-            executed_at,
-            None if request is None or fingerprint is None else request.idempotency_key,
-            None if request is None else request.description,
-            None if request is None else request.reference,
-            counterpart_shard,
-            counterpart_id,
-            fingerprint,
-        )
-    )
-    if request is not None and (request.metadata or _receipt(request) is not None):
-        _note(batch, request, wallet.shard, movement.id, is_asked_for=fingerprint is not None)
-    if movement.reverses is not None:
-        original, before = movement.reverses
-        amount_minor = sum(leg.amount_minor for leg in movement.legs if leg.amount_minor > 0)
-        after = Reversed(before.step + 1, before.amount_minor + amount_minor)
-        batch.reversed[original] = after
-        row = ReversalRow(*original, after.step, movement.id, amount_minor, after.amount_minor)
-        batch.others[ReversalRow].append(row)
-    change = movement.captured
-    for account, amount_minor in movement.legs:
-        if change is not None and account.kind is WalletKind.USER:
-            _change_hold(batch, account, change, movement.id, executed_at, movement.type, amount_minor)
-        else:
-            account.move(amount_minor, executed_at)
-            _append_entry(batch, account, movement.id, movement.type, amount_minor, executed_at)
-
-
-def _wallet_of(movement: Movement) -> Wallet:
-    """Return whose transaction it is."""
-    return movement.wallet or movement.legs[0].account.wallet
-
-
-def _append_entry(
-    batch: Batch, account: Account, id_: UUID, type_: int, amount_minor: int, executed_at: datetime
-) -> None:
-    """Append the entry to which an account has moved: the last transaction's, unless the account has holds."""
-    may_go_negative = account.kind is not WalletKind.USER
-    if account.held_seq is None:
-        n, seq, balance_minor = len(batch.transactions), account.seq, account.balance_minor
-        batch.entries.append(EntryRow(n, account.id, seq, amount_minor, balance_minor, may_go_negative))
-        return
-    assert account.position is not None
-    batch.others[HeldEntryRow].append(
-        HeldEntryRow(
-            account.wallet.shard,
-            account.id,
-            account.seq,
-            id_,
-            type_,
-            amount_minor,
-            account.balance_minor,
-            may_go_negative,
-            executed_at,
-            account.held_minor,
-            account.held_seq,
-            account.position,
-            account.next_due_at,
-        )
-    )
-
-
-def _change_hold(
-    batch: Batch,
-    account: Account,
-    change: HoldChange,
-    event_id: UUID,
-    executed_at: datetime,
-    type_: int = 0,
-    amount_minor: int = 0,
-) -> Hold:
-    """Append a step of a hold and the entry that it belongs to, which moves credits where the step captures some."""
-    before, after = change
-    if account.position is None:
-        account.position = account.seq
-    account.move(amount_minor, executed_at)
-    hold = after if before is None else replace(after, step=before.step + 1, changed_at=executed_at)
-    account.hold(before, hold)
-    batch.holds[hold.name] = hold
-    _append_entry(batch, account, event_id, type_ or hold.kind, amount_minor, executed_at)
-    batch.others[HoldStepRow].append(_step_row(before, hold, event_id, account))
-    return hold
-
-
-def _step_row(before: Hold | None, hold: Hold, event_id: UUID, account: Account) -> HoldStepRow:
-    return HoldStepRow(
-        hold.shard,
-        hold.id,
-        hold.step,
-        hold.kind,
-        event_id,
-        account.id,
-        account.seq,
-        hold.amount_minor,
-        hold.captured_minor,
-        hold.released_minor,
-        hold.remaining_minor - (0 if before is None else before.remaining_minor),
-        hold.capture_count,
-        hold.held_until,
-        hold.changed_at,
-        "{" + ",".join(map(str, account.holds)) + "}",
-    )
-
-
-def _note(batch: Batch, request: Request, shard: int, id_: UUID, *, is_asked_for: bool) -> None:
-    """Append what only some transactions and holds have; a receipt is of the transaction that was asked for."""
-    receipt = _receipt(request) if is_asked_for else None
-    if receipt is not None:
-        batch.credited[receipt.text] = TransactionName(shard, id_)
-        batch.others[ReceiptRow].append(ReceiptRow(*receipt, shard, id_))
-    if request.metadata or receipt is not None:
-        metadata = orjson.dumps(dict(request.metadata)).decode() if request.metadata else None
-        text = None if receipt is None else receipt.text
-        batch.others[NoteRow].append(NoteRow(shard, id_, metadata, text))
-
-
-def _receipt(request: Request) -> Receipt | None:
-    return request.receipt if isinstance(request, PostingRequest) else None
-
-
-def _view(
-    item: Item,
-    transaction_id: UUID,
-    account_id: int,
-    seq: int,
-    amount_minor: int,
-    balance_after_minor: int,
-    executed_at: datetime,
-    counterpart: TransactionName | None,
-) -> TransactionView:
-    request = item.request
-    return TransactionView(
-        shard=request.shard,
-        account_id=account_id,
-        seq=seq,
-        wallet_id=item.owner.wallet.id,
-        asset=request.asset,
-        id=transaction_id,
-        type=_type(item),
-        amount_minor=amount_minor,
-        balance_after_minor=balance_after_minor,
-        executed_at=executed_at,
-        description=request.description,
-        reference=request.reference,
-        idempotency_key=request.idempotency_key,
-        counterpart=counterpart,
-    )
-
-
-def _type(item: Item) -> TransactionType:
-    """Return the type of the transaction that a request is answered with."""
-    match item:
-        case PostingItem():
-            return item.request.type
-        case HoldItem() if item.receiver is None:
-            return TransactionType.CAPTURE
-        case ReverseItem():
-            is_refund = item.request.kind is RequestKind.REFUND
-            return TransactionType.REFUND if is_refund else TransactionType.CLAWBACK
-        case _:
-            return TransactionType.TRANSFER_OUT

@@ -30,6 +30,7 @@ from wallet_gql.domain.errors import Unavailable
 from wallet_gql.domain.postings import Outcome, PostingRequest, Receipt, Request, Shortfall
 from wallet_gql.domain.refusals import OutcomeCode
 from wallet_gql.domain.wallets import WalletKind
+from wallet_gql.ledger.append import append_state
 from wallet_gql.ledger.batch import (
     ITEMS,
     Batch,
@@ -42,13 +43,14 @@ from wallet_gql.ledger.batch import (
     wanted_key,
 )
 from wallet_gql.ledger.columns import arrays, cast, element, names, unnest
-from wallet_gql.ledger.decide import accounts_needed, append_state, book_due, decide, held_names, recall
+from wallet_gql.ledger.decide import accounts_needed, book_due, decide
 from wallet_gql.ledger.heads import Account, KeptAnswer, open_accounts, read_heads, read_keys
 from wallet_gql.ledger.holds import read_holds, read_open_holds
 from wallet_gql.ledger.items import WalletBusy, lock_items
 from wallet_gql.ledger.judge import present_state
 from wallet_gql.ledger.locks import lock_wallets
 from wallet_gql.ledger.reads import read_asset_settings
+from wallet_gql.ledger.recall import held_names, recall
 from wallet_gql.ledger.receipts import lock_receipts, read_receipts
 from wallet_gql.ledger.reversals import read_reversed
 from wallet_gql.ledger.rows import OTHERS, EntryRow, RefusedRow, TransactionRow

@@ -36,7 +36,7 @@ from wallet_gql.ledger.verify_holds import HOLD_CHECKS
 from wallet_gql.ledger.verify_keys import KEY_CHECKS
 from wallet_gql.ledger.verify_reversals import REVERSAL_CHECKS
 from wallet_gql.ledger.verify_states import STATE_CHECKS
-from wallet_gql.ledger.verify_terms import CLAWBACK, LATEST, OTHER_HALF, RECEIVED, SENT, USER
+from wallet_gql.ledger.verify_terms import CLAWBACK, LATEST, OTHER_HALF, RECEIVED, SENT, USER, doubled
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +146,7 @@ _CHECKS: Final = {
             OR (e.executed_at < p.executed_at AND a.wallet_kind = {USER}))
          ORDER BY e.account_id, e.seq""",
     # With the chains it proves that each balance is the sum of the account's entries.
-    "doubled entry": """
-        SELECT format('account %s, seq %s', e.account_id, e.seq), format('is there %s times', count(*))
-          FROM entry e
-         WHERE e.shard = $1
-         GROUP BY e.account_id, e.seq
-        HAVING count(*) > 1
-         ORDER BY e.account_id, e.seq""",
+    "doubled entry": doubled("entry", "account %s, seq %s", "account_id", "seq"),
     "transaction": f"""
         SELECT format('transaction %s', coalesce(t.id, legs.transaction_id)),
                CASE WHEN t.id IS NULL
@@ -202,13 +196,7 @@ _CHECKS: Final = {
             OR legs.first_time <> t.executed_at OR legs.last_time <> t.executed_at
             OR shape.type IS NULL OR legs.owner_leg_count <> shape.owner_leg_count OR legs.wallet_id <> t.wallet_id
          ORDER BY 1""",
-    "doubled transaction": """
-        SELECT format('transaction %s', t.id), format('is there %s times', count(*))
-          FROM transaction t
-         WHERE t.shard = $1
-         GROUP BY t.id
-        HAVING count(*) > 1
-         ORDER BY t.id""",
+    "doubled transaction": doubled("transaction", "transaction %s", "id"),
     "transfer": f"""
         SELECT format('transaction %s', t.id),
                CASE WHEN o.id IS NULL

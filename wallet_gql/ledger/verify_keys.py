@@ -22,6 +22,7 @@ from wallet_gql.ledger.verify_terms import (
     REFUND,
     SENT,
     USER,
+    doubled,
 )
 
 _POSTED: Final = f"{OutcomeCode.POSTED:d}"
@@ -128,13 +129,7 @@ KEY_CHECKS: Final = {
                     WHEN captured.hold_id IS NULL THEN {_TRANSFERRED}
                     ELSE {_CAPTURED} END
          ORDER BY 1""",
-    "doubled key": """
-        SELECT format('key %s of wallet %s', k.key, k.wallet_id), format('is there %s times', count(*))
-          FROM idempotency_key k
-         WHERE k.shard = $1
-         GROUP BY k.wallet_id, k.key
-        HAVING count(*) > 1
-         ORDER BY k.wallet_id, k.key""",
+    "doubled key": doubled("idempotency_key", "key %s of wallet %s", "key", "wallet_id"),
     # Each refusal among the times at which an account of its wallet held the balance that it was refused on: `until` is
     # when the last of those that had begun by then was over. An account holds zero until its first entry.
     "refusal": f"""

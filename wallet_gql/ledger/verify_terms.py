@@ -44,3 +44,15 @@ OWNERS_LEGS: Final = f"""
                   JOIN asset s ON s.id = a.asset_id
                  WHERE e.shard = $1"""
 """What a shard's transactions move of owners: one leg each at most."""
+
+
+def doubled(table: str, row: str, *key: str) -> str:
+    """Return the check that no row is there more than once, which its key should not allow; `row` names one."""
+    columns = ", ".join(key)
+    return f"""
+        SELECT format('{row}', {columns}), format('is there %s times', count(*))
+          FROM {table}
+         WHERE shard = $1
+         GROUP BY {columns}
+        HAVING count(*) > 1
+         ORDER BY {columns}"""

@@ -1,0 +1,211 @@
+"""Appends to the rows that a batch inserts, and moves the accounts' heads with them.
+
+What is available repays what its owner owes, right after what made it available.
+"""
+
+from dataclasses import replace
+from datetime import datetime
+from uuid import UUID
+
+import orjson
+
+from wallet_gql.domain.holds import Hold
+from wallet_gql.domain.postings import (
+    PostingRequest,
+    Receipt,
+    Request,
+    TransactionName,
+    TransactionType,
+    repayment_id,
+)
+from wallet_gql.domain.wallets import Wallet, WalletKind, WalletState
+from wallet_gql.ledger.batch import (
+    Batch,
+    HoldChange,
+    Leg,
+    Movement,
+    Reversed,
+)
+from wallet_gql.ledger.heads import Account
+from wallet_gql.ledger.rows import (
+    EntryRow,
+    HeldEntryRow,
+    HoldStepRow,
+    NoteRow,
+    ReceiptRow,
+    ReversalRow,
+    TransactionRow,
+    WalletStateRow,
+)
+from wallet_gql.ledger.states import WalletId
+
+
+def append_state(batch: Batch, state: WalletState, event_id: UUID) -> None:
+    """Append what has become of a wallet."""
+    batch.states[WalletId(state.shard, state.wallet_id)] = state.at(batch.now)
+    batch.others[WalletStateRow].append(
+        WalletStateRow(
+            state.shard,
+            state.wallet_id,
+            state.step,
+            state.status,
+            state.since,
+            state.until,
+            state.note,
+            state.debt_wallet_id,
+            event_id,
+            # The clock may be behind the one by which it came to be so.
+            max(batch.now, state.since),
+        )
+    )
+
+
+def repay_by(batch: Batch, movement: Movement, executed_at: datetime) -> None:
+    """Let what a transaction credits repay what its owners owe."""
+    for account, _ in movement.legs:
+        if account.debt is not None:
+            repay(batch, account, movement.id, executed_at)
+
+
+def repay(batch: Batch, account: Account, cause: UUID, executed_at: datetime) -> None:
+    """Repay what an owner owes as far as it is available: right after what made it available."""
+    if account.debt is None:
+        return
+    repaid_minor = min(account.available_minor, account.debt_minor)
+    if repaid_minor > 0:
+        legs = (Leg(account, -repaid_minor), Leg(account.debt, repaid_minor))
+        append(batch, None, Movement(TransactionType.REPAYMENT, repayment_id(cause), legs), executed_at)
+
+
+def append(
+    batch: Batch, request: Request | None, movement: Movement, executed_at: datetime, fingerprint: bytes | None = None
+) -> None:
+    """Append one transaction; with a fingerprint it is the one that the request's key is answered with.
+
+    Without a request it is one that follows from another, or shows nothing of the request.
+    """
+    wallet = wallet_of(movement)
+    counterpart_shard, counterpart_id = movement.counterpart or (None, None)
+    batch.transactions.append(
+        TransactionRow(
+            wallet.shard,
+            movement.id,
+            movement.type,
+            wallet.id,
+            executed_at,
+            None if request is None or fingerprint is None else request.idempotency_key,
+            None if request is None else request.description,
+            None if request is None else request.reference,
+            counterpart_shard,
+            counterpart_id,
+            fingerprint,
+        )
+    )
+    if request is not None and (request.metadata or _receipt(request) is not None):
+        note(batch, request, wallet.shard, movement.id, is_asked_for=fingerprint is not None)
+    if movement.reverses is not None:
+        original, before = movement.reverses
+        amount_minor = sum(leg.amount_minor for leg in movement.legs if leg.amount_minor > 0)
+        after = Reversed(before.step + 1, before.amount_minor + amount_minor)
+        batch.reversed[original] = after
+        row = ReversalRow(*original, after.step, movement.id, amount_minor, after.amount_minor)
+        batch.others[ReversalRow].append(row)
+    change = movement.captured
+    for account, amount_minor in movement.legs:
+        if change is not None and account.kind is WalletKind.USER:
+            change_hold(batch, account, change, movement.id, executed_at, movement.type, amount_minor)
+        else:
+            account.move(amount_minor, executed_at)
+            _append_entry(batch, account, movement.id, movement.type, amount_minor, executed_at)
+
+
+def wallet_of(movement: Movement) -> Wallet:
+    """Return whose transaction it is."""
+    return movement.wallet or movement.legs[0].account.wallet
+
+
+def _append_entry(
+    batch: Batch, account: Account, id_: UUID, type_: int, amount_minor: int, executed_at: datetime
+) -> None:
+    """Append the entry to which an account has moved: the last transaction's, unless the account has holds."""
+    may_go_negative = account.kind is not WalletKind.USER
+    if account.held_seq is None:
+        n, seq, balance_minor = len(batch.transactions), account.seq, account.balance_minor
+        batch.entries.append(EntryRow(n, account.id, seq, amount_minor, balance_minor, may_go_negative))
+        return
+    assert account.position is not None
+    batch.others[HeldEntryRow].append(
+        HeldEntryRow(
+            account.wallet.shard,
+            account.id,
+            account.seq,
+            id_,
+            type_,
+            amount_minor,
+            account.balance_minor,
+            may_go_negative,
+            executed_at,
+            account.held_minor,
+            account.held_seq,
+            account.position,
+            account.next_due_at,
+        )
+    )
+
+
+def change_hold(
+    batch: Batch,
+    account: Account,
+    change: HoldChange,
+    event_id: UUID,
+    executed_at: datetime,
+    type_: int = 0,
+    amount_minor: int = 0,
+) -> Hold:
+    """Append a step of a hold and the entry that it belongs to, which moves credits where the step captures some."""
+    before, after = change
+    if account.position is None:
+        account.position = account.seq
+    account.move(amount_minor, executed_at)
+    hold = after if before is None else replace(after, step=before.step + 1, changed_at=executed_at)
+    account.hold(before, hold)
+    batch.holds[hold.name] = hold
+    _append_entry(batch, account, event_id, type_ or hold.kind, amount_minor, executed_at)
+    batch.others[HoldStepRow].append(_step_row(before, hold, event_id, account))
+    return hold
+
+
+def _step_row(before: Hold | None, hold: Hold, event_id: UUID, account: Account) -> HoldStepRow:
+    return HoldStepRow(
+        hold.shard,
+        hold.id,
+        hold.step,
+        hold.kind,
+        event_id,
+        account.id,
+        account.seq,
+        hold.amount_minor,
+        hold.captured_minor,
+        hold.released_minor,
+        hold.remaining_minor - (0 if before is None else before.remaining_minor),
+        hold.capture_count,
+        hold.held_until,
+        hold.changed_at,
+        "{" + ",".join(map(str, account.holds)) + "}",
+    )
+
+
+def note(batch: Batch, request: Request, shard: int, id_: UUID, *, is_asked_for: bool) -> None:
+    """Append what only some transactions and holds have; a receipt is of the transaction that was asked for."""
+    receipt = _receipt(request) if is_asked_for else None
+    if receipt is not None:
+        batch.credited[receipt.text] = TransactionName(shard, id_)
+        batch.others[ReceiptRow].append(ReceiptRow(*receipt, shard, id_))
+    if request.metadata or receipt is not None:
+        metadata = orjson.dumps(dict(request.metadata)).decode() if request.metadata else None
+        text = None if receipt is None else receipt.text
+        batch.others[NoteRow].append(NoteRow(shard, id_, metadata, text))
+
+
+def _receipt(request: Request) -> Receipt | None:
+    return request.receipt if isinstance(request, PostingRequest) else None
