@@ -1,8 +1,10 @@
-"""The law of entries and the clock at less cost. What they say is what they said.
+"""The law of entries and the clock at less cost.
 
 - The law of entries is what is run most: its look-ups return the columns that it reads; a transaction's shape is looked
   up among those of its type, where all of them were put together for each statement; what is particular to debts is
-  looked at where they move; and legs are put together once, for they are of one asset: no type has another shape.
+  looked at where they move; and legs are put together once, for all of a transaction are of one asset. That is the one
+  thing it says that it did not: a clawback that owes could take one asset and owe another. No request asks for that,
+  and `verify` calls it a fault.
 - `wallet_now()` names its table for good, so that it needs no search path of its own to be set at each call.
 
 It runs beside servers of the version before.

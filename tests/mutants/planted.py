@@ -72,12 +72,11 @@ MUTANTS: Final = (
     Mutant("no lock", _UNLOCKED, RACE_TESTS),
     Mutant(
         "locks in the wrong order",
-        tuple(
+        (
             Change(
-                f"wallet_gql.ledger.locks:{statement}",
+                "wallet_gql.ledger.locks:_LOCK",
                 'wrong = right.replace("ORDER BY w.kind <> 1, w.shard, w.id", "ORDER BY w.kind DESC, w.id DESC")',
-            )
-            for statement in ("_LOCK", "_LOCK_FREE")
+            ),
         ),
         RACE_TESTS,
     ),
@@ -643,12 +642,18 @@ wrong = re.sub(r"BETWEEN (\S+) AND \1\s+ORDER BY w.id", r"= \1", right)
         LEDGER_TESTS,
     ),
     Mutant(
+        "legs of two assets",
+        (Change(ENTRY_LAW, r'wrong = right.replace(" OR judged.is_mixed", "")'),),
+        LEDGER_TESTS,
+    ),
+    Mutant(
         "clearing leg forgotten",
         (
             Change(
                 "wallet_gql.ledger.posting:_INSERT",
                 r"""
-own = "WHERE NOT (may_go_negative AND type IN (4, 5))"
+type_ = element(TransactionRow, "type", "n", first=2)
+own = f"WHERE NOT (may_go_negative AND {type_} IN (4, 5))"
 wrong = right.replace("ORDER BY shard, account_id", own + " ORDER BY shard, account_id")
 """,
             ),
@@ -661,8 +666,9 @@ wrong = right.replace("ORDER BY shard, account_id", own + " ORDER BY shard, acco
             Change(
                 "wallet_gql.ledger.posting:_INSERT",
                 r"""
+type_ = element(TransactionRow, "type", "n", first=2)
 wrong = right.replace("FROM posted ORDER BY shard, id", "FROM posted WHERE type <> 5 ORDER BY shard, id").replace(
-    "ORDER BY shard, account_id", "WHERE type <> 5 ORDER BY shard, account_id"
+    "ORDER BY shard, account_id", f"WHERE {type_} <> 5 ORDER BY shard, account_id"
 )
 """,
             ),

@@ -31,7 +31,9 @@ COPIED: Final = (
 TIMEOUT_SECONDS: Final = 600
 
 # What a mutant raises by itself, as pytest shows it: then the code has changed under it, and it shows nothing.
-OWN_FAULT: Final = re.compile(r"^E +(NameError: .*|TypeError: _planted\.<locals>.*)$", re.MULTILINE)
+OWN_FAULT: Final = re.compile(
+    r"^E +(NameError: .*|TypeError: _planted\.<locals>.*|.*\b(UndefinedColumn|PostgresSyntax)Error: .*)$", re.MULTILINE
+)
 
 
 def plant(mutant: Mutant, copy: Path) -> None:

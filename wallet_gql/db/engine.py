@@ -141,7 +141,7 @@ def _session_settings(settings: Settings) -> dict[str, str]:
     A look-up is written so that it has one plan if nothing is sorted that an index can give in order (see
     `ledger.lookups`). So a plan that is made once, perhaps while the table is empty, stays right when it is full, and
     nothing is planned again: for one posting that was half of what the database did. Nor is a look-up's answer kept for
-    the next row, which never asks for the same.
+    the next row, which seldom asks for the same.
     """
     return {
         "default_transaction_isolation": "read committed",

@@ -1,8 +1,8 @@
 """The only row locks there are, in the only order: all owners by shard and id, then all of the system's likewise.
 
-Wallet rows are locked FOR NO KEY UPDATE, sorted by SQL's own ORDER BY: two orders mixed are deadlocks, and Python's
-order of strings is not the database's. What the locks protect is read by later statements: under Read Committed a
-single statement would return what was there before it waited.
+Wallet rows are locked FOR NO KEY UPDATE. Whoever waits for them takes them sorted by SQL's own ORDER BY: two orders
+mixed are deadlocks, and Python's order of strings is not the database's. What the locks protect is read by later
+statements: under Read Committed a single statement would return what was there before it waited.
 """
 
 from collections.abc import Iterable

@@ -129,7 +129,7 @@ KEY_CHECKS: Final = {
                     WHEN captured.hold_id IS NULL THEN {_TRANSFERRED}
                     ELSE {_CAPTURED} END
          ORDER BY 1""",
-    "doubled key": doubled("idempotency_key", "key %s of wallet %s", "key", "wallet_id"),
+    "doubled key": doubled("idempotency_key", "key %2$s of wallet %1$s", "wallet_id", "key"),
     # Each refusal among the times at which an account of its wallet held the balance that it was refused on: `until` is
     # when the last of those that had begun by then was over. An account holds zero until its first entry.
     "refusal": f"""

@@ -47,7 +47,10 @@ OWNERS_LEGS: Final = f"""
 
 
 def doubled(table: str, row: str, *key: str) -> str:
-    """Return the check that no row is there more than once, which its key should not allow; `row` names one."""
+    """Return the check that no row is there more than once, which its key should not allow; `row` names one.
+
+    `key` is in the order of the index, which gives the rows in it.
+    """
     columns = ", ".join(key)
     return f"""
         SELECT format('{row}', {columns}), format('is there %s times', count(*))
