@@ -15,6 +15,7 @@ from graphql.execution.values import VariableValues
 from wallet_gql.domain import assets as domain
 from wallet_gql.endpoint.executor import LEAVES, StraightExecutor, is_coroutine, is_stream
 from wallet_gql.endpoint.schema import executable_schema
+from wallet_gql.graphql import ids
 from wallet_gql.graphql.assets import Asset
 from wallet_gql.graphql.context import Context
 from wallet_gql.operations.opening import Ledger
@@ -188,12 +189,15 @@ async def test_a_leaf_that_fails_is_told_as_ever() -> None:
     assert isinstance(parent, GraphQLObjectType)
     leaves = parent.extensions[LEAVES]
     assert leaves["scale"](asset) == 2
-    wrong: Any
-    for wrong in (None, "two", 2**40):
-        broken = replace(asset, scale=wrong)
+    wrong: list[Any] = [None, "two", 2**40]
+    cases = [(replace(asset, scale=value), "scale") for value in wrong]
+    # What is worked out when it is asked for may fail, too.
+    failing = replace(asset)
+    vars(failing)["global_id"] = lambda: ids.asset_id(failing.nothing)  # type: ignore[attr-defined] # that is how
+    for broken, name in (*cases, (failing, "id")):
         answers = []
         for executor_class in (StraightExecutor, None):
-            document = parse("{ assets { code scale } }")
+            document = parse(f"{{ assets {{ code {name} }} }}")
 
             async def assets(_source: object, _info: object, broken: Asset = broken) -> list[Asset]:
                 await asyncio.sleep(0)
@@ -214,4 +218,4 @@ async def test_a_leaf_that_fails_is_told_as_ever() -> None:
                 field.resolve = resolve
         assert answers[0].data == answers[1].data == {"assets": None}
         assert [error.formatted for error in answers[0].errors] == [error.formatted for error in answers[1].errors]
-        assert answers[0].errors[0].path == ["assets", 1, "scale"]
+        assert answers[0].errors[0].path == ["assets", 1, name]

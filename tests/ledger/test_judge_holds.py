@@ -19,6 +19,7 @@ from decisions import (
     batch,
     decide_without_moving,
     kept,
+    kept_rows,
     posted,
     posting,
     refused,
@@ -60,7 +61,7 @@ from wallet_gql.ledger.decide import book_due, decide
 from wallet_gql.ledger.heads import Account, KeyName
 from wallet_gql.ledger.judge import HEAD_AHEAD_MAX
 from wallet_gql.ledger.recall import held_names, recall
-from wallet_gql.ledger.rows import EntryRow, HeldEntryRow, HoldRow, HoldStepRow, RefusedRow
+from wallet_gql.ledger.rows import EntryRow, HeldEntryRow, HoldRow, HoldStepRow, KeptRow
 
 DAY: Final = timedelta(days=1)
 AHEAD: Final = NOW + HEAD_AHEAD_MAX + MICROSECOND
@@ -171,8 +172,8 @@ def test_the_first_hold_of_an_account_is_an_entry_that_moves_nothing() -> None:
         [HoldRow(1, id_, owner.id, 8, owner.wallet.id, None, None, request.idempotency_key, "Sword", "r-1")],
         [HoldStepRow(1, id_, 1, 51, id_, owner.id, 8, 60, 0, 0, 60, 0, ends, NOW, f"{{{id_}}}")],
     )
-    [key] = made.refused
-    assert key[:-1] == RefusedRow(*item.key, request.fingerprint, OutcomeCode.HELD, id_, NOW, "")[:-1]
+    [key] = kept_rows(made)
+    assert key[:-1] == KeptRow(*item.key, request.fingerprint, OutcomeCode.HELD, id_, NOW, "")[:-1]
     assert orjson.loads(key.details) == {"hold_id": str(id_), "asset_id": GOLD.id}
     hold = outcome.hold
     assert (hold.state, hold.step, hold.seq, hold.placed_at, hold.held_until) == (HoldState.OPEN, 1, 8, NOW, ends)
@@ -258,7 +259,7 @@ def test_a_missing_receiver_wins_over_everything_and_is_not_kept(escrow: Books) 
     plant(escrow, PLACE_FAULTS)
     item = place(escrow.owner, 10, "nobody")
     assert decide_without_moving(escrow.batch, item) == WalletMissing("nobody")
-    assert (escrow.batch.refused, escrow.batch.answered, escrow.batch.alarms) == ([], {}, {})
+    assert (kept_rows(escrow.batch), escrow.batch.answered, escrow.batch.alarms) == ([], {}, {})
 
 
 def test_the_policy_does_not_matter_to_a_hold_that_the_treasury_is_paid_from(books: Books) -> None:
@@ -309,7 +310,7 @@ def test_a_capture_moves_what_it_takes_and_releases_the_rest(books: Books) -> No
     assert books.batch.entries == [
         EntryRow(1, stripe.id, 8, 25, -475, True),
     ]
-    assert books.batch.refused == []
+    assert kept_rows(books.batch) == []
     assert (outcome.hold.state, outcome.hold.captured_minor, outcome.hold.released_minor) == (
         HoldState.CAPTURED,
         25,
@@ -741,7 +742,7 @@ def test_every_hold_that_is_over_is_booked_once_in_the_order_of_their_ends(books
     assert [row.next_due_at for row in entries] == [NOW - DAY, NOW, NOW + DAY]
     # Events have no key, and always the same id.
     assert len({row.event_id for row in steps}) == 3
-    assert (holds, books.batch.refused, books.batch.transactions) == ([], [], [])
+    assert (holds, kept_rows(books.batch), books.batch.transactions) == ([], [], [])
     assert books.figures() == (200, 60)
     assert list(books.owner.holds) == [books.hold.id]
     assert books.batch.holds[first.name].state is HoldState.EXPIRED

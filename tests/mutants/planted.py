@@ -193,7 +193,7 @@ async def wrong(connection, requests, *arguments, **more):
                 """
 def wrong(batch, *arguments):
     refused = right(batch, *arguments)
-    batch.refused.pop()
+    batch.others[KeptRow].pop()
     return refused
 """,
             ),

@@ -26,7 +26,7 @@ from wallet_gql.domain.wallets import OwnerName, Wallet, WalletKind
 from wallet_gql.ledger.batch import Batch, Item, PostingItem, TransferItem
 from wallet_gql.ledger.decide import decide
 from wallet_gql.ledger.heads import Account, KeptAnswer, KeyName
-from wallet_gql.ledger.rows import RefusedRow
+from wallet_gql.ledger.rows import KeptRow
 
 GOLD: Final = Asset(1, "GOLD", "Gold Coins", 0)
 NOW: Final = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -97,22 +97,32 @@ def refused(outcome: Outcome | Unavailable) -> Refused:
     return outcome
 
 
+def kept_rows(made: Batch) -> list[Any]:
+    """Return the rows of keys that are not answered with a transaction."""
+    return list(made.others.get(KeptRow, ()))
+
+
 def decide_without_moving(made: Batch, item: Item) -> Outcome | Unavailable:
     """Decide what must not be posted: no head moves, and nothing is appended but a refusal."""
-    before = deepcopy((item.accounts, made.transactions, made.entries, made.others, made.holds))
+
+    def moved() -> tuple[object, ...]:
+        others = {row: rows for row, rows in made.others.items() if row is not KeptRow}
+        return item.accounts, made.transactions, made.entries, others, made.holds
+
+    before = deepcopy(moved())
     outcome = decide(made, item)
-    assert (item.accounts, made.transactions, made.entries, made.others, made.holds) == before
+    assert moved() == before
     return outcome
 
 
 def assert_refused(made: Batch, item: Item, facts: Facts) -> None:
     """Decide a request that is refused, and see that the refusal is kept as it is."""
-    kept = len(made.refused)
+    kept = len(kept_rows(made))
     outcome = refused(decide_without_moving(made, item))
     assert outcome == Refused(facts, item.owner.balance(), already_processed=False)
-    [row] = made.refused[kept:]
+    [row] = kept_rows(made)[kept:]
     details = row.details
-    assert row == RefusedRow(*item.key, item.request.fingerprint, facts.code, item.request.transaction_id, NOW, details)
+    assert row == KeptRow(*item.key, item.request.fingerprint, facts.code, item.request.transaction_id, NOW, details)
     assert orjson.loads(details) == details_of(facts)
 
 
@@ -121,7 +131,7 @@ def assert_unavailable(made: Batch, item: Item, alarm: str, **where: object) -> 
     outcome = decide_without_moving(made, item)
     assert isinstance(outcome, Unavailable)
     assert str(outcome) == f"Nothing was posted: {alarm}."
-    assert (made.refused, item.key in made.answered) == ([], False)
+    assert (kept_rows(made), item.key in made.answered) == ([], False)
     assert made.alarms == {alarm: where}
 
 

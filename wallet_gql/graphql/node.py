@@ -4,6 +4,7 @@ What an answer shows of it is worked out field by field, from what the ledger ke
 ask for a few fields of many.
 """
 
+from abc import ABC, abstractmethod
 from typing import Annotated
 
 import strawberry
@@ -12,7 +13,7 @@ NodeId = Annotated[strawberry.ID, strawberry.argument(description="A global id, 
 
 
 @strawberry.interface(description="Anything with an identity.")
-class Node:
+class Node(ABC):
     """Anything with an identity."""
 
     @strawberry.field(description="A global id: opaque, permanent, unique across types.")
@@ -20,6 +21,6 @@ class Node:
         """Encode it when it is asked for."""
         return strawberry.ID(self.global_id())
 
+    @abstractmethod
     def global_id(self) -> str:
-        """Return it."""
-        raise NotImplementedError
+        """Return its global id."""

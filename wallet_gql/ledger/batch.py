@@ -30,7 +30,7 @@ from wallet_gql.domain.postings import (
 from wallet_gql.domain.refusals import Facts
 from wallet_gql.domain.wallets import Wallet, WalletState
 from wallet_gql.ledger.heads import Account, KeyName, WantedKey
-from wallet_gql.ledger.rows import EntryRow, OtherRow, RefusedRow, TransactionRow
+from wallet_gql.ledger.rows import EntryRow, OtherRow, TransactionRow
 from wallet_gql.ledger.states import States
 
 
@@ -258,14 +258,13 @@ class Batch:
     states: States = field(default_factory=dict)
     transactions: list[TransactionRow] = field(default_factory=list)
     entries: list[EntryRow] = field(default_factory=list)
-    refused: list[RefusedRow] = field(default_factory=list)
     others: dict[type[OtherRow], list[OtherRow]] = field(default_factory=lambda: defaultdict(list))
     alarms: dict[str, dict[str, object]] = field(default_factory=dict)
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to insert."""
-        return not (self.transactions or self.refused or self.others)
+        return not (self.transactions or self.others)
 
     def unavailable(self, alarm: str, **where: object) -> Unavailable:
         """Answer a request that cannot be posted through no fault of its owner."""

@@ -56,7 +56,7 @@ from wallet_gql.ledger.judge_states import judge_state
 from wallet_gql.ledger.recall import view_of
 from wallet_gql.ledger.rows import (
     HoldRow,
-    RefusedRow,
+    KeptRow,
 )
 
 
@@ -176,7 +176,7 @@ def _forgo(batch: Batch, item: Item, fingerprint: bytes, forgone: Forgone) -> No
 def _keep(batch: Batch, item: Item, fingerprint: bytes, outcome: OutcomeCode, details: Mapping[str, object]) -> None:
     """Keep under the key how a request ended that is not answered with a transaction."""
     text = orjson.dumps(details).decode()
-    batch.refused.append(RefusedRow(*item.key, fingerprint, outcome, item.request.transaction_id, batch.now, text))
+    batch.others[KeptRow].append(KeptRow(*item.key, fingerprint, outcome, item.request.transaction_id, batch.now, text))
 
 
 def _change_state(batch: Batch, item: Item, fingerprint: bytes, change: StateChange) -> Changed:

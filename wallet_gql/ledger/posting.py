@@ -53,7 +53,7 @@ from wallet_gql.ledger.reads import read_asset_settings
 from wallet_gql.ledger.recall import held_names, recall
 from wallet_gql.ledger.receipts import lock_receipts, read_receipts
 from wallet_gql.ledger.reversals import read_reversed
-from wallet_gql.ledger.rows import OTHERS, EntryRow, RefusedRow, TransactionRow
+from wallet_gql.ledger.rows import OTHERS, EntryRow, TransactionRow
 from wallet_gql.ledger.states import WalletId, read_states
 from wallet_gql.ledger.treasury import debts_of, open_stripes
 
@@ -146,14 +146,13 @@ async def insert(connection: Connection, batch: Batch) -> None:
     """Insert what a batch has to insert, by one statement; none where there is nothing."""
     if batch.is_empty:
         return
-    rows = batch.others | ({RefusedRow: batch.refused} if batch.refused else {})
-    others = {table: rows[row] for table, row in OTHERS.items() if row in rows}
+    others = {table: batch.others[row] for table, row in OTHERS.items() if row in batch.others}
     await connection.execute(
         _insert(*others),
         batch.now,
         *arrays(TransactionRow, batch.transactions),
         *arrays(EntryRow, batch.entries),
-        *(array for table, other in others.items() for array in arrays(OTHERS[table], other)),
+        *(array for table, rows in others.items() for array in arrays(OTHERS[table], rows)),
     )
 
 

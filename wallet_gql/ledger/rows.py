@@ -138,8 +138,11 @@ class ReceiptRow(NamedTuple):
     transaction_id: Uuid
 
 
-class RefusedRow(NamedTuple):
-    """A key with the refusal that is kept under it; `transaction_id` is of the transaction that there is not."""
+class KeptRow(NamedTuple):
+    """A key that is not answered with a transaction, and what it is answered with: a refusal, a hold, a state.
+
+    `transaction_id` is what the request was given, whether or not a transaction came of it.
+    """
 
     shard: Smallint
     wallet_id: Bigint
@@ -152,11 +155,11 @@ class RefusedRow(NamedTuple):
 
 
 OtherRow: TypeAlias = (
-    RefusedRow | HeldEntryRow | ReversalRow | NoteRow | ReceiptRow | HoldRow | HoldStepRow | WalletStateRow
+    KeptRow | HeldEntryRow | ReversalRow | NoteRow | ReceiptRow | HoldRow | HoldStepRow | WalletStateRow
 )
 
 OTHERS: Final[Mapping[str, type[OtherRow]]] = {
-    "idempotency_key": RefusedRow,
+    "idempotency_key": KeptRow,
     "entry": HeldEntryRow,
     "reversal": ReversalRow,
     "transaction_note": NoteRow,

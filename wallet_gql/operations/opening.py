@@ -84,7 +84,6 @@ class Ledger:
 
     engine: AsyncEngine
     settings: Settings
-    shard_count: int
     assets: dict[str, Asset]
     placed_holds: dict[HoldName, Hold]
     reads: Reads
@@ -93,6 +92,11 @@ class Ledger:
     keys: Keyring
     commits: GroupCommit
     post: Post
+
+    @property
+    def shard_count(self) -> int:
+        """How many shards the data is spread over; the database says the same."""
+        return self.settings.shard_count
 
     @property
     def slot(self) -> int:
@@ -120,22 +124,11 @@ async def open_ledger(settings: Settings) -> AsyncIterator[Ledger]:
         await check_at_head(engine)
         async with connect(engine) as connection:
             await check_armour(connection)
-            shard_count = await reads.read_shard_count(connection)
-            if shard_count != settings.shard_count:
-                raise ShardCountDiffers(
-                    f"The database was made with {shard_count} shards, which never changes, but WALLET_SHARD_COUNT"
-                    f" says {settings.shard_count}: set it to {shard_count}."
-                )
-            mode = "test" if await reads.read_is_test_mode(connection) else "live"
-            if mode != settings.mode:
-                raise ModeDiffers(
-                    f"The database was made in {mode} mode, which never changes, but WALLET_MODE says {settings.mode}:"
-                    f" set it to {mode}, or use a database of its own."
-                )
+            await _check_fixed(connection, settings)
             assets = {asset.code: asset for asset in await reads.read_assets(connection)}
         keys = await stack.enter_async_context(keyring(engine, settings.mode))
         holding = await stack.enter_async_context(AsyncExitStack())
-        slot, session = await holding.enter_async_context(_slot(engine, settings, shard_count))
+        slot, session = await holding.enter_async_context(_slot(engine, settings))
         commits = GroupCommit(
             engine,
             slot,
@@ -145,7 +138,6 @@ async def open_ledger(settings: Settings) -> AsyncIterator[Ledger]:
         ledger = Ledger(
             engine=engine,
             settings=settings,
-            shard_count=shard_count,
             assets=assets,
             placed_holds={},
             reads=_batched_reads(engine, settings.request_deadline_seconds),
@@ -157,29 +149,43 @@ async def open_ledger(settings: Settings) -> AsyncIterator[Ledger]:
         )
         if session is not None:
             stack.push_async_callback(end, asyncio.create_task(_keep_slot(ledger, holding, session)))
-        stack.push_async_callback(end, asyncio.create_task(keep_sweeping(engine, shard_count)))
+        stack.push_async_callback(end, asyncio.create_task(keep_sweeping(engine, settings.shard_count)))
         stack.push_async_callback(commits.close)
         stack.push_async_callback(ledger.openings.close)
         stack.push_async_callback(ledger.outcomes.close)
         yield ledger
 
 
+async def _check_fixed(connection: Connection, settings: Settings) -> None:
+    """Refuse settings that differ from what was fixed when the database was made."""
+    shard_count = await reads.read_shard_count(connection)
+    if shard_count != settings.shard_count:
+        raise ShardCountDiffers(
+            f"The database was made with {shard_count} shards, which never changes, but WALLET_SHARD_COUNT"
+            f" says {settings.shard_count}: set it to {shard_count}."
+        )
+    mode = "test" if await reads.read_is_test_mode(connection) else "live"
+    if mode != settings.mode:
+        raise ModeDiffers(
+            f"The database was made in {mode} mode, which never changes, but WALLET_MODE says {settings.mode}:"
+            f" set it to {mode}, or use a database of its own."
+        )
+
+
 @asynccontextmanager
-async def _slot(
-    engine: AsyncEngine, settings: Settings, shard_count: int
-) -> AsyncIterator[tuple[int, Connection | None]]:
+async def _slot(engine: AsyncEngine, settings: Settings) -> AsyncIterator[tuple[int, Connection | None]]:
     """Have a slot whose stripes are open, and the session that holds it, until the block ends."""
     if settings.pgbouncer:
         # No session is ours there, so no lock of a session: workers that share a slot wait for each other.
         slot = any_slot()
         async with connect(engine) as connection:
-            await open_stripes(connection, treasuries(slot, shard_count))
+            await open_stripes(connection, treasuries(slot, settings.shard_count))
         yield slot, None
         return
     async with lend(engine) as session:
         try:
             slot = await claim_slot(session)
-            await open_stripes(session, treasuries(slot, shard_count))
+            await open_stripes(session, treasuries(slot, settings.shard_count))
             yield slot, session
         finally:
             # The slot is free when the session ends: it must not go back to the pool with it.
@@ -192,7 +198,7 @@ async def _keep_slot(ledger: Ledger, holding: AsyncExitStack, session: Connectio
         await _is_lost(session)
         await holding.aclose()
         try:
-            slot, found = await holding.enter_async_context(_slot(ledger.engine, ledger.settings, ledger.shard_count))
+            slot, found = await holding.enter_async_context(_slot(ledger.engine, ledger.settings))
         except Exception as error:  # noqa: BLE001 - a worker without a slot of its own is slower, and no worse
             _log.warning("no slot", reason=str(error))
             await asyncio.sleep(SLOT_CHECKED_EVERY_SECONDS)
