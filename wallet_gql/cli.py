@@ -388,7 +388,7 @@ def list_keys(as_json: Annotated[bool, typer.Option("--json", help="Print the re
             "id": key.id,
             "name": key.name,
             "mode": key.mode,
-            "state": "good" if key.is_good else "revoked" if key.revoked_at else "expired",
+            "state": key.state,
             "scopes": sorted(key.scopes),
             "ownerPrefix": key.owner_prefix,
             "createdAt": key.created_at,
@@ -401,11 +401,12 @@ def list_keys(as_json: Annotated[bool, typer.Option("--json", help="Print the re
         typer.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2).decode())
         return
     table = Table("id", "name", "mode", "state", "scopes", "owners", "expires", "last used", box=None)
-    for row in rows:
-        times = (row[name].strftime("%Y-%m-%d %H:%M") if row[name] else "never" for name in ("expiresAt", "lastUsedAt"))
-        owners = f"{row['ownerPrefix']}…" if row["ownerPrefix"] else "all"
-        shown = (row["id"], row["name"], row["mode"], row["state"], " ".join(row["scopes"]), owners, *times)
-        table.add_row(*map(escape, shown))
+    for key in found:
+        owners = f"{key.owner_prefix}…" if key.owner_prefix else "all"
+        times = (at.strftime("%Y-%m-%d %H:%M") if at else "never" for at in (key.expires_at, key.last_used_at))
+        table.add_row(
+            *map(escape, (key.id, key.name, key.mode, key.state, " ".join(sorted(key.scopes)), owners, *times))
+        )
     Console(soft_wrap=True).print(table)
 
 

@@ -36,6 +36,6 @@ def test_one_wrong_character_is_noticed(place: int, wrong: str) -> None:
     assert other == text or read_key(other) is None
 
 
-@pytest.mark.parametrize("text", ["", "wk_live_", "Bearer", "wk_live_" + "0" * 100_000, make_key("live")[:-1]])
-def test_anything_else_is_no_key(text: str) -> None:
-    assert read_key(text) is None
+def test_anything_else_is_no_key() -> None:
+    for text in ("", "wk_live_", "Bearer", "wk_live_" + "0" * 100_000, make_key("live")[:-1], make_key("live") + "\n"):
+        assert read_key(text) is None

@@ -29,6 +29,7 @@ from graphql import (
 from wallet_gql.db.engine import close, create_engine
 from wallet_gql.domain.access import ALL_SCOPES, Scope
 from wallet_gql.domain.api_keys import make_key
+from wallet_gql.graphql.ids import asset_id
 from wallet_gql.graphql.policy import RULES
 from wallet_gql.operations import api_keys
 from wallet_gql.operations.api_keys import KeyInput
@@ -135,8 +136,8 @@ def test_who_has_no_key_is_told_how_to_send_one_whatever_it_asks(closed: Closed)
 def test_credentials_that_are_not_exactly_a_good_key_let_nobody_in(closed: Closed) -> None:
     keys = closed.keys
     key = keys["operator"]
-    wrong = [
-        "", "Bearer", "Bearer ", key, f"Basic {key}", f"Bearer {key} {key}", f"Bearer {key},", f"Bearer {key[:17]}",
+    wrong: list[str | bytes] = [
+        "", "Bearer", key, f"Basic {key}", f"Bearer {key} {key}", f"Bearer {key},", f"Bearer {key[:17]}",
         f"Bearer {key[:-1]}", f"Bearer {key.swapcase()}", f"Bearer {make_key('live')}", f"Bearer {keys['revoked']}",
         f"Bearer {keys['expired']}", f"Bearer {keys['test']}", "Bearer " + "a" * 16_000, "Bearer é".encode("latin-1"),
     ]  # fmt: skip
@@ -165,12 +166,12 @@ def literal(type_: GraphQLInputType) -> str:
         needed = {name: field for name, field in type_.fields.items() if isinstance(field.type, GraphQLNonNull)}
         return "{" + ", ".join(f"{name}: {literal(field.type)}" for name, field in needed.items()) + "}"
     if isinstance(type_, GraphQLEnumType):
-        return next(iter(type_.values))
-    named = get_named_type(type_)
-    return {
+        return str(next(iter(type_.values)))
+    values: dict[str, str] = {
         "UUID": f'"{uuid4()}"', "Amount": '"1"', "Int": "1", "Boolean": "true", "DateTime": '"2030-01-01T00:00:00Z"',
-        "Metadata": "{}", "ID": '"V2FsbGV0OjA6MA"',
-    }.get(named.name, '"nobody"')  # fmt: skip
+        "Metadata": "{}", "ID": f'"{asset_id("COIN")}"',
+    }  # fmt: skip
+    return values.get(get_named_type(type_).name, '"nobody"')
 
 
 def selection(field: GraphQLField) -> str:

@@ -10,6 +10,7 @@ import pytest
 from asyncpg import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from wallet_gql.db.api_keys import ApiKey
 from wallet_gql.db.engine import close, create_engine
 from wallet_gql.domain.access import ActorKind, Scope
 from wallet_gql.domain.api_keys import make_key, read_key
@@ -83,7 +84,7 @@ async def test_a_revoked_key_lets_nobody_in_and_stays_revoked(ledger: Ledger, ow
         await api_keys.rotate_key(owner, id_of(text))
 
 
-async def listed(owner: AsyncEngine, text: str) -> api_keys.ApiKey:
+async def listed(owner: AsyncEngine, text: str) -> ApiKey:
     found = next(key for key in await api_keys.list_keys(owner) if key.id == id_of(text))
     return replace(found, read_at=found.created_at)
 

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, Literal
 
 from asyncpg import Connection, Record
 
@@ -35,9 +35,11 @@ class ApiKey:
     """By the database's clock, which says what has expired."""
 
     @property
-    def is_good(self) -> bool:
-        """Whether it was neither revoked nor expired when it was read."""
-        return self.revoked_at is None and (self.expires_at is None or self.read_at < self.expires_at)
+    def state(self) -> Literal["good", "revoked", "expired"]:
+        """What it was when it was read."""
+        if self.revoked_at is not None:
+            return "revoked"
+        return "good" if self.expires_at is None or self.read_at < self.expires_at else "expired"
 
 
 async def insert_key(

@@ -152,7 +152,7 @@ async def rotate_key(engine: AsyncEngine, id_: str) -> str:
     """Make a successor of a key, which goes on beside it for a day. Raises `BadUserInput` for one that is not good."""
     async with unit_of_work(engine) as connection:
         key = await api_keys.lock_key(connection, id_)
-        if key is None or not key.is_good:
+        if key is None or key.state != "good":
             raise BadUserInput("id", "is not of a key that is good", "look it up with wallet-gql api-key list")
         left = None if key.expires_at is None else key.expires_at - key.read_at
         text = await _insert(connection, key.mode, key.name, key.scopes, key.owner_prefix, left)
