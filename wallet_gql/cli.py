@@ -231,10 +231,11 @@ async def _first_look(ledger: "Ledger", *, demo_data: bool) -> None:
 
     if demo_data:
         await demo.seed(ledger)
-    if not ledger.settings.is_open and not ledger.keys.callers:
+    if not ledger.settings.is_open and not ledger.keys.callers and ledger.tokens is None:
         raise NobodyMayAsk(
-            "Access is closed, and there is no API key, so that nobody could ask anything. Make one with"
-            " wallet-gql api-key create, or let everybody who reaches the port do anything with WALLET_ACCESS=open."
+            "Access is closed, and there is neither an API key nor an identity provider, so that nobody could ask"
+            " anything. Make a key with wallet-gql api-key create, set WALLET_TOKEN_KEYS for people's tokens, or let"
+            " everybody who reaches the port do anything with WALLET_ACCESS=open."
         )
 
 

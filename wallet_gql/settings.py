@@ -1,14 +1,19 @@
 """Every setting, read once from the environment or `.env`, frozen, and handed on as arguments."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import URL
 
 from wallet_gql.db.address import read_address
 from wallet_gql.domain.shards import SHARD_COUNT_DEFAULT
+
+TokenAlgorithm: TypeAlias = Literal[
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
+]
+"""What people's tokens may be signed with: with a private key that the service does not know."""
 
 
 class Settings(BaseSettings):
@@ -29,6 +34,13 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "console", "json"] = "auto"
     access: Literal["open", "closed"] | None = None
+    token_keys: str | None = None
+    token_issuer: str | None = None
+    token_audience: Annotated[tuple[str, ...], NoDecode] = ()
+    token_algorithms: Annotated[tuple[TokenAlgorithm, ...], NoDecode] = ("RS256", "ES256", "EdDSA")
+    token_leeway_seconds: int = Field(10, ge=0, le=300)
+    token_owner_claim: str = Field("sub", min_length=1)
+    token_scopes_claim: str = Field("scope", min_length=1)
     graphiql: bool | None = None
     introspection: bool | None = None
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
@@ -72,7 +84,9 @@ class Settings(BaseSettings):
     header_timeout_seconds: float = Field(10, gt=0)
     body_timeout_seconds: float = Field(15, gt=0)
 
-    @field_validator("allowed_hosts", "cors_origins", "cors_headers", mode="before")
+    @field_validator(
+        "allowed_hosts", "cors_origins", "cors_headers", "token_audience", "token_algorithms", mode="before"
+    )
     @classmethod
     def _split_list(cls, value: object) -> object:
         return tuple(filter(None, (part.strip() for part in value.split(",")))) if isinstance(value, str) else value
@@ -83,7 +97,7 @@ class Settings(BaseSettings):
         # The environment has texts only, and a Literal is compared, not converted.
         return int(value) if isinstance(value, str) and value.isdecimal() else value
 
-    @field_validator("data_dir", "access", "graphiql", "introspection", mode="before")
+    @field_validator("data_dir", "access", "graphiql", "introspection", "token_keys", "token_issuer", mode="before")
     @classmethod
     def _read_nothing(cls, value: object) -> object:
         # What is empty is not set; an empty path would be the folder that the command is run in.
@@ -96,6 +110,18 @@ class Settings(BaseSettings):
             _to_url(value)
             return value
         return None
+
+    @model_validator(mode="after")
+    def _check_tokens(self) -> Self:
+        if self.token_keys is None:
+            return self
+        if self.token_issuer is None or not self.token_audience:
+            raise ValueError("WALLET_TOKEN_KEYS needs WALLET_TOKEN_ISSUER and WALLET_TOKEN_AUDIENCE: set all three.")
+        if "://" in self.token_keys and not self.token_keys.startswith("https://"):
+            raise ValueError("WALLET_TOKEN_KEYS is an address, but not an https one: use https://… or a file's path.")
+        if not self.token_algorithms:
+            raise ValueError("WALLET_TOKEN_ALGORITHMS is empty: name one at least, such as ES256, or leave it unset.")
+        return self
 
     @property
     def is_open(self) -> bool:

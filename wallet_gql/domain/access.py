@@ -51,6 +51,9 @@ class Scope(StrEnum):
 
 ALL_SCOPES: Final = frozenset(Scope)
 
+PERSONAL_SCOPES: Final = ALL_SCOPES - {Scope.AUDIT, Scope.KEY_READ, Scope.CLOCK}
+"""What a person may be given: nothing that is about others."""
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:

@@ -14,6 +14,8 @@ from zlib import crc32
 
 Mode: TypeAlias = Literal["live", "test"]
 
+PREFIX: Final = "wk_"
+
 _DIGITS: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _ID_LENGTH: Final = 8
 _SECRET_LENGTH: Final = 43  # 62 ** 43 is more than 2 ** 256

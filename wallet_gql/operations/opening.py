@@ -37,6 +37,7 @@ from wallet_gql.operations.openings import Openings
 from wallet_gql.operations.outcomes import Outcomes
 from wallet_gql.operations.read_batches import ReadBatch
 from wallet_gql.operations.sweeper import keep_sweeping
+from wallet_gql.operations.tokens import Tokens, tokens
 from wallet_gql.settings import Settings
 
 SLOT_CHECKED_EVERY_SECONDS: Final = 5
@@ -90,6 +91,8 @@ class Ledger:
     outcomes: Outcomes
     openings: Openings
     keys: Keyring
+    tokens: Tokens | None
+    """None where there is no identity provider."""
     commits: GroupCommit
     post: Post
 
@@ -144,6 +147,7 @@ async def open_ledger(settings: Settings) -> AsyncIterator[Ledger]:
             outcomes=Outcomes(engine, settings.request_deadline_seconds),
             openings=Openings(engine, settings.request_deadline_seconds, settings.queue_size_max),
             keys=keys,
+            tokens=await stack.enter_async_context(tokens(settings)),
             post=commits.post,
             commits=commits,
         )
