@@ -7,6 +7,7 @@ which is not known has them read at once, at most every 30 seconds. Where they c
 
 import asyncio
 import re
+import ssl
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -255,7 +256,7 @@ async def _fetched(url: str) -> bytes:
     try:
         async with (
             aiohttp.ClientSession(timeout=timeout, auto_decompress=False) as session,
-            session.get(url, allow_redirects=False, headers={"accept": "application/json"}) as response,
+            session.get(url, allow_redirects=False, ssl=ssl.create_default_context()) as response,
         ):
             if response.status != 200:
                 raise KeysUnreadable(f"the answer's status is {response.status}")
