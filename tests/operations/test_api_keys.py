@@ -10,10 +10,9 @@ import pytest
 from asyncpg import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from wallet_gql.db.api_keys import ApiKey
 from wallet_gql.db.engine import close, create_engine
 from wallet_gql.domain.access import ActorKind, Scope
-from wallet_gql.domain.api_keys import make_key, read_key
+from wallet_gql.domain.api_keys import ApiKey, make_key, read_key
 from wallet_gql.domain.errors import BadUserInput, Unavailable
 from wallet_gql.operations import api_keys
 from wallet_gql.operations.api_keys import KeyInput, Keyring
@@ -80,7 +79,7 @@ async def test_a_revoked_key_lets_nobody_in_and_stays_revoked(ledger: Ledger, ow
     assert first.revoked_at is not None
     await ring.read()
     assert await ring.find(text) is None
-    with pytest.raises(BadUserInput, match="is not of a key that is good"):
+    with pytest.raises(BadUserInput, match="is not of an active key"):
         await api_keys.rotate_key(owner, id_of(text))
 
 

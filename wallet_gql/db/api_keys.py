@@ -1,45 +1,19 @@
 """The rows of API keys: written by the tables' owner, read by the service."""
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import Final, Literal
+from datetime import timedelta
+from typing import Final
 
 from asyncpg import Connection, Record
 
 from wallet_gql.domain.access import Scope
-from wallet_gql.domain.api_keys import Mode, PresentedKey
+from wallet_gql.domain.api_keys import ApiKey, Mode, PresentedKey
 
 _MODES: Final[dict[Mode, int]] = {"live": 1, "test": 2}
 
 _COLUMNS: Final = (
     "id, name, mode, hash, scopes, owner_prefix, created_at, expires_at, revoked_at, last_used_at, clock_timestamp()"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class ApiKey:
-    """A key as it is kept: everything but its secret."""
-
-    id: str
-    name: str
-    mode: Mode
-    hash: bytes = field(repr=False)
-    scopes: frozenset[Scope]
-    owner_prefix: str
-    created_at: datetime
-    expires_at: datetime | None
-    revoked_at: datetime | None
-    last_used_at: datetime | None
-    read_at: datetime
-    """By the database's clock, which says what has expired."""
-
-    @property
-    def state(self) -> Literal["good", "revoked", "expired"]:
-        """What it was when it was read."""
-        if self.revoked_at is not None:
-            return "revoked"
-        return "good" if self.expires_at is None or self.read_at < self.expires_at else "expired"
 
 
 async def insert_key(

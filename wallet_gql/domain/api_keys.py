@@ -8,9 +8,12 @@ kept: so many random bits need no slow hash.
 import re
 import secrets
 from dataclasses import dataclass, field
+from datetime import datetime
 from hashlib import sha256
 from typing import Final, Literal, TypeAlias
 from zlib import crc32
+
+from wallet_gql.domain.access import Scope
 
 Mode: TypeAlias = Literal["live", "test"]
 
@@ -35,6 +38,31 @@ class PresentedKey:
     id: str
     mode: Mode
     hash: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key as it is kept: everything but its secret."""
+
+    id: str
+    name: str
+    mode: Mode
+    hash: bytes = field(repr=False)
+    scopes: frozenset[Scope]
+    owner_prefix: str
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+    read_at: datetime
+    """By the database's clock, which says what has expired."""
+
+    @property
+    def state(self) -> Literal["active", "revoked", "expired"]:
+        """What it was when it was read."""
+        if self.revoked_at is not None:
+            return "revoked"
+        return "active" if self.expires_at is None or self.read_at < self.expires_at else "expired"
 
 
 def make_key(mode: Mode) -> str:

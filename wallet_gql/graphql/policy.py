@@ -37,7 +37,8 @@ _PAYLOAD: Final = "alreadyProcessed wallet balance"
 
 _TABLE: Final[Mapping[str, Mapping[str, Rule]]] = {
     "Query": {
-        "node nodes assets": FREE,
+        "node nodes assets viewer": FREE,
+        "apiKeys": frozenset({Scope.KEY_READ}),
         "wallet wallets balance": _WALLETS,
         "transactions transaction hold holds": _HISTORY,
         "transactionByKey holdByKey outcomeByKey": _OUTCOMES,
@@ -58,6 +59,9 @@ _TABLE: Final[Mapping[str, Mapping[str, Rule]]] = {
     },
     "Node": {"id": FREE},
     "Asset": {"id code name scale transfers": FREE},
+    "Viewer": {"actor scopes ownerId ownerPrefix testMode now": FREE},
+    "Actor": {"kind name": FREE},
+    "ApiKey": {"keyId name state testMode scopes ownerPrefix createdAt expiresAt lastUsedAt": FREE},
     "Wallet": {
         "id ownerId openedAt status statusSince statusUntil statusNote": FREE,
         "balance balances": _WALLETS,

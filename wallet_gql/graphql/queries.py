@@ -2,6 +2,7 @@
 
 import strawberry
 
+from wallet_gql.graphql.access import AccessQueries
 from wallet_gql.graphql.assets import AssetQueries
 from wallet_gql.graphql.balances import BalanceQueries
 from wallet_gql.graphql.holds import HoldQueries
@@ -12,5 +13,14 @@ from wallet_gql.graphql.wallets import WalletQueries
 
 
 @strawberry.type(description="What can be asked.")
-class Query(NodeQueries, WalletQueries, BalanceQueries, TransactionQueries, HoldQueries, OutcomeQueries, AssetQueries):
+class Query(
+    NodeQueries,
+    WalletQueries,
+    BalanceQueries,
+    TransactionQueries,
+    HoldQueries,
+    OutcomeQueries,
+    AssetQueries,
+    AccessQueries,
+):
     """What can be asked."""

@@ -15,5 +15,10 @@ SELECT coalesce(max(step), 0) + 1, coalesce(max(seconds), 0) + $1::bigint FROM c
 async def advance_clock(connection: Connection, seconds: int) -> datetime:
     """Move the clock forward; returns what it says now. The law refuses it in live mode."""
     await connection.execute(_ADVANCE, seconds)
+    return await read_clock(connection)
+
+
+async def read_clock(connection: Connection) -> datetime:
+    """Return what the clock says."""
     now: datetime = await connection.fetchval("SELECT wallet_now()")
     return now

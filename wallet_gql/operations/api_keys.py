@@ -18,10 +18,9 @@ from asyncpg import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from wallet_gql.db import api_keys
-from wallet_gql.db.api_keys import ApiKey
 from wallet_gql.db.engine import connect
 from wallet_gql.domain.access import ActorKind, Caller, Scope
-from wallet_gql.domain.api_keys import Mode, make_key, read_key
+from wallet_gql.domain.api_keys import ApiKey, Mode, make_key, read_key
 from wallet_gql.domain.errors import BadUserInput, Fault, Unavailable
 from wallet_gql.domain.text import OWNER_ID_LENGTH_MAX
 from wallet_gql.operations.unit_of_work import unit_of_work
@@ -152,8 +151,8 @@ async def rotate_key(engine: AsyncEngine, id_: str) -> str:
     """Make a successor of a key, which goes on beside it for a day. Raises `BadUserInput` for one that is not good."""
     async with unit_of_work(engine) as connection:
         key = await api_keys.lock_key(connection, id_)
-        if key is None or key.state != "good":
-            raise BadUserInput("id", "is not of a key that is good", "look it up with wallet-gql api-key list")
+        if key is None or key.state != "active":
+            raise BadUserInput("id", "is not of an active key", "look it up with wallet-gql api-key list")
         left = None if key.expires_at is None else key.expires_at - key.read_at
         text = await _insert(connection, key.mode, key.name, key.scopes, key.owner_prefix, left)
         await api_keys.expire_key(connection, id_, OVERLAP)
