@@ -1,64 +1,22 @@
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
-import asyncpg
 import httpx
 import pytest
 from factories import gql, new_owner, new_owner_id, post
 from pydantic import SecretStr
-from sqlalchemy import event
-from starlette.types import Receive, Scope, Send
 from structlog.testing import capture_logs
+from watched import endpoint_of, statements_of
 
 from wallet_gql.db.engine import create_engine
-from wallet_gql.endpoint.http import GraphQLEndpoint
 from wallet_gql.operations.assets import add_asset
 from wallet_gql.operations.opening import Ledger, open_ledger
 from wallet_gql.operations.read_batches import ReadBatch
 from wallet_gql.settings import Settings
-
-
-@asynccontextmanager
-async def endpoint_of(ledger: Ledger) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the endpoint in this process, whose statements can be watched."""
-    endpoint = GraphQLEndpoint(ledger.settings)
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await endpoint({**scope, "state": {"ledger": ledger, "request_id": "test"}}, receive, send)
-
-    transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://wallet.test") as client:
-        yield client
-
-
-@contextmanager
-def statements_of(ledger: Ledger) -> Iterator[list[str]]:
-    """Collect every statement that is sent over a pooled connection."""
-    statements: list[str] = []
-    watched: list[asyncpg.Connection] = []
-
-    def note(query: Any) -> None:
-        # The driver looks up what it does not know of types, once a connection.
-        if "pg_catalog" not in query.query and "current_setting" not in query.query:
-            statements.append(query.query)
-
-    def watch(connection: Any, *_: Any) -> None:
-        if connection.driver_connection not in watched:
-            watched.append(connection.driver_connection)
-            connection.driver_connection.add_query_logger(note)
-
-    event.listen(ledger.engine.sync_engine, "checkout", watch)
-    try:
-        yield statements
-    finally:
-        event.remove(ledger.engine.sync_engine, "checkout", watch)
-        for connection in watched:
-            connection.remove_query_logger(note)
 
 
 async def test_wallet_of_an_owner(client: httpx.AsyncClient, ledger: Ledger) -> None:

@@ -7,27 +7,29 @@ from wallet_gql.domain.api_keys import PREFIX
 from wallet_gql.domain.errors import Unauthenticated, Unavailable
 from wallet_gql.operations.opening import Ledger
 
-_CREDENTIALS_BYTES_MAX: Final = 16 * 1024
+_CREDENTIALS_CHARACTERS_MAX: Final = 16 * 1024
 
 _HOW: Final = "send it as Authorization: Bearer wk_…"
 
 
-async def authenticate(credentials: bytes | None, ledger: Ledger | None, *, is_open: bool) -> Caller:
+async def authenticate(credentials: bytes | None, ledger: Ledger | None, *, is_open: bool, has_tokens: bool) -> Caller:
     """Return who sends a request; raises `Unauthenticated`, or `Unavailable` where the keys are not known.
 
-    Where access is open, whoever sends no credentials may do anything; wrong ones are wrong there, too.
+    Where access is open, whoever sends neither a key nor, where tokens are read, a token may do anything: a gateway's
+    own credentials are none of ours. A wrong key is wrong there, too.
     """
+    scheme, _, token = (credentials or b"").strip().partition(b" ")
+    text = token.strip().decode("latin-1")
+    is_key = text.startswith(PREFIX)
+    if is_open and not (scheme.lower() == b"bearer" and (is_key or has_tokens)):
+        return ANYONE
     if credentials is None:
-        if is_open:
-            return ANYONE
         raise Unauthenticated(f"This service answers callers with an API key or a token only: {_HOW}.")
-    scheme, _, token = credentials.strip().partition(b" ")
-    if scheme.lower() != b"bearer" or b"," in token or len(token) > _CREDENTIALS_BYTES_MAX:
+    if scheme.lower() != b"bearer" or "," in text or len(text) > _CREDENTIALS_CHARACTERS_MAX:
         raise Unauthenticated(f"The Authorization header does not have one bearer token: {_HOW}.")
     if ledger is None:
         raise Unavailable("The ledger is not open yet.")
-    text = token.strip().decode("latin-1")
-    if ledger.tokens is not None and not text.startswith(PREFIX):
+    if ledger.tokens is not None and not is_key:
         return await ledger.tokens.find(text)
     caller = await ledger.keys.find(text)
     if caller is None:

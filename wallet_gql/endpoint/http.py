@@ -105,7 +105,10 @@ class GraphQLEndpoint:
         media_type = choose(accept, _ANSWERS)
         try:
             caller = await authenticate(
-                headers.get(b"authorization"), scope["state"]["ledger"], is_open=self._settings.is_open
+                headers.get(b"authorization"),
+                scope["state"]["ledger"],
+                is_open=self._settings.is_open,
+                has_tokens=self._settings.token_keys is not None,
             )
             scope["state"]["caller"] = caller.name
             request = await self._read(scope, receive, headers, media_type)

@@ -145,6 +145,11 @@ class HoldConnection:
     page_info: PageInfo = strawberry.field(description="What is before and after the page.")
 
 
+def shown(info: Info, hold: domain.Hold | None) -> Hold | None:
+    """Show a hold that an id or a link led to; None where there is none, or it is not one of the caller's."""
+    return None if hold is None or not info.context.caller.reaches(hold.wallet.owner_id) else Hold(hold=hold)
+
+
 async def read_hold_page(
     info: Info, account: WalletAsset, state: HoldState | None, first: int | None, after: str | None
 ) -> HoldConnection:

@@ -16,7 +16,7 @@ from wallet_gql.graphql.assets import DEFAULT_ASSET, AssetArgument
 from wallet_gql.graphql.balances import Balance
 from wallet_gql.graphql.context import Info
 from wallet_gql.graphql.errors import Replayable
-from wallet_gql.graphql.held import Hold, HoldConnection, HoldStateArgument, read_hold_page
+from wallet_gql.graphql.held import Hold, HoldConnection, HoldStateArgument, read_hold_page, shown
 from wallet_gql.graphql.node import NodeId
 from wallet_gql.graphql.owners import OwnerId, owner_name
 from wallet_gql.graphql.refusals_of_holds import HoldExceeded, HoldNotFound, HoldNotOpen, TooMany
@@ -230,9 +230,7 @@ class HoldQueries:
     @strawberry.field(description="A hold by its id; null where there is none.")
     async def hold(self, info: Info, id: NodeId) -> Hold | None:
         """Read one hold."""
-        found = await holds.find_hold(info.context.ledger, _hold_name(id, "id"))
-        is_own = found is not None and info.context.caller.reaches(found.wallet.owner_id)
-        return Hold(hold=found) if found is not None and is_own else None
+        return shown(info, await holds.find_hold(info.context.ledger, _hold_name(id, "id")))
 
     @strawberry.field(
         description="The hold that an owner's idempotency key placed, voided or adjusted; null where it did neither."

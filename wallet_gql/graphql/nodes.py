@@ -11,7 +11,7 @@ from wallet_gql.graphql import ids
 from wallet_gql.graphql.assets import Asset
 from wallet_gql.graphql.balances import Balance
 from wallet_gql.graphql.context import Info
-from wallet_gql.graphql.held import Hold
+from wallet_gql.graphql.held import shown
 from wallet_gql.graphql.node import Node, NodeId
 from wallet_gql.graphql.paging import PAGE_SIZE_MAX
 from wallet_gql.graphql.policy import FREE, NODES
@@ -45,8 +45,7 @@ async def read_node(info: Info, id_: str, field: str = "id") -> Node | None:
         case "Transaction":
             return await read_transaction(info, EntryName(*parts))
         case "Hold":
-            hold = await find_hold(ledger, HoldName(parts[0], UUID(int=parts[1])))
-            return None if hold is None or not caller.reaches(hold.wallet.owner_id) else Hold(hold=hold)
+            return shown(info, await find_hold(ledger, HoldName(parts[0], UUID(int=parts[1]))))
         case _:
             raise BadUserInput(field, "is a cursor, not an id", "send the id of a node")
 

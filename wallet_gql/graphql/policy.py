@@ -17,6 +17,9 @@ FREE: Final[Rule] = frozenset()
 _WALLETS: Final[Rule] = frozenset({Scope.WALLET_READ})
 _HISTORY: Final[Rule] = frozenset({Scope.HISTORY_READ})
 
+# What staff write for staff, such as why a wallet was frozen.
+_STAFF: Final[Rule] = frozenset({Scope.FREEZE, Scope.CLOSE, Scope.AUDIT})
+
 # Whoever sent a request may ask what became of it.
 _OUTCOMES: Final[Rule] = frozenset({
     Scope.TOP_UP, Scope.BONUS, Scope.SPEND, Scope.TRANSFER, Scope.HOLD, Scope.CAPTURE, Scope.REFUND, Scope.CLAWBACK,
@@ -63,7 +66,8 @@ _TABLE: Final[Mapping[str, Mapping[str, Rule]]] = {
     "Actor": {"kind name": FREE},
     "ApiKey": {"keyId name state testMode scopes ownerPrefix createdAt expiresAt lastUsedAt": FREE},
     "Wallet": {
-        "id ownerId openedAt status statusSince statusUntil statusNote": FREE,
+        "id ownerId openedAt status statusSince statusUntil": FREE,
+        "statusNote": _STAFF,
         "balance balances": _WALLETS,
         "transactions": _HISTORY,
     },

@@ -161,8 +161,7 @@ class Transaction(Node):
             name = view.counterpart
         elif view.type not in {domain.TransactionType.CAPTURE, domain.TransactionType.TRANSFER_OUT}:
             return None
-        hold = await info.context.ledger.reads.holds_of_transactions.load(name)
-        return None if hold is None else held.Hold(hold=hold)
+        return held.shown(info, await info.context.ledger.reads.holds_of_transactions.load(name))
 
     @strawberry.field(description="What it gave back or took back; null for anything else.")
     async def refund_of(self, info: Info) -> Annotated["Transaction", strawberry.lazy(__name__)] | None:

@@ -128,8 +128,8 @@ async def _change(ledger: Ledger, kind: RequestKind, request: ChangeHoldInput) -
     metadata = check_metadata(request.metadata)
     if request.amount is not None and request.amount <= 0:
         return AmountInvalid(AmountFault.NOT_POSITIVE, None)
-    hold = None if request.name is None else await _find(ledger, request.name)
-    if hold is None or not request.caller.reaches(hold.wallet.owner_id):
+    hold = None if request.name is None else await _find(ledger, request.name, request.caller)
+    if hold is None:
         return HoldMissing(request.shown)
     amount_minor = None if request.amount is None else to_minor(request.amount, hold.asset.scale)
     if isinstance(amount_minor, AmountFault):
@@ -152,9 +152,16 @@ async def _change(ledger: Ledger, kind: RequestKind, request: ChangeHoldInput) -
     return outcome
 
 
-async def _find(ledger: Ledger, name: HoldName) -> Hold | None:
-    """Return a hold for what never changes of it: whose it is, and what it pays whom. Whoever places it soon asks."""
-    return ledger.placed_holds.get(name) or await find_hold(ledger, name)
+async def _find(ledger: Ledger, name: HoldName, caller: Caller) -> Hold | None:
+    """Return a hold of the caller's for what never changes of it: whose it is, and what it pays whom.
+
+    Whoever places one soon asks for it. Another's is read as one that does not exist is: the time tells nothing.
+    """
+    known = ledger.placed_holds.get(name)
+    if known is not None and caller.reaches(known.wallet.owner_id):
+        return known
+    found = await find_hold(ledger, name)
+    return None if found is None or not caller.reaches(found.wallet.owner_id) else found
 
 
 async def _post(ledger: Ledger, request: Request, deadline: float | None) -> HoldOutcome | HoldMissing:
