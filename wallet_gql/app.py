@@ -92,7 +92,7 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST"],
             allow_headers=settings.cors_headers,
-            expose_headers=["x-request-id", "retry-after", "www-authenticate"],
+            expose_headers=["x-request-id", "retry-after", "www-authenticate", "ratelimit", "ratelimit-policy"],
         )
     routes: list[Route | Mount] = [
         Route("/health", ready),

@@ -231,7 +231,7 @@ async def _first_look(ledger: "Ledger", *, demo_data: bool) -> None:
 
     if demo_data:
         await demo.seed(ledger)
-    if not ledger.settings.is_open and not ledger.keys.callers and ledger.tokens is None:
+    if not ledger.settings.is_open and ledger.callers.is_nobody:
         raise NobodyMayAsk(
             "Access is closed, and there is neither an API key nor an identity provider, so that nobody could ask"
             " anything. Make a key with wallet-gql api-key create, set WALLET_TOKEN_KEYS for people's tokens, or let"
@@ -363,11 +363,18 @@ def create_key(
     expires: Annotated[
         str | None, typer.Option(help="When it ends, such as 90d or 12h from now; never if not given.")
     ] = None,
+    rate_burst: Annotated[
+        int | None, typer.Option(help="Its own budget: the most points that it has; WALLET_RATE_BURST if not given.")
+    ] = None,
+    rate_per_second: Annotated[
+        int | None, typer.Option(help="How many points come back each second; WALLET_RATE_PER_SECOND if not given.")
+    ] = None,
 ) -> None:
     """Make an API key and print it: it is shown this once, for only its hash is kept."""
     from wallet_gql.operations import api_keys
 
-    asked = api_keys.KeyInput(name, scope, owner_prefix, None if expires is None else _span(expires))
+    expires_in = None if expires is None else _span(expires)
+    asked = api_keys.KeyInput(name, scope, owner_prefix, expires_in, rate_burst, rate_per_second)
     with _database() as settings:
         text = _as_owner(settings, lambda engine: api_keys.create_key(engine, settings.mode, asked))
     typer.echo(text)
@@ -390,8 +397,10 @@ def list_keys(as_json: Annotated[bool, typer.Option("--json", help="Print the re
             "name": key.name,
             "mode": key.mode,
             "state": key.state,
-            "scopes": sorted(key.scopes),
-            "ownerPrefix": key.owner_prefix,
+            "scopes": sorted(key.rights.scopes),
+            "ownerPrefix": key.rights.owner_prefix,
+            "rateBurst": key.rights.budget and key.rights.budget.burst,
+            "ratePerSecond": key.rights.budget and key.rights.budget.per_second,
             "createdAt": key.created_at,
             "expiresAt": key.expires_at,
             "lastUsedAt": key.last_used_at,
@@ -403,10 +412,10 @@ def list_keys(as_json: Annotated[bool, typer.Option("--json", help="Print the re
         return
     table = Table("id", "name", "mode", "state", "scopes", "owners", "expires", "last used", box=None)
     for key in found:
-        owners = f"{key.owner_prefix}…" if key.owner_prefix else "all"
+        owners = f"{key.rights.owner_prefix}…" if key.rights.owner_prefix else "all"
         times = (at.strftime("%Y-%m-%d %H:%M") if at else "never" for at in (key.expires_at, key.last_used_at))
         table.add_row(
-            *map(escape, (key.id, key.name, key.mode, key.state, " ".join(sorted(key.scopes)), owners, *times))
+            *map(escape, (key.id, key.name, key.mode, key.state, " ".join(sorted(key.rights.scopes)), owners, *times))
         )
     Console(soft_wrap=True).print(table)
 

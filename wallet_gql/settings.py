@@ -1,5 +1,6 @@
 """Every setting, read once from the environment or `.env`, frozen, and handed on as arguments."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeAlias
 
@@ -57,6 +58,10 @@ class Settings(BaseSettings):
         "apollographql-client-version",
     )
 
+    rate_burst: int = Field(10_000, ge=1, le=1_000_000_000)
+    rate_per_second: int = Field(1000, ge=1, le=1_000_000_000)
+    rate_url: SecretStr | None = None
+
     body_bytes_max: int = Field(1024 * 1024, ge=1024)
     document_characters_max: int = Field(64 * 1024, ge=1024)
     document_tokens_max: int = Field(2000, ge=100)
@@ -97,7 +102,9 @@ class Settings(BaseSettings):
         # The environment has texts only, and a Literal is compared, not converted.
         return int(value) if isinstance(value, str) and value.isdecimal() else value
 
-    @field_validator("data_dir", "access", "graphiql", "introspection", "token_keys", "token_issuer", mode="before")
+    @field_validator(
+        "data_dir", "access", "graphiql", "introspection", "token_keys", "token_issuer", "rate_url", mode="before"
+    )
     @classmethod
     def _read_nothing(cls, value: object) -> object:
         # What is empty is not set; an empty path would be the folder that the command is run in.
@@ -110,6 +117,13 @@ class Settings(BaseSettings):
             _to_url(value)
             return value
         return None
+
+    @field_validator("rate_url", mode="after")
+    @classmethod
+    def _check_store(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.match(r"(redis|valkey)s?://.", value.get_secret_value()):
+            raise ValueError("WALLET_RATE_URL is not the address of a Redis or Valkey: use redis://host:6379/0.")
+        return value
 
     @model_validator(mode="after")
     def _check_tokens(self) -> Self:

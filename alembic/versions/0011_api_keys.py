@@ -30,6 +30,8 @@ def upgrade() -> None:
         sa.Column("hash", sa.LargeBinary(), nullable=False),
         sa.Column("scopes", ARRAY(sa.Text()), nullable=False),
         sa.Column("owner_prefix", sa.Text(), server_default="", nullable=False),
+        sa.Column("rate_burst", sa.Integer()),
+        sa.Column("rate_per_second", sa.Integer()),
         sa.Column("created_at", TIMESTAMP, server_default=sa.func.clock_timestamp(), nullable=False),
         sa.Column("expires_at", TIMESTAMP),
         sa.Column("revoked_at", TIMESTAMP),
@@ -41,6 +43,9 @@ def upgrade() -> None:
         sa.CheckConstraint("octet_length(hash) = 32", name=op.f("api_key_hash_check")),
         sa.CheckConstraint("cardinality(scopes) BETWEEN 1 AND 100", name=op.f("api_key_scopes_check")),
         sa.CheckConstraint("length(owner_prefix) <= 128", name=op.f("api_key_owner_prefix_check")),
+        sa.CheckConstraint("num_nulls(rate_burst, rate_per_second) IN (0, 2)", name=op.f("api_key_rate_check")),
+        sa.CheckConstraint("rate_burst > 0", name=op.f("api_key_rate_burst_check")),
+        sa.CheckConstraint("rate_per_second > 0", name=op.f("api_key_rate_per_second_check")),
     )
 
 

@@ -416,7 +416,6 @@ async def test_a_provider_that_is_away_keeps_nobody_else_out(settings: Settings,
         update={"token_keys": "https://127.0.0.1:9/", "token_issuer": ISSUER, "token_audience": (AUDIENCE,)}
     )
     async with open_ledger(away) as ledger:
-        assert ledger.tokens is not None
         with pytest.raises(Unavailable):
-            await ledger.tokens.find(identity.token())
-        assert await ledger.keys.find("rubbish") is None
+            await ledger.callers.find(identity.token())
+        assert await ledger.callers.keys.find("rubbish") is None

@@ -6,29 +6,26 @@ from typing import Final
 
 from asyncpg import Connection, Record
 
-from wallet_gql.domain.access import Scope
-from wallet_gql.domain.api_keys import ApiKey, Mode, PresentedKey
+from wallet_gql.domain.access import Budget, Scope
+from wallet_gql.domain.api_keys import ApiKey, Mode, PresentedKey, Rights
 
 _MODES: Final[dict[Mode, int]] = {"live": 1, "test": 2}
 
 _COLUMNS: Final = (
-    "id, name, mode, hash, scopes, owner_prefix, created_at, expires_at, revoked_at, last_used_at, clock_timestamp()"
+    "id, name, mode, hash, created_at, expires_at, revoked_at, last_used_at, clock_timestamp(),"
+    " scopes, owner_prefix, rate_burst, rate_per_second"
 )
 
 
 async def insert_key(
-    connection: Connection,
-    key: PresentedKey,
-    name: str,
-    scopes: Collection[Scope],
-    owner_prefix: str,
-    expires_in: timedelta | None,
+    connection: Connection, key: PresentedKey, name: str, rights: Rights, expires_in: timedelta | None
 ) -> None:
     """Keep a new key."""
     await connection.execute(
-        "INSERT INTO api_key (id, name, mode, hash, scopes, owner_prefix, expires_at)"
-        " VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp() + $7::interval)",
-        key.id, name, _MODES[key.mode], key.hash, sorted(scopes), owner_prefix, expires_in,
+        "INSERT INTO api_key (id, name, mode, hash, expires_at, scopes, owner_prefix, rate_burst, rate_per_second)"
+        " VALUES ($1, $2, $3, $4, clock_timestamp() + $5::interval, $6, $7, $8, $9)",
+        key.id, name, _MODES[key.mode], key.hash, expires_in,
+        sorted(rights.scopes), rights.owner_prefix, *(rights.budget or (None, None)),
     )  # fmt: skip
 
 
@@ -70,14 +67,13 @@ async def note_use(connection: Connection, ids: Collection[str]) -> None:
 
 
 def _key(row: Record) -> ApiKey:
-    id_, name, mode, hash_, scopes, *rest = row
+    id_, name, mode, hash_, *times, scopes, owner_prefix, burst, per_second = row
     known = {scope.value for scope in Scope}
-    return ApiKey(
-        id_,
-        name,
-        next(word for word, number in _MODES.items() if number == mode),
-        bytes(hash_),
+    rights = Rights(
         # One that a newer version knows lets its holder do nothing here.
         frozenset(Scope(scope) for scope in scopes if scope in known),
-        *rest,
+        owner_prefix,
+        None if burst is None else Budget(burst, per_second),
     )
+    word = next(word for word, number in _MODES.items() if number == mode)
+    return ApiKey(id_, name, word, bytes(hash_), rights, *times)

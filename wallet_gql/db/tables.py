@@ -397,6 +397,9 @@ api_key = Table(
     Column("hash", LargeBinary, nullable=False),
     Column("scopes", ARRAY(Text), nullable=False),
     Column("owner_prefix", Text, nullable=False, server_default=""),
+    # Its own budget of points; the usual one without.
+    Column("rate_burst", Integer),
+    Column("rate_per_second", Integer),
     Column("created_at", Timestamp, nullable=False, server_default=func.clock_timestamp()),
     Column("expires_at", Timestamp),
     Column("revoked_at", Timestamp),
@@ -407,4 +410,7 @@ api_key = Table(
     CheckConstraint("octet_length(hash) = 32", name="hash"),
     CheckConstraint("cardinality(scopes) BETWEEN 1 AND 100", name="scopes"),
     CheckConstraint("length(owner_prefix) <= 128", name="owner_prefix"),
+    CheckConstraint("num_nulls(rate_burst, rate_per_second) IN (0, 2)", name="rate"),
+    CheckConstraint("rate_burst > 0", name="rate_burst"),
+    CheckConstraint("rate_per_second > 0", name="rate_per_second"),
 )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 
 class ActorKind(IntEnum):
@@ -55,6 +55,15 @@ PERSONAL_SCOPES: Final = ALL_SCOPES - {Scope.AUDIT, Scope.KEY_READ, Scope.CLOCK}
 """What a person may be given: nothing that is about others."""
 
 
+class Budget(NamedTuple):
+    """What a caller may ask for in a while, in points of cost."""
+
+    burst: int
+    """The most that it can be; it begins so."""
+    per_second: int
+    """What comes back every second."""
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """Whoever sends a request: who it is, what it may do, and whose wallets it reaches."""
@@ -66,6 +75,10 @@ class Caller:
     """A person's own; it reaches no other."""
     owner_prefix: str = ""
     """What the ids of the owners begin with that a key reaches."""
+    budget_id: str | None = None
+    """What its budget is kept under; None for whoever has none."""
+    budget: Budget | None = None
+    """Its own; None for the usual one."""
 
     @property
     def reaches_all(self) -> bool:

@@ -13,7 +13,7 @@ from hashlib import sha256
 from typing import Final, Literal, TypeAlias
 from zlib import crc32
 
-from wallet_gql.domain.access import Scope
+from wallet_gql.domain.access import Budget, Scope
 
 Mode: TypeAlias = Literal["live", "test"]
 
@@ -41,6 +41,17 @@ class PresentedKey:
 
 
 @dataclass(frozen=True, slots=True)
+class Rights:
+    """What a key gives its holder."""
+
+    scopes: frozenset[Scope]
+    owner_prefix: str = ""
+    """What the ids of the owners begin with that it reaches."""
+    budget: Budget | None = None
+    """None for the usual one."""
+
+
+@dataclass(frozen=True, slots=True)
 class ApiKey:
     """A key as it is kept: everything but its secret."""
 
@@ -48,8 +59,7 @@ class ApiKey:
     name: str
     mode: Mode
     hash: bytes = field(repr=False)
-    scopes: frozenset[Scope]
-    owner_prefix: str
+    rights: Rights
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None

@@ -30,6 +30,15 @@ class Forbidden(Fault):
         self.field = field
 
 
+class RateLimited(Fault):
+    """A caller asks for more than its budget has; nothing was executed."""
+
+    def __init__(self, message: str, *, retry_after_seconds: int) -> None:
+        """Say what it costs, and when there is enough for it."""
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
 class Overloaded(Fault):
     """More is asked for than the service can do in time; nothing was posted."""
 

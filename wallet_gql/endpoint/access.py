@@ -29,9 +29,4 @@ async def authenticate(credentials: bytes | None, ledger: Ledger | None, *, is_o
         raise Unauthenticated(f"The Authorization header does not have one bearer token: {_HOW}.")
     if ledger is None:
         raise Unavailable("The ledger is not open yet.")
-    if ledger.tokens is not None and not is_key:
-        return await ledger.tokens.find(text)
-    caller = await ledger.keys.find(text)
-    if caller is None:
-        raise Unauthenticated(f"The API key is not known, was revoked or has expired: {_HOW}.")
-    return caller
+    return await ledger.callers.find(text)

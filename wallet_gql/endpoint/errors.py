@@ -13,6 +13,7 @@ from wallet_gql.domain.errors import (
     Forbidden,
     OutcomeUnknown,
     Overloaded,
+    RateLimited,
     Unauthenticated,
     Unavailable,
 )
@@ -29,6 +30,7 @@ _CODES: Final[dict[type[Fault], str]] = {
     BadUserInput: "BAD_USER_INPUT",
     Unauthenticated: "UNAUTHENTICATED",
     Forbidden: "FORBIDDEN",
+    RateLimited: "RATE_LIMITED",
     Overloaded: "OVERLOADED",
     Unavailable: "UNAVAILABLE",
     OutcomeUnknown: "OUTCOME_UNKNOWN",
@@ -132,7 +134,7 @@ def _format(error: GraphQLError, request_id: str, *, is_mutation: bool) -> dict[
             extensions["field"] = field
         case Forbidden(field=str(field)):
             extensions["field"] = field
-        case Overloaded(retry_after_seconds=seconds):
+        case Overloaded(retry_after_seconds=seconds) | RateLimited(retry_after_seconds=seconds):
             extensions["retryAfterSeconds"] = seconds
         case Unavailable():
             extensions["retryAfterSeconds"] = UNAVAILABLE_RETRY_AFTER_SECONDS

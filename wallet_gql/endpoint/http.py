@@ -18,13 +18,23 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from wallet_gql.domain.access import Caller
-from wallet_gql.domain.errors import Fault, Forbidden, OutcomeUnknown, Overloaded, Unauthenticated, Unavailable
+from wallet_gql.domain.errors import (
+    BadUserInput,
+    Fault,
+    Forbidden,
+    OutcomeUnknown,
+    Overloaded,
+    RateLimited,
+    Unauthenticated,
+    Unavailable,
+)
 from wallet_gql.endpoint.access import authenticate
 from wallet_gql.endpoint.documents import Documents, InvalidDocument, Operation
 from wallet_gql.endpoint.errors import bad_request, format_errors
 from wallet_gql.endpoint.executor import is_coroutine
 from wallet_gql.endpoint.limits import Limits
 from wallet_gql.endpoint.negotiation import GRAPHQL_RESPONSE, HTML, JSON, choose, fields, is_json, takes_gzip
+from wallet_gql.endpoint.rates import POSTING_POINTS, Charge, Rates
 from wallet_gql.endpoint.schema import executable_schema
 from wallet_gql.endpoint.turns import Turns
 from wallet_gql.graphql.context import Context
@@ -62,6 +72,9 @@ WAITING_COST_MAX: Final = 200_000
 """What is costly waits for its turn up to this cost in all, two seconds' work or so; more is refused as overload."""
 
 
+_STATUSES: Final = {Forbidden: HTTPStatus.FORBIDDEN, RateLimited: HTTPStatus.TOO_MANY_REQUESTS}
+
+
 class BadRequest(Exception):
     """A request that is not a GraphQL request; answered without executing anything."""
 
@@ -91,6 +104,7 @@ class GraphQLEndpoint:
         )
         # Who has waited for half its time has the other half for its query.
         self._costly_turns = Turns(WAITING_COST_MAX, settings.request_deadline_seconds / 2)
+        self._rates = Rates(settings)
         self._page = page
         self._unfinished_bytes = 0
 
@@ -130,6 +144,11 @@ class GraphQLEndpoint:
         except Exception as error:  # noqa: BLE001 - whatever went wrong, the client gets a JSON answer
             errors = format_errors([GraphQLError("", original_error=error)], request_id)
             status, body, extra = HTTPStatus.INTERNAL_SERVER_ERROR, {"errors": errors}, ()
+        charge: Charge | None = scope["state"].get("charge")
+        if charge is not None:
+            extra = (*extra, *charge.headers)
+            if charge.retry_after_seconds or b"x-graphql-cost" in headers:
+                body.setdefault("extensions", {}).setdefault("cost", {}).update(charge.extension)
         scope["state"]["error_codes"] = [error["extensions"]["code"] for error in body.get("errors", ())]
         content = orjson.dumps(body)
         if len(content) > GZIP_BYTES_MIN and takes_gzip(headers.get(b"accept-encoding", b"").decode("latin-1")):
@@ -233,7 +252,7 @@ class GraphQLEndpoint:
         deadline = asyncio.get_running_loop().time() + self._settings.request_deadline_seconds
         try:
             ledger = _open_ledger(scope)
-            operation = await self._find(ledger, query, operation_name)
+            operation = await self._find(ledger, query, operation_name, scope["method"])
             operation.check(variables or {})
         except InvalidDocument as error:
             return _request_error(error.errors, media_type, request_id)
@@ -241,15 +260,11 @@ class GraphQLEndpoint:
             return _request_error([error], media_type, request_id)
         except Fault as fault:
             return _fault(fault, request_id, is_mutation=self.documents.may_mutate(query))
-        if scope["method"] == "GET" and operation.is_mutation:
-            raise BadRequest(
-                HTTPStatus.METHOD_NOT_ALLOWED, "A mutation was sent by GET: send it by POST.", ((b"allow", b"POST"),)
-            )
         context = Context(ledger, request_id, deadline, caller)
         try:
-            result = await self._execute(operation, variables or {}, context)
-        except Forbidden as fault:
-            return HTTPStatus.FORBIDDEN, _unexecuted(fault, request_id)
+            result = await self._execute(operation, variables or {}, context, scope["state"])
+        except (Forbidden, RateLimited) as fault:
+            return _STATUSES[type(fault)], _unexecuted(fault, request_id)
         except Fault as fault:
             return _fault(fault, request_id, is_mutation=operation.is_mutation)
         if result.data is None and result.errors and all(error.path is None for error in result.errors):
@@ -261,16 +276,26 @@ class GraphQLEndpoint:
             answer["extensions"] = {"cost": {"requested": operation.cost, "max": self._settings.document_cost_max}}
         return HTTPStatus.OK, answer
 
-    async def _find(self, ledger: Ledger, query: str, operation_name: str | None) -> Operation:
-        """Return the operation to execute; a mutation that would be refused is refused before it costs anything."""
+    async def _find(self, ledger: Ledger, query: str, operation_name: str | None, method: str) -> Operation:
+        """Return the operation to execute; a mutation that would be refused is refused before it costs anything.
+
+        Raises `BadRequest` for a mutation by GET.
+        """
         refusal = ledger.commits.refusal()
         if refusal is not None and self.documents.may_mutate(query):
             raise refusal
         document = await self.documents.find(query)
-        return document.operation(operation_name)
+        operation = document.operation(operation_name)
+        if method == "GET" and operation.is_mutation:
+            raise BadRequest(
+                HTTPStatus.METHOD_NOT_ALLOWED, "A mutation was sent by GET: send it by POST.", ((b"allow", b"POST"),)
+            )
+        return operation
 
-    async def _execute(self, operation: Operation, variables: dict[str, Any], context: Context) -> ExecutionResult:
-        """Raises `Forbidden`, `Overloaded` where a costly operation's turn does not come, and at the end `Unavailable`.
+    async def _execute(
+        self, operation: Operation, variables: dict[str, Any], context: Context, state: dict[str, Any]
+    ) -> ExecutionResult:
+        """Raises `Forbidden`, `RateLimited`, `Overloaded` where a costly operation's turn does not come, `Unavailable`.
 
         A mutation whose deadline passes is `OutcomeUnknown`: what it posted is in the books. Before that, each of its
         postings ends by itself and says what became of it.
@@ -283,16 +308,27 @@ class GraphQLEndpoint:
         serially = operation.is_mutation and operation.root_field_count > 1
         # Most clients send the size of their pages as a variable, which could cost far more than it does.
         cost = operation.cost if operation.cost <= COSTLY else operation.cost_with(executor.variable_values.coerced)
+        least = POSTING_POINTS * operation.root_field_count if operation.is_mutation else 1
+        try:
+            charge = state["charge"] = await self._rates.charge(context.caller, max(cost, least))
+        except BadUserInput as fault:
+            return ExecutionResult(None, [GraphQLError(str(fault), original_error=fault)])
+        if charge is not None and charge.retry_after_seconds:
+            raise charge.refusal()
         try:
             async with asyncio.timeout_at(context.deadline):
                 if cost <= COSTLY:
-                    return await _result(executor.execute_operation(serially=serially))
-                async with self._costly_turns.turn(cost):
-                    return await _result(executor.execute_operation(serially=serially))
+                    result = await _result(executor.execute_operation(serially=serially))
+                else:
+                    async with self._costly_turns.turn(cost):
+                        result = await _result(executor.execute_operation(serially=serially))
         except TimeoutError:
             if operation.is_mutation:
                 raise OutcomeUnknown("The deadline passed.") from None
             raise Unavailable("The deadline passed.") from None
+        if charge is not None:
+            await self._rates.settle(charge, result.data, least)
+        return result
 
 
 async def _result(result: object) -> ExecutionResult:

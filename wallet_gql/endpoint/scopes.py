@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from graphql import (
     FieldNode,
@@ -15,6 +15,7 @@ from graphql import (
     ListValueNode,
     ObjectValueNode,
     OperationDefinitionNode,
+    SelectionNode,
     SelectionSetNode,
     StringValueNode,
     ValueNode,
@@ -28,6 +29,9 @@ from wallet_gql.graphql.policy import FREE, OWNER_ARGUMENTS, RULES, SCHEMA, Rule
 
 _PYTHON_NAMES: Final = {"ownerId": "owner_id", "fromOwnerId": "from_owner_id"}
 """How inputs, once they are coerced, call what names an owner."""
+
+_Selected: TypeAlias = tuple[SelectionSetNode, str]
+"""What is selected, and the name of the type that it is selected of."""
 
 _INTROSPECTION: Final = frozenset({"__schema", "__type"})
 
@@ -68,7 +72,7 @@ def demands(
     assert root is not None
     rules: dict[Rule, str] = {}
     owners: list[tuple[str, ValueNode]] = []
-    waiting: list[tuple[SelectionSetNode, str]] = [(operation.selection_set, root.name)]
+    waiting: list[_Selected] = [(operation.selection_set, root.name)]
     seen: set[tuple[int, str]] = set()
     while waiting:
         selection_set, type_name = waiting.pop()
@@ -76,25 +80,31 @@ def demands(
             continue
         seen.add((id(selection_set), type_name))
         for selection in selection_set.selections:
-            match selection:
-                case FieldNode():
-                    name = selection.name.value
-                    rule = _rule(type_name, name)
-                    if rule and not (is_schema_free and rule is SCHEMA):
-                        rules.setdefault(rule, f"{type_name}.{name}")
-                    for argument in selection.arguments or ():
-                        owners += _owner_nodes(argument.name.value, argument.value)
-                    if selection.selection_set is not None and not name.startswith("__"):
-                        type_ = schema.type_map[type_name]
-                        assert isinstance(type_, GraphQLObjectType | GraphQLInterfaceType)
-                        waiting.append((selection.selection_set, get_named_type(type_.fields[name].type).name))
-                case InlineFragmentNode():
-                    condition = selection.type_condition
-                    waiting.append((selection.selection_set, type_name if condition is None else condition.name.value))
-                case FragmentSpreadNode():
-                    fragment = fragments[selection.name.value]
-                    waiting.append((fragment.selection_set, fragment.type_condition.name.value))
+            if isinstance(selection, FieldNode):
+                name = selection.name.value
+                rule = _rule(type_name, name)
+                if rule and not (is_schema_free and rule is SCHEMA):
+                    rules.setdefault(rule, f"{type_name}.{name}")
+                for argument in selection.arguments or ():
+                    owners += _owner_nodes(argument.name.value, argument.value)
+            waiting += _below(schema, selection, type_name, fragments)
     return Demands(tuple(rules.items()), tuple(owners))
+
+
+def _below(
+    schema: GraphQLSchema, selection: SelectionNode, type_name: str, fragments: Mapping[str, FragmentDefinitionNode]
+) -> Iterator[_Selected]:
+    """Yield what is selected below a selection, with the type that it is selected of."""
+    match selection:
+        case FieldNode(selection_set=SelectionSetNode() as selected) if not selection.name.value.startswith("__"):
+            type_ = schema.type_map[type_name]
+            assert isinstance(type_, GraphQLObjectType | GraphQLInterfaceType)
+            yield selected, get_named_type(type_.fields[selection.name.value].type).name
+        case InlineFragmentNode(type_condition=condition):
+            yield selection.selection_set, type_name if condition is None else condition.name.value
+        case FragmentSpreadNode():
+            fragment = fragments[selection.name.value]
+            yield fragment.selection_set, fragment.type_condition.name.value
 
 
 def _rule(type_name: str, name: str) -> Rule:

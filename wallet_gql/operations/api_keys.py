@@ -19,20 +19,23 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from wallet_gql.db import api_keys
 from wallet_gql.db.engine import connect
-from wallet_gql.domain.access import ActorKind, Caller, Scope
-from wallet_gql.domain.api_keys import ApiKey, Mode, make_key, read_key
+from wallet_gql.domain.access import ActorKind, Budget, Caller, Scope
+from wallet_gql.domain.api_keys import ApiKey, Mode, Rights, make_key, read_key
 from wallet_gql.domain.errors import BadUserInput, Fault, Unavailable
 from wallet_gql.domain.text import OWNER_ID_LENGTH_MAX
 from wallet_gql.operations.unit_of_work import unit_of_work
 
 READ_EVERY_SECONDS: Final = 2
 NEWLY_READ_SECONDS: Final = 0.25
-"""A key that is not known is looked for at once, but not more often than that, whoever makes up how many."""
+"""A key that is not known is looked for, but not more often than that, whoever makes up how many."""
 
 GOOD_FOR_SECONDS: Final = 5
 """How long keys are good that could not be read again."""
 
 NAME_LENGTH_MAX: Final = 100
+
+POINTS_MAX: Final = 1_000_000_000
+"""The most that a budget may have, or get back in a second."""
 
 OVERLAP: Final = timedelta(hours=24)
 """How long a rotated key goes on beside its successor."""
@@ -61,10 +64,9 @@ class Keyring:
         presented = read_key(text)
         if presented is None or presented.mode != self.mode:
             return None
-        if presented.id not in self.callers and self._age_seconds() > NEWLY_READ_SECONDS:
-            # It may have been made just now.
+        if presented.id not in self.callers:
             with suppress(Exception):
-                await self.read()
+                await self._look_again()
         if self._age_seconds() > GOOD_FOR_SECONDS:
             raise Unavailable("The API keys could not be read.")
         kept, caller = self.callers.get(presented.id, (b"", None))
@@ -72,6 +74,13 @@ class Keyring:
             return None
         self.used.add(presented.id)
         return caller
+
+    async def _look_again(self) -> None:
+        """Read what was made up to now, but not at once where the keys were read just before."""
+        asked_at = asyncio.get_running_loop().time()
+        while self.read_at < asked_at:
+            await asyncio.sleep(NEWLY_READ_SECONDS - self._age_seconds())
+            await self.read()
 
     async def read(self) -> None:
         """Read the keys, and note which were used since; who asks for it meanwhile waits for the same."""
@@ -95,7 +104,14 @@ class Keyring:
 
 def caller_of(key: ApiKey) -> Caller:
     """Return who a key says that its holder is."""
-    return Caller(ActorKind.API_KEY, key.name, key.scopes, owner_prefix=key.owner_prefix)
+    return Caller(
+        ActorKind.API_KEY,
+        key.name,
+        key.rights.scopes,
+        owner_prefix=key.rights.owner_prefix,
+        budget_id=f"key:{key.id}",
+        budget=key.rights.budget,
+    )
 
 
 @asynccontextmanager
@@ -132,6 +148,9 @@ class KeyInput:
     scopes: Collection[str]
     owner_prefix: str = ""
     expires_in: timedelta | None = None
+    rate_burst: int | None = None
+    rate_per_second: int | None = None
+    """With the burst: its own budget of points; without both the usual one."""
 
 
 async def create_key(engine: AsyncEngine, mode: Mode, asked: KeyInput) -> str:
@@ -143,8 +162,9 @@ async def create_key(engine: AsyncEngine, mode: Mode, asked: KeyInput) -> str:
     scopes = _scopes(asked.scopes)
     if asked.expires_in is not None and asked.expires_in <= timedelta():
         raise BadUserInput("expires", "is not in the future", "name a time from now on, such as 90d")
+    rights = Rights(scopes, asked.owner_prefix, _budget(asked.rate_burst, asked.rate_per_second))
     async with unit_of_work(engine) as connection:
-        return await _insert(connection, mode, asked.name, scopes, asked.owner_prefix, asked.expires_in)
+        return await _insert(connection, mode, asked.name, rights, asked.expires_in)
 
 
 async def rotate_key(engine: AsyncEngine, id_: str) -> str:
@@ -154,7 +174,7 @@ async def rotate_key(engine: AsyncEngine, id_: str) -> str:
         if key is None or key.state != "active":
             raise BadUserInput("id", "is not of an active key", "look it up with wallet-gql api-key list")
         left = None if key.expires_at is None else key.expires_at - key.read_at
-        text = await _insert(connection, key.mode, key.name, key.scopes, key.owner_prefix, left)
+        text = await _insert(connection, key.mode, key.name, key.rights, left)
         await api_keys.expire_key(connection, id_, OVERLAP)
         return text
 
@@ -182,16 +202,19 @@ def _scopes(names: Collection[str]) -> frozenset[Scope]:
     return frozenset(map(Scope, names))
 
 
-async def _insert(
-    connection: Connection,
-    mode: Mode,
-    name: str,
-    scopes: Collection[Scope],
-    owner_prefix: str,
-    expires_in: timedelta | None,
-) -> str:
+def _budget(burst: int | None, per_second: int | None) -> Budget | None:
+    if burst is None and per_second is None:
+        return None
+    if burst is None or per_second is None:
+        raise BadUserInput("rate", "has a burst without what comes back, or the other way round", "give both")
+    if not (1 <= burst <= POINTS_MAX and 1 <= per_second <= POINTS_MAX):
+        raise BadUserInput("rate", f"is not of 1 to {POINTS_MAX} points", "give such, as 100000 and 20000")
+    return Budget(burst, per_second)
+
+
+async def _insert(connection: Connection, mode: Mode, name: str, rights: Rights, expires_in: timedelta | None) -> str:
     text = make_key(mode)
     made = read_key(text)
     assert made is not None
-    await api_keys.insert_key(connection, made, name, scopes, owner_prefix, expires_in)
+    await api_keys.insert_key(connection, made, name, rights, expires_in)
     return text

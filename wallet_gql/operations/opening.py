@@ -31,13 +31,12 @@ from wallet_gql.ledger.holds import (
 from wallet_gql.ledger.reversals import Reversal, read_reversals, read_reversed, read_reversing
 from wallet_gql.ledger.states import WalletId, read_states_in_order
 from wallet_gql.ledger.treasury import any_slot, claim_slot, open_stripes, treasuries
-from wallet_gql.operations.api_keys import Keyring, keyring
+from wallet_gql.operations.callers import Callers, open_callers
 from wallet_gql.operations.group_commit import GroupCommit
 from wallet_gql.operations.openings import Openings
 from wallet_gql.operations.outcomes import Outcomes
 from wallet_gql.operations.read_batches import ReadBatch
 from wallet_gql.operations.sweeper import keep_sweeping
-from wallet_gql.operations.tokens import Tokens, tokens
 from wallet_gql.settings import Settings
 
 SLOT_CHECKED_EVERY_SECONDS: Final = 5
@@ -90,9 +89,7 @@ class Ledger:
     reads: Reads
     outcomes: Outcomes
     openings: Openings
-    keys: Keyring
-    tokens: Tokens | None
-    """None where there is no identity provider."""
+    callers: Callers
     commits: GroupCommit
     post: Post
 
@@ -129,14 +126,11 @@ async def open_ledger(settings: Settings) -> AsyncIterator[Ledger]:
             await check_armour(connection)
             await _check_fixed(connection, settings)
             assets = {asset.code: asset for asset in await reads.read_assets(connection)}
-        keys = await stack.enter_async_context(keyring(engine, settings.mode))
+        callers = await stack.enter_async_context(open_callers(engine, settings))
         holding = await stack.enter_async_context(AsyncExitStack())
         slot, session = await holding.enter_async_context(_slot(engine, settings))
         commits = GroupCommit(
-            engine,
-            slot,
-            deadline_seconds=settings.request_deadline_seconds,
-            queue_size_max=settings.queue_size_max,
+            engine, slot, deadline_seconds=settings.request_deadline_seconds, queue_size_max=settings.queue_size_max
         )
         ledger = Ledger(
             engine=engine,
@@ -146,8 +140,7 @@ async def open_ledger(settings: Settings) -> AsyncIterator[Ledger]:
             reads=_batched_reads(engine, settings.request_deadline_seconds),
             outcomes=Outcomes(engine, settings.request_deadline_seconds),
             openings=Openings(engine, settings.request_deadline_seconds, settings.queue_size_max),
-            keys=keys,
-            tokens=await stack.enter_async_context(tokens(settings)),
+            callers=callers,
             post=commits.post,
             commits=commits,
         )

@@ -171,7 +171,7 @@ def _caller(claims: Mapping[str, Any], settings: Settings) -> Caller:
     names = scopes.split(" ") if isinstance(scopes, str) else scopes if isinstance(scopes, list) else ()
     # What else the identity provider gives is none of our business.
     given = frozenset(_SCOPES[name] for name in names if isinstance(name, str) and name in _SCOPES)
-    return Caller(ActorKind.PERSON, owner_id, given, owner_id=owner_id)
+    return Caller(ActorKind.PERSON, owner_id, given, owner_id=owner_id, budget_id=f"person:{owner_id}")
 
 
 def read_keys(content: bytes, allowed: Sequence[str]) -> list[VerifyingKey]:
