@@ -33,7 +33,7 @@ from wallet_gql.settings import Settings
 COMMAND: Final = Path(sys.executable).with_name("wallet-gql")
 COMMANDS: Final = (
     *("serve", "migrate", "seed", "reset", "add-asset", "set-asset"),
-    *("verify", "export-schema", "database-url"),
+    *("verify", "export-schema", "database-url", "api-key"),
 )
 SCHEMA_FILE: Final = Path(__file__).parents[1] / "schema.graphql"
 GUARD_SECONDS: Final = 180
@@ -581,7 +581,7 @@ def test_serve_beyond_loopback_warns(shell: Shell) -> None:
         assert httpx.get(f"{serving.url}/health").status_code == 200
 
     log = "".join(serving.log)
-    assert "WARNING: listening on 0.0.0.0. There is no access control yet" in log
+    assert "WARNING: listening on 0.0.0.0 with WALLET_ACCESS=open: anyone who can reach this port" in log
     assert "WALLET_ALLOWED_HOSTS" in log
 
 

@@ -32,7 +32,7 @@ def upgrade() -> None:
         sa.Column("owner_prefix", sa.Text(), server_default="", nullable=False),
         sa.Column("rate_burst", sa.Integer()),
         sa.Column("rate_per_second", sa.Integer()),
-        sa.Column("created_at", TIMESTAMP, server_default=sa.func.clock_timestamp(), nullable=False),
+        sa.Column("created_at", TIMESTAMP, server_default=sa.text("wallet_now()"), nullable=False),
         sa.Column("expires_at", TIMESTAMP),
         sa.Column("revoked_at", TIMESTAMP),
         sa.Column("last_used_at", TIMESTAMP),

@@ -299,7 +299,9 @@ def test_the_serving_role_has_exactly_the_rights_it_needs(migrated: Settings) ->
         TABLE_RIGHTS,
     )
     expected = {(table, right) for table in APPENDED for right in ("SELECT", "INSERT")}
-    assert set(held_rights) == expected | {("alembic_version", "SELECT"), ("transaction_shape", "SELECT")}
+    assert set(held_rights) == expected | {
+        (table, "SELECT") for table in ("alembic_version", "transaction_shape", "api_key")
+    }
     columns = fetch(
         migrated.owner_url(),
         "SELECT relname::text, attname::text, privilege FROM pg_attribute JOIN pg_class c ON c.oid = attrelid,"
@@ -308,7 +310,7 @@ def test_the_serving_role_has_exactly_the_rights_it_needs(migrated: Settings) ->
         "   AND has_column_privilege($1, c.oid, attnum, privilege)",
         role,
     )
-    assert columns == [("wallet", "opened_at", "UPDATE")]
+    assert sorted(columns) == [("api_key", "last_used_at", "UPDATE"), ("wallet", "opened_at", "UPDATE")]
 
 
 def test_the_serving_role_has_no_right_to_sequences_or_to_make_things(migrated: Settings) -> None:

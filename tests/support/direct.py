@@ -16,8 +16,8 @@ from wallet_gql.db.grants import RIGHTS, WRITTEN_BY_MIGRATIONS
 from wallet_gql.domain.postings import RequestKind, TransactionType, fingerprint
 from wallet_gql.domain.wallets import OwnerName, WalletKind
 
-# What the serving role appends to, and what it only reads.
-TABLES = tuple(table for table in RIGHTS if table != "alembic_version")
+# What the serving role appends to, and what it only reads: the ledger's tables.
+TABLES = tuple(table for table in RIGHTS if table not in {"alembic_version", "api_key"})
 APPENDED = tuple(table for table in TABLES if table not in WRITTEN_BY_MIGRATIONS)
 
 _INSERT = """

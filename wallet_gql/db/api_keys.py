@@ -12,7 +12,7 @@ from wallet_gql.domain.api_keys import ApiKey, Mode, PresentedKey, Rights
 _MODES: Final[dict[Mode, int]] = {"live": 1, "test": 2}
 
 _COLUMNS: Final = (
-    "id, name, mode, hash, created_at, expires_at, revoked_at, last_used_at, clock_timestamp(),"
+    "id, name, mode, hash, created_at, expires_at, revoked_at, last_used_at, wallet_now(),"
     " scopes, owner_prefix, rate_burst, rate_per_second"
 )
 
@@ -23,7 +23,7 @@ async def insert_key(
     """Keep a new key."""
     await connection.execute(
         "INSERT INTO api_key (id, name, mode, hash, expires_at, scopes, owner_prefix, rate_burst, rate_per_second)"
-        " VALUES ($1, $2, $3, $4, clock_timestamp() + $5::interval, $6, $7, $8, $9)",
+        " VALUES ($1, $2, $3, $4, wallet_now() + $5::interval, $6, $7, $8, $9)",
         key.id, name, _MODES[key.mode], key.hash, expires_in,
         sorted(rights.scopes), rights.owner_prefix, *(rights.budget or (None, None)),
     )  # fmt: skip
@@ -31,7 +31,7 @@ async def insert_key(
 
 async def read_keys(connection: Connection, *, good_only: bool) -> list[ApiKey]:
     """Return all keys, the newest first; with `good_only`, those that let somebody in now."""
-    only = " WHERE revoked_at IS NULL AND (expires_at IS NULL OR clock_timestamp() < expires_at)" if good_only else ""
+    only = " WHERE revoked_at IS NULL AND (expires_at IS NULL OR wallet_now() < expires_at)" if good_only else ""
     rows = await connection.fetch(f"SELECT {_COLUMNS} FROM api_key{only} ORDER BY created_at DESC, id")  # noqa: S608
     return [_key(row) for row in rows]
 
@@ -45,23 +45,21 @@ async def lock_key(connection: Connection, id_: str) -> ApiKey | None:
 async def expire_key(connection: Connection, id_: str, after: timedelta) -> None:
     """Let a key end after a while, if it does not end before."""
     await connection.execute(
-        "UPDATE api_key SET expires_at = least(expires_at, clock_timestamp() + $2::interval) WHERE id = $1", id_, after
+        "UPDATE api_key SET expires_at = least(expires_at, wallet_now() + $2::interval) WHERE id = $1", id_, after
     )
 
 
 async def revoke_key(connection: Connection, id_: str) -> None:
     """Let a key end now; doing it again changes nothing."""
-    await connection.execute(
-        "UPDATE api_key SET revoked_at = clock_timestamp() WHERE id = $1 AND revoked_at IS NULL", id_
-    )
+    await connection.execute("UPDATE api_key SET revoked_at = wallet_now() WHERE id = $1 AND revoked_at IS NULL", id_)
 
 
 async def note_use(connection: Connection, ids: Collection[str]) -> None:
     """Note that keys were used; not more often than once a minute each."""
     await connection.execute(
-        "UPDATE api_key SET last_used_at = clock_timestamp()"
+        "UPDATE api_key SET last_used_at = wallet_now()"
         " WHERE id = ANY ($1::text[])"
-        " AND (last_used_at IS NULL OR last_used_at < clock_timestamp() - interval '1 min')",
+        " AND (last_used_at IS NULL OR last_used_at < wallet_now() - interval '1 min')",
         list(ids),
     )
 

@@ -400,7 +400,7 @@ api_key = Table(
     # Its own budget of points; the usual one without.
     Column("rate_burst", Integer),
     Column("rate_per_second", Integer),
-    Column("created_at", Timestamp, nullable=False, server_default=func.clock_timestamp()),
+    Column("created_at", Timestamp, nullable=False, server_default=NOW),
     Column("expires_at", Timestamp),
     Column("revoked_at", Timestamp),
     Column("last_used_at", Timestamp),
