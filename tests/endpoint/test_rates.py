@@ -15,11 +15,10 @@ from watched import endpoint_of, statements_of
 
 from wallet_gql.db.engine import close, create_engine
 from wallet_gql.domain.access import ALL_SCOPES, ANYONE, Budget
-from wallet_gql.endpoint import rates
-from wallet_gql.endpoint.rates import Rates
-from wallet_gql.operations import api_keys
+from wallet_gql.operations import api_keys, rates
 from wallet_gql.operations.api_keys import KeyInput
 from wallet_gql.operations.opening import Ledger, open_ledger
+from wallet_gql.operations.rates import Rates
 from wallet_gql.settings import Settings
 
 pytestmark = pytest.mark.anyio

@@ -28,18 +28,19 @@ from wallet_gql.domain.errors import (
     Unauthenticated,
     Unavailable,
 )
+from wallet_gql.endpoint import rates
 from wallet_gql.endpoint.access import authenticate
 from wallet_gql.endpoint.documents import Documents, InvalidDocument, Operation
 from wallet_gql.endpoint.errors import bad_request, format_errors
 from wallet_gql.endpoint.executor import is_coroutine
 from wallet_gql.endpoint.limits import Limits
 from wallet_gql.endpoint.negotiation import GRAPHQL_RESPONSE, HTML, JSON, choose, fields, is_json, takes_gzip
-from wallet_gql.endpoint.rates import POSTING_POINTS, Charge, Rates
 from wallet_gql.endpoint.schema import executable_schema
 from wallet_gql.endpoint.turns import Turns
 from wallet_gql.graphql.context import Context
 from wallet_gql.graphql.scalars import REQUEST, RequestText, kind
 from wallet_gql.operations.opening import Ledger
+from wallet_gql.operations.rates import POSTING_POINTS, Charge, Rates
 from wallet_gql.settings import Settings
 
 _ANSWERS: Final = (JSON, GRAPHQL_RESPONSE)
@@ -146,9 +147,9 @@ class GraphQLEndpoint:
             status, body, extra = HTTPStatus.INTERNAL_SERVER_ERROR, {"errors": errors}, ()
         charge: Charge | None = scope["state"].get("charge")
         if charge is not None:
-            extra = (*extra, *charge.headers)
+            extra = (*extra, *rates.headers(charge))
             if charge.retry_after_seconds or b"x-graphql-cost" in headers:
-                body.setdefault("extensions", {}).setdefault("cost", {}).update(charge.extension)
+                body.setdefault("extensions", {}).setdefault("cost", {}).update(rates.extension(charge))
         scope["state"]["error_codes"] = [error["extensions"]["code"] for error in body.get("errors", ())]
         content = orjson.dumps(body)
         if len(content) > GZIP_BYTES_MIN and takes_gzip(headers.get(b"accept-encoding", b"").decode("latin-1")):

@@ -1,0 +1,137 @@
+"""What each caller may ask for in a while: a budget of points, which an operation's cost is taken from.
+
+A budget is a bucket that fills up steadily. An operation is charged before it is executed, and what its answer turned
+out not to need is given back. Budgets are kept in the worker's memory, or in Redis or Valkey for all workers together;
+while that is away, each worker keeps its own.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+import structlog
+from throttled.asyncio import BaseRateLimiter, MemoryStore, RateLimiterRegistry, RateLimitState, RedisStore, per_sec
+
+from wallet_gql.domain.access import Budget, Caller
+from wallet_gql.domain.errors import BadUserInput, RateLimited
+from wallet_gql.settings import Settings
+
+POSTING_POINTS: Final = 10
+"""What a field of Mutation costs at least."""
+
+REFUNDED_FROM_POINTS: Final = 100
+"""What costs less costs what it may: a page and a list of ids may cost far more than they turn out to."""
+
+CALLERS_MAX: Final = 100_000
+"""Of how many callers a worker knows the budgets; who asked longest ago is forgotten first."""
+
+ANSWER_WITHIN_SECONDS: Final = 0.25
+TRY_AGAIN_SECONDS: Final = 5
+"""How long a store that did not answer is left alone."""
+
+_log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Charge:
+    """What an operation was charged, or why it was not; points and seconds."""
+
+    caller: Caller
+    budget: Budget
+    requested: int
+    actual: int
+    """What the answer needed; nothing where it was refused."""
+    remaining: int
+    full_in_seconds: int
+    retry_after_seconds: int
+    """When there is enough for it; 0 where there was."""
+
+    def refusal(self) -> RateLimited:
+        """Say that it was not taken."""
+        return RateLimited(
+            f"The operation costs {self.requested} points, and your budget has {self.remaining}:"
+            f" send it again in {self.retry_after_seconds} s, or ask for less.",
+            retry_after_seconds=self.retry_after_seconds,
+        )
+
+
+class Rates:
+    """The budgets of all callers."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Take the settings: the usual budget, and where budgets are kept."""
+        self._usual = Budget(settings.rate_burst, settings.rate_per_second)
+        self._url = settings.rate_url
+        self._memory = MemoryStore(options={"MAX_SIZE": CALLERS_MAX})
+        self._limiters: dict[tuple[Budget, bool], BaseRateLimiter] = {}
+        self._away_until = float("-inf")
+
+    @cached_property
+    def _shared(self) -> RedisStore | None:
+        if self._url is None:
+            return None
+        url = self._url.get_secret_value().replace("valkey", "redis", 1)
+        seconds = ANSWER_WITHIN_SECONDS
+        return RedisStore(server=url, options={"SOCKET_TIMEOUT": seconds, "SOCKET_CONNECT_TIMEOUT": seconds})
+
+    async def charge(self, caller: Caller, points: int) -> Charge | None:
+        """Take points from a caller's budget; None for one without a budget.
+
+        Raises `BadUserInput` where there can never be enough.
+        """
+        if caller.budget_id is None:
+            return None
+        budget = caller.budget or self._usual
+        if points > budget.burst:
+            raise BadUserInput(
+                "query", f"costs {points} points, and your budget never has more than {budget.burst}", "ask for less"
+            )
+        is_limited, state = await self._limit(caller.budget_id, budget, points)
+        wait = max(1, int(state.retry_after)) if is_limited else 0
+        actual = 0 if is_limited else points
+        return Charge(caller, budget, points, actual, state.remaining, int(state.reset_after), wait)
+
+    async def settle(self, charge: Charge, data: object, least: int) -> None:
+        """Give back what an answer did not need; it costs `least` whatever it has."""
+        if charge.requested < REFUNDED_FROM_POINTS:
+            return
+        charge.actual = min(charge.requested, max(least, _count(data)))
+        await self._limit(str(charge.caller.budget_id), charge.budget, charge.actual - charge.requested)
+        charge.remaining += charge.requested - charge.actual
+
+    async def _limit(self, key: str, budget: Budget, points: int) -> tuple[bool, RateLimitState]:
+        if self._shared is not None and asyncio.get_running_loop().time() >= self._away_until:
+            try:
+                async with asyncio.timeout(ANSWER_WITHIN_SECONDS):
+                    found = await self._limiter(budget, is_shared=True).limit(key, points)
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with it, callers are served
+                self._away_until = asyncio.get_running_loop().time() + TRY_AGAIN_SECONDS
+                _log.warning("budgets are kept by each worker alone: their store is away", reason=type(error).__name__)
+            else:
+                return found.limited, found.state
+        found = await self._limiter(budget, is_shared=False).limit(key, points)
+        return found.limited, found.state
+
+    def _limiter(self, budget: Budget, *, is_shared: bool) -> BaseRateLimiter:
+        limiter = self._limiters.get((budget, is_shared))
+        if limiter is None:
+            quota = per_sec(budget.per_second, burst=budget.burst)
+            store = self._shared if is_shared and self._shared is not None else self._memory
+            limiter = self._limiters[budget, is_shared] = RateLimiterRegistry.get("token_bucket")(quota, store)
+        return limiter
+
+
+def _count(data: object) -> int:
+    """Return how many fields an answer has: what its operation turned out to cost."""
+    total, waiting = 0, [data]
+    while waiting:
+        match waiting.pop():
+            case dict() as fields:
+                total += len(fields)
+                waiting += fields.values()
+            case list() as members:
+                waiting += members
+            case _:
+                pass
+    return total
