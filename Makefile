@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 # Tests start the command hundreds of times, and each worker collects them all: nothing is compiled anew each time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run reset test conformance mutants bench install check format lint types imports schema armour lock clean
+.PHONY: run reset test redis conformance mutants bench install check format lint types imports schema armour lock clean
 
 run: install ## Serve the API with demo data on an embedded PostgreSQL (PORT=8000)
 	@$(BIN)/wallet-gql serve --demo $(if $(PORT),--port $(PORT))
@@ -62,6 +62,10 @@ imports: install
 
 schema: install ## Compare schema.graphql with the code's schema
 	$(BIN)/wallet-gql export-schema | diff -u schema.graphql -
+
+redis: install ## Run the tests that need a Redis or Valkey (Debian: apt-get install redis-server)
+	@command -v redis-server valkey-server > /dev/null || { echo "Install redis-server or valkey-server first."; exit 1; }
+	$(BIN)/pytest tests/operations/test_rates_in_redis.py
 
 armour: install ## Renew armour.json from a freshly migrated database, after a new migration
 	$(BIN)/python tests/renew_armour.py

@@ -1,6 +1,7 @@
 """Every setting, read once from the environment or `.env`, frozen, and handed on as arguments."""
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeAlias
 
@@ -123,6 +124,8 @@ class Settings(BaseSettings):
     def _check_store(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not re.match(r"(redis|valkey)s?://.", value.get_secret_value()):
             raise ValueError("WALLET_RATE_URL is not the address of a Redis or Valkey: use redis://host:6379/0.")
+        if value is not None and find_spec("redis") is None:
+            raise ValueError("WALLET_RATE_URL needs a package that is not installed: pip install 'wallet-gql[redis]'.")
         return value
 
     @model_validator(mode="after")

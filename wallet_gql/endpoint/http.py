@@ -40,7 +40,7 @@ from wallet_gql.endpoint.turns import Turns
 from wallet_gql.graphql.context import Context
 from wallet_gql.graphql.scalars import REQUEST, RequestText, kind
 from wallet_gql.operations.opening import Ledger
-from wallet_gql.operations.rates import POSTING_POINTS, Charge, Rates
+from wallet_gql.operations.rates import POSTING_POINTS, Charge
 from wallet_gql.settings import Settings
 
 _ANSWERS: Final = (JSON, GRAPHQL_RESPONSE)
@@ -105,7 +105,6 @@ class GraphQLEndpoint:
         )
         # Who has waited for half its time has the other half for its query.
         self._costly_turns = Turns(WAITING_COST_MAX, settings.request_deadline_seconds / 2)
-        self._rates = Rates(settings)
         self._page = page
         self._unfinished_bytes = 0
 
@@ -309,9 +308,10 @@ class GraphQLEndpoint:
         serially = operation.is_mutation and operation.root_field_count > 1
         # Most clients send the size of their pages as a variable, which could cost far more than it does.
         cost = operation.cost if operation.cost <= COSTLY else operation.cost_with(executor.variable_values.coerced)
+        kept = context.ledger.callers.rates
         least = POSTING_POINTS * operation.root_field_count if operation.is_mutation else 1
         try:
-            charge = state["charge"] = await self._rates.charge(context.caller, max(cost, least))
+            charge = state["charge"] = await kept.charge(context.caller, max(cost, least))
         except BadUserInput as fault:
             return ExecutionResult(None, [GraphQLError(str(fault), original_error=fault)])
         if charge is not None and charge.retry_after_seconds:
@@ -328,7 +328,7 @@ class GraphQLEndpoint:
                 raise OutcomeUnknown("The deadline passed.") from None
             raise Unavailable("The deadline passed.") from None
         if charge is not None:
-            await self._rates.settle(charge, result.data, least)
+            await kept.settle(charge, result.data, least)
         return result
 
 

@@ -1,7 +1,7 @@
 """Whoever sends requests: machines by API keys, people by tokens."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -10,17 +10,19 @@ from wallet_gql.domain.access import Caller
 from wallet_gql.domain.api_keys import PREFIX
 from wallet_gql.domain.errors import Unauthenticated
 from wallet_gql.operations.api_keys import Keyring, keyring
+from wallet_gql.operations.rates import Rates
 from wallet_gql.operations.tokens import Tokens, tokens
 from wallet_gql.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
 class Callers:
-    """Everybody whom the service knows."""
+    """Everybody whom the service knows, and what each may ask for in a while."""
 
     keys: Keyring
     tokens: Tokens | None
     """None where there is no identity provider."""
+    rates: Rates
 
     @property
     def is_nobody(self) -> bool:
@@ -42,5 +44,6 @@ class Callers:
 @asynccontextmanager
 async def open_callers(engine: AsyncEngine, settings: Settings) -> AsyncIterator[Callers]:
     """Know who may ask until the block ends."""
-    async with keyring(engine, settings.mode) as keys, tokens(settings) as people:
-        yield Callers(keys, people)
+    rates = Rates(settings)
+    async with aclosing(rates), keyring(engine, settings.mode) as keys, tokens(settings) as people:
+        yield Callers(keys, people, rates)

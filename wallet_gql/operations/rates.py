@@ -8,7 +8,7 @@ while that is away, each worker keeps its own.
 import asyncio
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from throttled.asyncio import BaseRateLimiter, MemoryStore, RateLimiterRegistry, RateLimitState, RedisStore, per_sec
@@ -99,6 +99,12 @@ class Rates:
         charge.actual = min(charge.requested, max(least, _count(data)))
         await self._limit(str(charge.caller.budget_id), charge.budget, charge.actual - charge.requested)
         charge.remaining += charge.requested - charge.actual
+
+    async def aclose(self) -> None:
+        """Close the connections to the store."""
+        if self._shared is not None:
+            client: Any = self._shared._backend.get_client()
+            await client.aclose(close_connection_pool=True)
 
     async def _limit(self, key: str, budget: Budget, points: int) -> tuple[bool, RateLimitState]:
         if self._shared is not None and asyncio.get_running_loop().time() >= self._away_until:
