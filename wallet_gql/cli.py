@@ -190,6 +190,11 @@ def serve(
         if settings.access is None:
             is_private = is_embedded and is_loopback(settings.host)
             settings = settings.model_copy(update={"access": "open" if is_private else "closed"})
+        if settings.trusted_documents:
+            # What is unfit is told here, and not by each worker.
+            from wallet_gql.endpoint.http import GraphQLEndpoint
+
+            GraphQLEndpoint(settings)
         if is_embedded:
             _migrate(settings)
         _look(settings, demo_data=demo_data)

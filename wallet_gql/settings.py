@@ -63,6 +63,9 @@ class Settings(BaseSettings):
     rate_per_second: int = Field(1000, ge=1, le=1_000_000_000)
     rate_url: SecretStr | None = None
 
+    trusted_documents: Annotated[tuple[Path, ...], NoDecode] = ()
+    trusted_documents_only: bool = False
+
     body_bytes_max: int = Field(1024 * 1024, ge=1024)
     document_characters_max: int = Field(64 * 1024, ge=1024)
     document_tokens_max: int = Field(2000, ge=100)
@@ -91,7 +94,13 @@ class Settings(BaseSettings):
     body_timeout_seconds: float = Field(15, gt=0)
 
     @field_validator(
-        "allowed_hosts", "cors_origins", "cors_headers", "token_audience", "token_algorithms", mode="before"
+        "allowed_hosts",
+        "cors_origins",
+        "cors_headers",
+        "token_audience",
+        "token_algorithms",
+        "trusted_documents",
+        mode="before",
     )
     @classmethod
     def _split_list(cls, value: object) -> object:

@@ -11,7 +11,7 @@ from batches import new_owner_in
 from factories import gql, new_owner
 from tables import count_rows
 
-from wallet_gql.endpoint.http import _from_query_string
+from wallet_gql.endpoint.requests import from_query_string
 from wallet_gql.graphql import scalars
 from wallet_gql.graphql.scalars import parse_metadata
 from wallet_gql.operations.opening import Ledger
@@ -152,7 +152,7 @@ async def test_mutation_by_get_is_refused_whatever_its_metadata(client: httpx.As
 def test_variables_of_a_get_are_looked_through(variables: str, *, is_doubled: bool) -> None:
     token = scalars.REQUEST.set(None)
     try:
-        parameters = _from_query_string(f"query=x&variables={quote(variables)}&extensions={quote('{}')}".encode())
+        parameters = from_query_string(f"query=x&variables={quote(variables)}&extensions={quote('{}')}".encode())
         request = scalars.REQUEST.get()
     finally:
         scalars.REQUEST.reset(token)

@@ -139,13 +139,22 @@ class Documents:
         self._kept: LRUCache[str, Document] = LRUCache(
             max(TOKENS_KEPT_MAX, limits.tokens), getsizeof=attrgetter("tokens")
         )
+        self._registered: dict[str, Document] = {}
         self._short_turns = Turns(WAITING_CHARACTERS_MAX, TURN_WITHIN_SECONDS)
         self._long_turns = Turns(WAITING_CHARACTERS_MAX, TURN_WITHIN_SECONDS)
         self._under_way: dict[str, asyncio.Task[Document]] = {}
 
+    def register(self, text: str) -> None:
+        """Prepare a text and keep it for good; raises `InvalidDocument`."""
+        if text not in self._registered:
+            self._registered[text] = self.prepare(text)
+
+    def _known(self, text: str) -> Document | None:
+        return self._registered.get(text) or self._kept.get(text)
+
     def may_mutate(self, text: str) -> bool:
         """Say whether a text has a mutation, without parsing it: a text that is not kept may only look like it."""
-        document: Document | None = self._kept.get(text)
+        document = self._known(text)
         if document is None:
             return "mutation" in text
         return any(operation.is_mutation for operation in document.operations.values())
@@ -157,7 +166,7 @@ class Documents:
         others for as long as it held it. So whoever sends many of them delays the others by one at a time. Who asks for
         a text that is under way waits for it: a new client's first requests come all at once.
         """
-        document: Document | None = self._kept.get(text)
+        document = self._known(text)
         if document is not None:
             return document
         if len(text) > self._limits.characters:
