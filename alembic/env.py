@@ -15,7 +15,7 @@ from sqlalchemy import Connection, text
 
 from wallet_gql.db import migrations
 from wallet_gql.db.engine import create_owner_engine
-from wallet_gql.db.grants import grant_statements
+from wallet_gql.db.grants import close_statements, grant_statements
 from wallet_gql.db.migrations import MIGRATION_ADVISORY_LOCK, MigratorBusy, check_encoding
 from wallet_gql.db.tables import metadata
 from wallet_gql.settings import Settings
@@ -35,7 +35,7 @@ def run(connection: Connection, server_role: str | None) -> None:
     with context.begin_transaction():
         check_encoding(connection.execute(text("SHOW server_encoding")).scalar_one())
         context.run_migrations()
-        for statement in grant_statements(connection, server_role):
+        for statement in (*close_statements(connection, server_role), *grant_statements(connection, server_role)):
             connection.execute(text(statement))
 
 

@@ -5,7 +5,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -39,6 +39,13 @@ from wallet_gql.processes import end_with_parent
 from wallet_gql.settings import Settings
 
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+_POLICIES: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+)
+"""What browsers are told of every answer but GraphiQL's page, which has policies of its own."""
 
 _PATH_LOGGED_MAX: Final = 200
 
@@ -189,6 +196,10 @@ def _refusal(
     return JSONResponse({"errors": [bad_request(message, state["request_id"], code)]}, status, headers)
 
 
+def _has_policy(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    return any(name == b"content-security-policy" for name, _ in headers)
+
+
 class RequestGate:
     """Gives every request an id, its own or the caller's, and logs one line when it is answered.
 
@@ -223,7 +234,8 @@ class RequestGate:
             nonlocal status, is_begun
             if message["type"] == "http.response.start":
                 status, is_begun = message["status"], True
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+                given = [*message["headers"], (b"x-request-id", request_id.encode())]
+                message["headers"] = given if _has_policy(given) else [*given, *_POLICIES]
             await send(message)
 
         try:

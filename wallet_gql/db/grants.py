@@ -35,6 +35,27 @@ WRITTEN_BY_MIGRATIONS: Final = frozenset(
 """Tables of the ledger that the serving role only reads."""
 
 
+# Whether whoever connects is the database's owner, and what everybody may still do in it.
+_DATABASE: Final = text("""
+SELECT quote_ident(datname), pg_has_role(datdba, 'USAGE'),
+       has_database_privilege('public', oid, 'CONNECT') OR has_database_privilege('public', oid, 'TEMPORARY')
+  FROM pg_database WHERE datname = current_database()
+""")
+
+
+def close_statements(connection: Connection, server_role: str | None) -> Iterator[str]:
+    """Yield what keeps everybody else out of the database: nobody connects, or makes temporary tables, unasked.
+
+    Whoever migrates without owning the database cannot say so: its operator does.
+    """
+    name, is_owner, is_wide = connection.execute(_DATABASE).one()
+    if is_owner and is_wide:
+        yield f"REVOKE CONNECT, TEMPORARY ON DATABASE {name} FROM PUBLIC"
+        if server_role is not None:
+            quote = connection.dialect.identifier_preparer.quote
+            yield f"GRANT CONNECT ON DATABASE {name} TO {quote(server_role)}"
+
+
 def grant_statements(connection: Connection, server_role: str | None) -> Iterator[str]:
     """Yield what gives the serving role its rights on the tables that there are.
 

@@ -1,10 +1,28 @@
-// Starts GraphiQL with the first conversation in its tabs. Promises: talks to this host only, and stores no header.
+// Starts GraphiQL with the first conversation in its tabs. Promises: talks to this host only, and stores no header; a key
+// is kept for the tab, and gone with it.
 "use strict";
 
 (() => {
   const h = React.createElement;
   const TABS_URL = new URL("tabs.json", document.currentScript.src);
   const FRESH_UUID = "$FRESH_UUID";
+
+  const KEY = "wallet-gql:key";
+
+  // Whoever is asked for a key may enter one; a new one, or none, begins anew with it.
+  function askForKey() {
+    const label = document.getElementById("key");
+    const input = label.querySelector("input");
+    if (!label.hidden) {
+      return;
+    }
+    label.hidden = false;
+    input.value = sessionStorage.getItem(KEY) ?? "";
+    input.addEventListener("change", () => {
+      sessionStorage.setItem(KEY, input.value.trim());
+      location.reload();
+    });
+  }
 
   function freshUuid() {
     if (crypto.randomUUID) {
@@ -23,6 +41,10 @@
       "Content-Type": "application/json",
       Accept: "application/graphql-response+json, application/json",
     });
+    const key = sessionStorage.getItem(KEY);
+    if (key) {
+      headers.set("Authorization", `Bearer ${key}`);
+    }
     for (const [name, value] of Object.entries(options?.headers ?? {})) {
       headers.set(name, value);
     }
@@ -31,6 +53,9 @@
     try {
       response = await fetch(location.pathname, { method: "POST", headers, body: JSON.stringify(request) });
       text = await response.text();
+      if (response.status === 401) {
+        askForKey();
+      }
     } catch (error) {
       return refusal(
         `No answer from the server (${error.message}). A mutation may or may not have been done: ` +
@@ -94,6 +119,9 @@
   }
 
   async function start() {
+    if (sessionStorage.getItem(KEY)) {
+      askForKey();
+    }
     const response = await fetch(TABS_URL);
     const tabs = (await response.json()).map(({ query, variables }) => ({
       query: query.join("\n"),
