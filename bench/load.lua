@@ -68,8 +68,14 @@ local function uuid4()
     random(0x8000, 0xbfff), random(0, 0xffff), random(0, 0xffffffff))
 end
 
+-- With `credentials`, a file: one line for all requests, or the nth for the nth wallet.
+local credentials, authorization = {}, ""
+
 local function owner()
-  return options.owner or string.format("%s-%05d", options.prefix or "bench", math.random(0, options.wallets - 1))
+  if options.owner then return options.owner end
+  local number = math.random(0, options.wallets - 1)
+  if #credentials > 1 then authorization = credentials[number + 1] end
+  return string.format("%s-%05d", options.prefix or "bench", number)
 end
 
 -- Holds that are placed and not captured: those from the first to the last.
@@ -119,7 +125,13 @@ function init(arguments)
   end
   window_seconds, connections = tonumber(options.window), tonumber(options.connections)
   head = "POST /graphql HTTP/1.1\r\nHost: " .. wrk.host .. ":" .. wrk.port
-    .. "\r\nContent-Type: application/json\r\nContent-Length: "
+    .. "\r\nContent-Type: application/json\r\n"
+  if options.credentials then
+    for line in io.lines(options.credentials) do
+      table.insert(credentials, "Authorization: Bearer " .. line .. "\r\n")
+    end
+    authorization = credentials[1]
+  end
   seed()
 end
 
@@ -133,7 +145,7 @@ function request()
   sent = sent + 1
   local kind = kind_of_next()
   local body = '{"query":"' .. DOCUMENT[kind] .. '","variables":' .. variables(kind) .. "}"
-  return head .. #body .. "\r\n\r\n" .. body
+  return head .. authorization .. "Content-Length: " .. #body .. "\r\n\r\n" .. body
 end
 
 local function succeeded(body)

@@ -1,7 +1,7 @@
 """`make bench`: measures the service beside its references, judges the targets, and fails where one is missed.
 
 `python bench/run.py [--quick] [--only GROUP …] [--publish]`. Groups: fresh, throughput, transfers, holds, sweeps,
-memory, growth, proofs, endpoint.
+memory, access, growth, proofs, endpoint.
 `--publish` writes docs/performance.md's tables and plots; bench/results/ gets everything in any case.
 """
 
@@ -18,6 +18,7 @@ import endpoint
 import machine
 import report
 import targets
+from access import access
 from fresh import fresh
 from growth import growth
 from holds import holds
@@ -37,6 +38,7 @@ GROUPS: Final = {
     "holds": holds,
     "sweeps": sweeps,
     "memory": memory,
+    "access": access,
     "growth": growth,
     "proofs": proofs,
 }

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Final, NamedTuple
 
+import access
 import fresh
 import growth
 import holds
@@ -88,6 +89,14 @@ TARGETS: Final = (
     Target(
         "A balance of an account with 5 open holds over one without: CPU of server and PostgreSQL",
         _cpu(holds.HELD_BALANCES.name), _cpu(holds.PLAIN_BALANCES.name), at_most=SAME,
+    ),
+    Target(
+        "Spends with an API key over those without credentials: CPU of server and PostgreSQL (0.95 of the rate)",
+        _cpu(access.KEY.name), _cpu(access.WITHOUT_FOR_KEY.name), at_most=1.053,
+    ),
+    Target(
+        "Spends with tokens over those without credentials: CPU of server and PostgreSQL (0.9 of the rate)",
+        _cpu(access.TOKEN.name), _cpu(access.WITHOUT_FOR_TOKEN.name), at_most=1.111,
     ),
     Target(
         "10,000 holds that end at once, beside spends: seconds until all ends are booked",

@@ -2,11 +2,13 @@
 
 A budget is a bucket that fills up steadily. An operation is charged before it is executed, and what its answer turned
 out not to need is given back. Budgets are kept in the worker's memory, or in Redis or Valkey for all workers together;
-while that is away, each worker keeps its own.
+while that is away, each worker keeps its own. A worker takes a hundredth of a budget at a time into a purse, and
+charges operations from it: so the store, however far away, is asked once for some operations.
 """
 
 import asyncio
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
 
@@ -25,6 +27,9 @@ REFUNDED_FROM_POINTS: Final = 100
 
 CALLERS_MAX: Final = 100_000
 """Of how many callers a worker knows the budgets; who asked longest ago is forgotten first."""
+
+LOTS: Final = 100
+"""A worker takes this share of a budget at a time: so much may lie in a purse of a caller who asks nothing more."""
 
 ANSWER_WITHIN_SECONDS: Final = 0.25
 TRY_AGAIN_SECONDS: Final = 5
@@ -56,6 +61,15 @@ class Charge:
         )
 
 
+@dataclass(slots=True)
+class _Purse:
+    """What a worker has taken of a caller's budget and not charged yet, and what its bucket had left then."""
+
+    points: int = 0
+    in_bucket: int = 0
+    filling: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
 class Rates:
     """The budgets of all callers."""
 
@@ -65,6 +79,7 @@ class Rates:
         self._url = settings.rate_url
         self._memory = MemoryStore(options={"MAX_SIZE": CALLERS_MAX})
         self._limiters: dict[tuple[Budget, bool], BaseRateLimiter] = {}
+        self._purses: dict[str, _Purse] = {}
         self._away_until = float("-inf")
 
     @cached_property
@@ -87,18 +102,49 @@ class Rates:
             raise BadUserInput(
                 "query", f"costs {points} points, and your budget never has more than {budget.burst}", "ask for less"
             )
-        is_limited, state = await self._limit(caller.budget_id, budget, points)
-        wait = max(1, int(state.retry_after)) if is_limited else 0
-        actual = 0 if is_limited else points
-        return Charge(caller, budget, points, actual, state.remaining, int(state.reset_after), wait)
+        purse = self._purse(caller.budget_id)
+        wait = 0 if purse.points >= points else await self._fill(purse, caller.budget_id, budget, points)
+        if not wait:
+            purse.points -= points
+        remaining = min(budget.burst, purse.points + purse.in_bucket)
+        full_in_seconds = math.ceil((budget.burst - remaining) / budget.per_second)
+        return Charge(caller, budget, points, 0 if wait else points, remaining, full_in_seconds, wait)
 
     async def settle(self, charge: Charge, data: object, least: int) -> None:
         """Give back what an answer did not need; it costs `least` whatever it has."""
         if charge.requested < REFUNDED_FROM_POINTS:
             return
         charge.actual = min(charge.requested, max(least, _count(data)))
-        await self._limit(str(charge.caller.budget_id), charge.budget, charge.actual - charge.requested)
-        charge.remaining += charge.requested - charge.actual
+        id_, refund, lot = str(charge.caller.budget_id), charge.requested - charge.actual, _lot(charge.budget)
+        purse = self._purse(id_)
+        charge.remaining += refund
+        purse.points += refund
+        if purse.points > 2 * lot:
+            over, purse.points = purse.points - lot, lot
+            _, state = await self._limit(id_, charge.budget, -over)
+            purse.in_bucket = state.remaining
+
+    def _purse(self, id_: str) -> _Purse:
+        purse = self._purses.get(id_)
+        if purse is None:
+            if len(self._purses) >= CALLERS_MAX:
+                self._purses.clear()
+            purse = self._purses[id_] = _Purse()
+        return purse
+
+    async def _fill(self, purse: _Purse, id_: str, budget: Budget, points: int) -> int:
+        """Take what is missing into a purse, a lot at least where the bucket has so much; returns how long to wait."""
+        async with purse.filling:
+            while (missing := points - purse.points) > 0:
+                for wanted in sorted({missing, max(missing, _lot(budget))}, reverse=True):
+                    is_limited, state = await self._limit(id_, budget, wanted)
+                    purse.in_bucket = state.remaining
+                    if not is_limited:
+                        purse.points += wanted
+                        break
+                else:
+                    return max(1, int(state.retry_after))
+        return 0
 
     async def aclose(self) -> None:
         """Close the connections to the store."""
@@ -126,6 +172,10 @@ class Rates:
             store = self._shared if is_shared and self._shared is not None else self._memory
             limiter = self._limiters[budget, is_shared] = RateLimiterRegistry.get("token_bucket")(quota, store)
         return limiter
+
+
+def _lot(budget: Budget) -> int:
+    return max(1, budget.burst // LOTS)
 
 
 def _count(data: object) -> int:

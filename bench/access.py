@@ -1,0 +1,78 @@
+"""Spends of callers with an API key, and of players with tokens of their own, beside spends without credentials.
+
+One server answers all three, for access is open: who sends a key or a token is known, charged and bounded by it.
+"""
+
+import asyncio
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import jwt
+import servers
+from books import Database, owner_ids
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, generate_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from pydantic import SecretStr
+from session import Scenario, Session
+from throughput import funded
+
+from wallet_gql.db.engine import close, create_engine
+from wallet_gql.operations.api_keys import POINTS_MAX, KeyInput, create_key
+
+ISSUER: Final = "https://id.example.com"
+AUDIENCE: Final = "wallet"
+PLAYERS: Final = 1000
+
+_WITHOUT: Final = Scenario("spends without credentials", "spend", options={"wallets": PLAYERS})
+WITHOUT_FOR_KEY: Final = replace(_WITHOUT, name="spends without credentials, before those with a key")
+WITHOUT_FOR_TOKEN: Final = replace(_WITHOUT, name="spends without credentials, before those with tokens")
+KEY: Final = replace(_WITHOUT, name="spends with an API key")
+TOKEN: Final = replace(_WITHOUT, name="spends of 1,000 players, each with a token (ES256)")
+
+
+def access(session: Session) -> None:
+    """Measure what a key and what a token costs, each right after the same without, in turn."""
+    database = funded(session, "access", 64)
+    folder = session.cluster.scratch
+    private = generate_private_key(SECP256R1())
+    public = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (folder / "provider.pem").write_bytes(public)
+    key = _write(folder / "key", [asyncio.run(_make_key(database))])
+    tokens = _write(folder / "tokens", [_token(private, owner) for owner in owner_ids(PLAYERS)])
+    environment = database.environment() | {
+        "WALLET_TOKEN_KEYS": str(folder / "provider.pem"),
+        "WALLET_TOKEN_ISSUER": ISSUER,
+        "WALLET_TOKEN_AUDIENCE": AUDIENCE,
+        "WALLET_RATE_BURST": str(POINTS_MAX),
+        "WALLET_RATE_PER_SECOND": str(POINTS_MAX),
+    }
+    with servers.service(folder, environment) as ours:
+        for number in session.pairs:
+            session.measure(number, WITHOUT_FOR_KEY, ours, database)
+            session.measure(number, replace(KEY, options=KEY.options | {"credentials": key}), ours, database)
+            session.measure(number, WITHOUT_FOR_TOKEN, ours, database)
+            session.measure(number, replace(TOKEN, options=TOKEN.options | {"credentials": tokens}), ours, database)
+    session.prove(database)
+
+
+def _write(file: Path, lines: list[str]) -> str:
+    file.write_text("".join(f"{line}\n" for line in lines))
+    return str(file)
+
+
+def _token(private: EllipticCurvePrivateKey, owner: str) -> str:
+    claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": owner, "scope": "wallet:spend", "exp": int(time.time()) + 86_400}
+    return jwt.encode(claims, private, "ES256")
+
+
+async def _make_key(database: Database) -> str:
+    url = SecretStr(database.environment()["WALLET_MIGRATION_DATABASE_URL"])
+    settings = database.settings().model_copy(update={"migration_database_url": url})
+    engine = create_engine(settings, settings.owner_url())
+    try:
+        asked = KeyInput("bench", ["wallet:spend"], rate_burst=POINTS_MAX, rate_per_second=POINTS_MAX)
+        return await create_key(engine, settings.mode, asked)
+    finally:
+        await close(engine)
