@@ -368,6 +368,12 @@ def create_key(
     expires: Annotated[
         str | None, typer.Option(help="When it ends, such as 90d or 12h from now; never if not given.")
     ] = None,
+    max_amount: Annotated[
+        str | None, typer.Option(help="The most that it moves at once, such as 250.00; any amount if not given.")
+    ] = None,
+    asset: Annotated[
+        list[str] | None, typer.Option("--assets", help="An asset that it moves; several times. All if not given.")
+    ] = None,
     rate_burst: Annotated[
         int | None, typer.Option(help="Its own budget: the most points that it has; WALLET_RATE_BURST if not given.")
     ] = None,
@@ -379,7 +385,9 @@ def create_key(
     from wallet_gql.operations import api_keys
 
     expires_in = None if expires is None else _span(expires)
-    asked = api_keys.KeyInput(name, scope, owner_prefix, expires_in, rate_burst, rate_per_second)
+    asked = api_keys.KeyInput(
+        name, scope, owner_prefix, expires_in, rate_burst, rate_per_second, max_amount, asset or ()
+    )
     with _database() as settings:
         text = _as_owner(settings, lambda engine: api_keys.create_key(engine, settings.mode, asked))
     typer.echo(text)
@@ -404,6 +412,8 @@ def list_keys(as_json: Annotated[bool, typer.Option("--json", help="Print the re
             "state": key.state,
             "scopes": sorted(key.rights.scopes),
             "ownerPrefix": key.rights.owner_prefix,
+            "maxAmount": key.rights.max_amount and f"{key.rights.max_amount:f}",
+            "assets": key.rights.assets and sorted(key.rights.assets),
             "rateBurst": key.rights.budget and key.rights.budget.burst,
             "ratePerSecond": key.rights.budget and key.rights.budget.per_second,
             "createdAt": key.created_at,

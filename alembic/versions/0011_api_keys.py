@@ -32,6 +32,8 @@ def upgrade() -> None:
         sa.Column("owner_prefix", sa.Text(), server_default="", nullable=False),
         sa.Column("rate_burst", sa.Integer()),
         sa.Column("rate_per_second", sa.Integer()),
+        sa.Column("max_amount", sa.Numeric()),
+        sa.Column("assets", ARRAY(sa.Text())),
         sa.Column("created_at", TIMESTAMP, server_default=sa.text("wallet_now()"), nullable=False),
         sa.Column("expires_at", TIMESTAMP),
         sa.Column("revoked_at", TIMESTAMP),
@@ -46,6 +48,8 @@ def upgrade() -> None:
         sa.CheckConstraint("num_nulls(rate_burst, rate_per_second) IN (0, 2)", name=op.f("api_key_rate_check")),
         sa.CheckConstraint("rate_burst > 0", name=op.f("api_key_rate_burst_check")),
         sa.CheckConstraint("rate_per_second > 0", name=op.f("api_key_rate_per_second_check")),
+        sa.CheckConstraint("max_amount > 0", name=op.f("api_key_max_amount_check")),
+        sa.CheckConstraint("cardinality(assets) BETWEEN 1 AND 1000", name=op.f("api_key_assets_check")),
     )
 
 

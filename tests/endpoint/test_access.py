@@ -44,6 +44,7 @@ CALLERS: Final = {
     "auditor": KeyInput("auditor", [Scope.WALLET_READ, Scope.HISTORY_READ, Scope.AUDIT]),
     "operator": KeyInput("operator", sorted(ALL_SCOPES)),
     "region": KeyInput("region", sorted(ALL_SCOPES), "eu-"),
+    "bounded": KeyInput("bounded", sorted(ALL_SCOPES), max_amount="10.5", assets=["GOLD"]),
     "revoked": KeyInput("revoked", sorted(ALL_SCOPES)),
     "expired": KeyInput("expired", sorted(ALL_SCOPES), "", timedelta(minutes=1)),
 }
@@ -309,6 +310,36 @@ def test_an_id_of_another_owner_is_as_one_that_does_not_exist(closed: Closed) ->
         assert closed.data("region", text, input=given)[field]["__typename"] == missing
     state = closed.data("operator", "query ($id: ID!) { hold(id: $id) { state } }", id=other["Hold"])
     assert state == {"hold": {"state": "OPEN"}}
+
+
+def test_a_key_moves_at_most_what_it_was_given_and_of_its_assets_only(closed: Closed) -> None:
+    def moved(field: str, **given: str) -> str:
+        type_ = field[0].upper() + field[1:]
+        text = f"mutation ($i: {type_}Input!) {{ {field}(input: $i) {{ __typename }} }}"
+        answer = closed.ask("bounded", text, i={"idempotencyKey": str(uuid4())} | given).json()
+        if "errors" not in answer:
+            return str(answer["data"][field]["__typename"])
+        assert answer["data"] == {field: None}
+        extensions = answer["errors"][0]["extensions"]
+        return f"{extensions['code']} {extensions['field']}"
+
+    for field in ("topUp", "bonus", "spend", "placeHold"):
+        assert moved(field, ownerId="eu-2", amount="10") == f"{field[0].upper()}{field[1:]}Payload"
+        assert moved(field, ownerId="eu-2", amount="11") == "FORBIDDEN amount"
+        assert moved(field, ownerId="eu-2", amount="1", asset="POINTS") == "FORBIDDEN asset"
+    parties = {"fromOwnerId": "eu-2", "toOwnerId": "eu-1"}
+    assert moved("transfer", amount="11", **parties) == "FORBIDDEN amount"
+    assert moved("transfer", amount="10", **parties) == "TransferPayload"
+    spent = closed.data("operator", SPEND, input=posting("eu-2", "20"))["spend"]["transaction"]["id"]
+    hold = closed.data("operator", PLACE, input=posting("eu-2", "20"))["placeHold"]["hold"]["id"]
+    # What says no amount moves whatever there is.
+    assert moved("refund", transactionId=spent) == "FORBIDDEN amount"
+    assert moved("refund", transactionId=spent, amount="11") == "FORBIDDEN amount"
+    assert moved("refund", transactionId=spent, amount="10") == "RefundPayload"
+    assert moved("captureHold", holdId=hold) == "FORBIDDEN amount"
+    assert moved("captureHold", holdId=hold, amount="10") == "CaptureHoldPayload"
+    assert moved("voidHold", holdId=hold) == "HoldNotOpen"
+    assert moved("closeWallet", ownerId="eu-2", note="why", remainder="FORFEIT") == "FORBIDDEN remainder"
 
 
 def test_introspection_is_for_callers_with_its_scope(closed: Closed) -> None:

@@ -155,6 +155,12 @@ async def becomes(ledger: Ledger, text: str, *, is_known: bool) -> None:
         (KeyInput("server", ["wallet:read", "wallet:fly"]), "scopes has wallet:fly, which there is not"),
         (KeyInput("server", ["wallet:read"], "p" * 129), "owner prefix is longer"),
         (KeyInput("server", ["wallet:read"], "", timedelta()), "expires is not in the future"),
+        (KeyInput("server", ["wallet:read"], rate_burst=5), "rate has a burst without what comes back"),
+        (KeyInput("server", ["wallet:read"], rate_burst=0, rate_per_second=5), "rate is not of 1 to 1000000000 points"),
+        (KeyInput("server", ["wallet:spend"], max_amount="0"), "max amount cannot be read from '0'"),
+        (KeyInput("server", ["wallet:spend"], max_amount="-5"), "max amount cannot be read from '-5'"),
+        (KeyInput("server", ["wallet:spend"], max_amount="1e5"), "max amount cannot be read from '1e5'"),
+        (KeyInput("server", ["wallet:spend"], assets=["TIN"]), "assets has TIN, which there is not"),
     ],
 )
 async def test_a_key_that_makes_no_sense_is_not_made(owner: AsyncEngine, asked: KeyInput, fault: str) -> None:

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    Numeric,
     PrimaryKeyConstraint,
     SmallInteger,
     Table,
@@ -400,6 +401,9 @@ api_key = Table(
     # Its own budget of points; the usual one without.
     Column("rate_burst", Integer),
     Column("rate_per_second", Integer),
+    # The most that its holder moves at once, in units of the asset, and the codes of the assets; any without.
+    Column("max_amount", Numeric),
+    Column("assets", ARRAY(Text)),
     Column("created_at", Timestamp, nullable=False, server_default=NOW),
     Column("expires_at", Timestamp),
     Column("revoked_at", Timestamp),
@@ -413,4 +417,6 @@ api_key = Table(
     CheckConstraint("num_nulls(rate_burst, rate_per_second) IN (0, 2)", name="rate"),
     CheckConstraint("rate_burst > 0", name="rate_burst"),
     CheckConstraint("rate_per_second > 0", name="rate_per_second"),
+    CheckConstraint("max_amount > 0", name="max_amount"),
+    CheckConstraint("cardinality(assets) BETWEEN 1 AND 1000", name="assets"),
 )

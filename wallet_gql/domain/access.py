@@ -1,8 +1,11 @@
 """Who asks, and what they may do."""
 
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import IntEnum, StrEnum
 from typing import Final, NamedTuple
+
+from wallet_gql.domain.errors import Forbidden
 
 
 class ActorKind(IntEnum):
@@ -75,6 +78,10 @@ class Caller:
     """A person's own; it reaches no other."""
     owner_prefix: str = ""
     """What the ids of the owners begin with that a key reaches."""
+    max_amount: Decimal | None = None
+    """The most that it moves at once, in units of the asset; None for any amount."""
+    assets: frozenset[str] | None = None
+    """The codes of the assets that it moves; None for any."""
     budget_id: str | None = None
     """What its budget is kept under; None for whoever has none."""
     budget: Budget | None = None
@@ -84,6 +91,22 @@ class Caller:
     def reaches_all(self) -> bool:
         """Whether it reaches every wallet."""
         return self.owner_id is None and not self.owner_prefix
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether it moves some amounts or assets only."""
+        return self.max_amount is not None or self.assets is not None
+
+    def check_movement(self, asset_code: str, amount: Decimal | None) -> None:
+        """Raise `Forbidden` where it may not move so much, or this asset; None is all that there is, whatever it is."""
+        if self.assets is not None and asset_code not in self.assets:
+            raise Forbidden(f"asset is not one of {', '.join(sorted(self.assets))}, which your key is for.", "asset")
+        if self.max_amount is None:
+            return
+        if amount is None:
+            raise Forbidden(f"amount is missing: your key moves at most {self.max_amount:f}, so send one.", "amount")
+        if amount > self.max_amount:
+            raise Forbidden(f"amount is more than {self.max_amount:f}, the most that your key moves at once.", "amount")
 
     def reaches(self, owner_id: str) -> bool:
         """Say whether an owner's wallet is one of its own."""

@@ -9,6 +9,7 @@ import re
 import secrets
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from hashlib import sha256
 from typing import Final, Literal, TypeAlias
 from zlib import crc32
@@ -49,6 +50,10 @@ class Rights:
     """What the ids of the owners begin with that it reaches."""
     budget: Budget | None = None
     """None for the usual one."""
+    max_amount: Decimal | None = None
+    """The most that its holder moves at once, in units of the asset; None for any amount."""
+    assets: frozenset[str] | None = None
+    """The codes of the assets that its holder moves; None for any."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -271,6 +271,7 @@ class HoldMutations:
         self, info: Info, input: Annotated[PlaceHoldInput, strawberry.argument(description="What is promised.")]
     ) -> PlaceHoldResult | None:
         """Promise credits of an owner."""
+        info.context.caller.check_movement(input.asset, cast("Decimal", input.amount))
         request = holds.PlaceHoldInput(
             input.owner_id,
             input.asset,

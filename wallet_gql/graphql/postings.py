@@ -125,6 +125,7 @@ SpendResult = Annotated[
 
 
 def _posting_input(info: Info, posting: _PostingInput) -> postings.PostingInput:
+    info.context.caller.check_movement(posting.asset, cast("Decimal", posting.amount))
     return postings.PostingInput(
         posting.owner_id,
         posting.asset,

@@ -10,6 +10,7 @@ import strawberry
 from strawberry import UNSET
 
 from wallet_gql.domain import postings as domain
+from wallet_gql.domain.errors import Forbidden
 from wallet_gql.domain.text import TEXT_LENGTH_MAX
 from wallet_gql.domain.wallets import WalletStatus
 from wallet_gql.graphql import refusals
@@ -174,6 +175,8 @@ class StateMutations:
     ) -> WalletResult | None:
         """Close a wallet."""
         remainder = domain.Remainder[input.remainder.name]
+        if remainder is not domain.Remainder.REFUSE and info.context.caller.is_bounded:
+            raise Forbidden("remainder moves all that there is, which your key must not: use REFUSE.", "remainder")
         to_owner_id = None if input.to_owner_id is UNSET else input.to_owner_id
         request = _input(info, input)
         return _result(

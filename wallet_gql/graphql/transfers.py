@@ -79,6 +79,7 @@ class TransferMutations:
         self, info: Info, input: Annotated[TransferInput, strawberry.argument(description="What is given to whom.")]
     ) -> TransferResult | None:
         """Move credits from one owner to another."""
+        info.context.caller.check_movement(input.asset, cast("Decimal", input.amount))
         request = transfers.TransferInput(
             input.from_owner_id,
             input.to_owner_id,

@@ -6,10 +6,12 @@ for so long are no keys: then nobody is let in, and told `UNAVAILABLE`.
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from decimal import Decimal
 from hashlib import sha256
 from typing import Final
 
@@ -23,6 +25,7 @@ from wallet_gql.domain.access import ActorKind, Budget, Caller, Scope
 from wallet_gql.domain.api_keys import ApiKey, Mode, Rights, make_key, read_key
 from wallet_gql.domain.errors import BadUserInput, Fault, Unavailable
 from wallet_gql.domain.text import OWNER_ID_LENGTH_MAX
+from wallet_gql.ledger.reads import read_assets
 from wallet_gql.operations.unit_of_work import unit_of_work
 
 READ_EVERY_SECONDS: Final = 2
@@ -111,6 +114,8 @@ def caller_of(key: ApiKey) -> Caller:
         key.name,
         key.rights.scopes,
         owner_prefix=key.rights.owner_prefix,
+        max_amount=key.rights.max_amount,
+        assets=key.rights.assets,
         budget_id=f"key:{key.id}",
         budget=key.rights.budget,
     )
@@ -153,6 +158,8 @@ class KeyInput:
     rate_burst: int | None = None
     rate_per_second: int | None = None
     """With the burst: its own budget of points; without both the usual one."""
+    max_amount: str | None = None
+    assets: Collection[str] = ()
 
 
 async def create_key(engine: AsyncEngine, mode: Mode, asked: KeyInput) -> str:
@@ -164,8 +171,19 @@ async def create_key(engine: AsyncEngine, mode: Mode, asked: KeyInput) -> str:
     scopes = _scopes(asked.scopes)
     if asked.expires_in is not None and asked.expires_in <= timedelta():
         raise BadUserInput("expires", "is not in the future", "name a time from now on, such as 90d")
-    rights = Rights(scopes, asked.owner_prefix, _budget(asked.rate_burst, asked.rate_per_second))
+    rights = Rights(
+        scopes,
+        asked.owner_prefix,
+        _budget(asked.rate_burst, asked.rate_per_second),
+        _max_amount(asked.max_amount),
+        frozenset(asked.assets) or None,
+    )
     async with unit_of_work(engine) as connection:
+        known = {asset.code for asset in await read_assets(connection)}
+        if unknown := sorted(set(asked.assets) - known):
+            raise BadUserInput(
+                "assets", f"has {unknown[0][:40]}, which there is not", f"use {', '.join(sorted(known))}"
+            )
         return await _insert(connection, mode, asked.name, rights, asked.expires_in)
 
 
@@ -212,6 +230,16 @@ def _budget(burst: int | None, per_second: int | None) -> Budget | None:
     if not (1 <= burst <= POINTS_MAX and 1 <= per_second <= POINTS_MAX):
         raise BadUserInput("rate", f"is not of 1 to {POINTS_MAX} points", "give such, as 100000 and 20000")
     return Budget(burst, per_second)
+
+
+def _max_amount(text: str | None) -> Decimal | None:
+    if text is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,15}(\.[0-9]{1,9})?", text) or not Decimal(text):
+        raise BadUserInput(
+            "max amount", f"cannot be read from {text[:20]!r}", "send a decimal above zero, such as 250.00"
+        )
+    return Decimal(text)
 
 
 async def _insert(connection: Connection, mode: Mode, name: str, rights: Rights, expires_in: timedelta | None) -> str:

@@ -76,6 +76,7 @@ async def _reverse(ledger: Ledger, kind: RequestKind, request: ReverseInput) -> 
         wallet = await ledger.reads.wallets_by_id.load((request.name.shard, wallet_id))
     if original is None or wallet is None or not request.caller.reaches(wallet.owner_id):
         return TransactionMissing(request.shown)
+    request.caller.check_movement(original.asset.code, request.amount)
     amount_minor = None if request.amount is None else to_minor(request.amount, original.asset.scale)
     if isinstance(amount_minor, AmountFault):
         return AmountInvalid(amount_minor, original.asset)
