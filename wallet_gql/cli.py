@@ -364,7 +364,9 @@ def set_asset(
 def create_key(
     name: Annotated[str, typer.Option(help="Who holds it, such as game-server: the name is kept with what it does.")],
     scope: Annotated[list[str], typer.Option(help=f"What it may do; several times. Of {', '.join(Scope)}.")],
-    owner_prefix: Annotated[str, typer.Option(help="Only owners whose ids begin so; every owner if not given.")] = "",
+    owner_prefix: Annotated[
+        str | None, typer.Option(help="Only owners whose ids begin so; every owner if not given.")
+    ] = None,
     expires: Annotated[
         str | None, typer.Option(help="When it ends, such as 90d or 12h from now; never if not given.")
     ] = None,
@@ -385,8 +387,11 @@ def create_key(
     from wallet_gql.operations import api_keys
 
     expires_in = None if expires is None else _span(expires)
+    if owner_prefix == "":
+        # Out of a variable that is not set, it would reach everybody.
+        raise BadUserInput("owner prefix", "is empty", "name one, or leave it out for a key that reaches every owner")
     asked = api_keys.KeyInput(
-        name, scope, owner_prefix, expires_in, rate_burst, rate_per_second, max_amount, asset or ()
+        name, scope, owner_prefix or "", expires_in, rate_burst, rate_per_second, max_amount, asset or ()
     )
     with _database() as settings:
         text = _as_owner(settings, lambda engine: api_keys.create_key(engine, settings.mode, asked))

@@ -138,6 +138,12 @@ class Settings(BaseSettings):
         return value
 
     @model_validator(mode="after")
+    def _check_rates(self) -> Self:
+        if self.rate_per_second > self.rate_burst:
+            raise ValueError("WALLET_RATE_PER_SECOND is more than WALLET_RATE_BURST: a budget would never be used up.")
+        return self
+
+    @model_validator(mode="after")
     def _check_tokens(self) -> Self:
         if self.token_keys is None:
             return self

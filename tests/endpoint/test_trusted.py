@@ -150,6 +150,7 @@ async def test_if_so_set_people_run_nothing_else(
         ('{"one": "{"}', "The document one of a manifest cannot be executed here"),
         (json.dumps({named(ASSETS): VIEWER, "two": ASSETS}), "names two documents"),
         ("[" * 100_000, "is not JSON"),
+        ('{"one": "{ \\ud800 }"}', "is not Unicode"),
     ],
 )
 async def test_a_manifest_that_is_unfit_stops_the_start(

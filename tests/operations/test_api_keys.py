@@ -116,11 +116,11 @@ async def test_use_is_noted_roughly(ledger: Ledger, owner: AsyncEngine) -> None:
     ring = await known(ledger)
     assert (await listed(owner, text)).last_used_at is None
     await ring.find(text)
-    await ring.read()
+    await ring.note_use()
     used = (await listed(owner, text)).last_used_at
     assert used is not None
     await ring.find(text)
-    await ring.read()
+    await ring.note_use()
     assert (await listed(owner, text)).last_used_at == used
 
 
@@ -157,6 +157,7 @@ async def becomes(ledger: Ledger, text: str, *, is_known: bool) -> None:
         (KeyInput("server", ["wallet:read"], "", timedelta()), "expires is not in the future"),
         (KeyInput("server", ["wallet:read"], rate_burst=5), "rate has a burst without what comes back"),
         (KeyInput("server", ["wallet:read"], rate_burst=0, rate_per_second=5), "rate is not of 1 to 1000000000 points"),
+        (KeyInput("server", ["wallet:read"], rate_burst=5, rate_per_second=6), "rate gets back more in a second"),
         (KeyInput("server", ["wallet:spend"], max_amount="0"), "max amount cannot be read from '0'"),
         (KeyInput("server", ["wallet:spend"], max_amount="-5"), "max amount cannot be read from '-5'"),
         (KeyInput("server", ["wallet:spend"], max_amount="1e5"), "max amount cannot be read from '1e5'"),

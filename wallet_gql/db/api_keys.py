@@ -60,8 +60,9 @@ async def note_use(connection: Connection, ids: Collection[str]) -> None:
     """Note that keys were used; not more often than once a minute each."""
     await connection.execute(
         "UPDATE api_key SET last_used_at = wallet_now()"
-        " WHERE id = ANY ($1::text[])"
-        " AND (last_used_at IS NULL OR last_used_at < wallet_now() - interval '1 min')",
+        " WHERE id IN (SELECT id FROM api_key WHERE id = ANY ($1::text[])"
+        "              AND (last_used_at IS NULL OR last_used_at < wallet_now() - interval '1 min')"
+        "              FOR UPDATE SKIP LOCKED)",
         list(ids),
     )
 

@@ -97,10 +97,14 @@ class Caller:
         """Whether it moves some amounts or assets only."""
         return self.max_amount is not None or self.assets is not None
 
-    def check_movement(self, asset_code: str, amount: Decimal | None) -> None:
-        """Raise `Forbidden` where it may not move so much, or this asset; None is all that there is, whatever it is."""
+    def check_asset(self, asset_code: str) -> None:
+        """Raise `Forbidden` where it may not touch this asset."""
         if self.assets is not None and asset_code not in self.assets:
             raise Forbidden(f"asset is not one of {', '.join(sorted(self.assets))}, which your key is for.", "asset")
+
+    def check_movement(self, asset_code: str, amount: Decimal | None) -> None:
+        """Raise `Forbidden` where it may not move so much, or this asset; None is all that there is, whatever it is."""
+        self.check_asset(asset_code)
         if self.max_amount is None:
             return
         if amount is None:

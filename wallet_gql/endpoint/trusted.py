@@ -101,6 +101,10 @@ def _read(path: Path) -> Iterator[tuple[str, str]]:
     pairs = list(_pairs(manifest))
     if not all(isinstance(each, str) for pair in pairs for each in pair):
         raise ManifestUnfit(f"{path}: this is neither a manifest of Relay nor one of Apollo: see docs/access.md.")
+    try:
+        "".join(each for pair in pairs for each in pair).encode()
+    except UnicodeEncodeError:
+        raise ManifestUnfit(f"{path}: a text is not Unicode: half of a surrogate pair is missing.") from None
     if any(not 0 < len(id_) <= ID_LENGTH_MAX for id_, _ in pairs):
         raise ManifestUnfit(f"{path}: an id is empty, or longer than {ID_LENGTH_MAX} characters.")
     yield from pairs

@@ -111,7 +111,9 @@ class AccessQueries:
             test_mode=info.context.ledger.settings.mode == "test",
         )
 
-    @strawberry.field(description="All API keys, the newest first, for operators.")
+    @strawberry.field(description="API keys, the newest first: those that reach no more owners than the caller.")
     async def api_keys(self, info: Info) -> list[ApiKey] | None:
         """Read all keys."""
-        return [ApiKey.of(key) for key in await api_keys.list_keys(info.context.ledger.engine)]
+        own = info.context.caller.owner_prefix
+        keys = await api_keys.list_keys(info.context.ledger.engine)
+        return [ApiKey.of(key) for key in keys if key.rights.owner_prefix.startswith(own)]

@@ -88,7 +88,7 @@ class Keyring:
             await self.read()
 
     async def read(self) -> None:
-        """Read the keys, and note which were used since; who asks for it meanwhile waits for the same."""
+        """Read the keys; who asks for it meanwhile waits for the same."""
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self._read())
         await asyncio.shield(self._reading)
@@ -97,11 +97,20 @@ class Keyring:
         started = asyncio.get_running_loop().time()
         async with connect(self.engine) as connection:
             keys = await api_keys.read_keys(connection, good_only=True)
-            used, self.used = self.used, set()
-            if used:
-                await api_keys.note_use(connection, used)
         self.callers = {key.hash: (key.id, caller_of(key)) for key in keys if key.mode == self.mode}
         self.read_at = started
+
+    async def note_use(self) -> None:
+        """Note which keys were used since it was noted last; what cannot be noted now is noted another time."""
+        used, self.used = self.used, set()
+        if not used:
+            return
+        try:
+            async with connect(self.engine) as connection:
+                await api_keys.note_use(connection, used)
+        except BaseException:
+            self.used |= used
+            raise
 
     def _age_seconds(self) -> float:
         return asyncio.get_running_loop().time() - self.read_at
@@ -133,6 +142,8 @@ async def keyring(engine: AsyncEngine, mode: Mode) -> AsyncIterator[Keyring]:
             await asyncio.sleep(READ_EVERY_SECONDS)
             try:
                 await ring.read()
+                # Apart: a database that is read-only, or a row that is locked, keeps nobody out.
+                await ring.note_use()
                 told = ""
             except Exception as error:  # noqa: BLE001 - whatever it is, keys that are not read again end by themselves
                 if str(error) != told:
@@ -229,6 +240,8 @@ def _budget(burst: int | None, per_second: int | None) -> Budget | None:
         raise BadUserInput("rate", "has a burst without what comes back, or the other way round", "give both")
     if not (1 <= burst <= POINTS_MAX and 1 <= per_second <= POINTS_MAX):
         raise BadUserInput("rate", f"is not of 1 to {POINTS_MAX} points", "give such, as 100000 and 20000")
+    if per_second > burst:
+        raise BadUserInput("rate", "gets back more in a second than it can have", "give a burst that is not smaller")
     return Budget(burst, per_second)
 
 

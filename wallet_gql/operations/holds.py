@@ -131,6 +131,7 @@ async def _change(ledger: Ledger, kind: RequestKind, request: ChangeHoldInput) -
     hold = None if request.name is None else await _find(ledger, request.name, request.caller)
     if hold is None:
         return HoldMissing(request.shown)
+    request.caller.check_asset(hold.asset.code)
     if kind is RequestKind.CAPTURE_HOLD or request.amount is not None:
         request.caller.check_movement(hold.asset.code, request.amount)
     amount_minor = None if request.amount is None else to_minor(request.amount, hold.asset.scale)

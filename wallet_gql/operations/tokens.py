@@ -88,7 +88,7 @@ class Tokens:
         header = _header(token)
         candidates = self._candidates(header)
         if not candidates and self._may_read():
-            with suppress(KeysUnreadable):
+            with suppress(Exception):
                 await self.read()
             candidates = self._candidates(header)
         if not self.keys:
@@ -97,7 +97,7 @@ class Tokens:
             raise _refused("is signed with a key, or in a way, that this service does not take")
         claims = self._verify(token, candidates[0])
         caller = _caller(claims, self.settings)
-        good_until = min(time.time() + REMEMBERED_SECONDS, float(claims["exp"]))
+        good_until = min(time.time() + REMEMBERED_SECONDS, int(claims["exp"]))
         self._remembered[digest] = good_until, caller
         return caller
 
@@ -287,11 +287,11 @@ async def tokens(settings: Settings) -> AsyncIterator[Tokens | None]:
         while True:
             try:
                 await kept.read()
-            except KeysUnreadable as fault:
-                _log.warning("the identity provider's keys cannot be read", reason=str(fault))
+            except Exception as error:  # noqa: BLE001 - whatever it is, they are read again, or a key never ends
+                _log.warning("the identity provider's keys cannot be read", reason=str(error) or type(error).__name__)
             await asyncio.sleep(READ_EVERY_SECONDS if kept.keys else READ_AGAIN_SECONDS)
 
-    with suppress(KeysUnreadable):
+    with suppress(Exception):
         await kept.read()
     task = asyncio.create_task(keep())
     try:
