@@ -31,7 +31,7 @@ from wallet_gql.endpoint import rates
 from wallet_gql.endpoint.access import authenticate
 from wallet_gql.endpoint.documents import Documents, InvalidDocument, Operation
 from wallet_gql.endpoint.errors import bad_request, format_errors
-from wallet_gql.endpoint.executor import is_coroutine
+from wallet_gql.endpoint.executor import StraightExecutor, is_coroutine
 from wallet_gql.endpoint.limits import Limits
 from wallet_gql.endpoint.negotiation import GRAPHQL_RESPONSE, HTML, JSON, choose, fields, takes_gzip
 from wallet_gql.endpoint.requests import BadRequest, Requests, check_parameters
@@ -52,6 +52,9 @@ GZIP_LEVEL: Final = 1
 
 COSTLY: Final = 500
 """What costs more takes turns with others like it: together they would keep the loop from everyone else."""
+
+KNOWN_SECONDS: Final = 1
+"""Who sends a body for longer is asked again who it is."""
 
 WAITING_COST_MAX: Final = 200_000
 """What is costly waits for its turn up to this cost in all, two seconds' work or so; more is refused as overload."""
@@ -86,14 +89,12 @@ class GraphQLEndpoint:
             return
         media_type = choose(accept, _ANSWERS)
         try:
-            caller = await authenticate(
-                headers.get(b"authorization"),
-                scope["state"]["ledger"],
-                is_open=self._settings.is_open,
-                has_tokens=self._settings.token_keys is not None,
-            )
-            scope["state"]["caller"] = caller.name
+            caller, known_at = await self._caller(scope, headers), asyncio.get_running_loop().time()
             request = await self._requests.read(scope, receive, headers, media_type)
+            if asyncio.get_running_loop().time() > known_at + KNOWN_SECONDS:
+                # The key may have been revoked while the body came.
+                caller = await self._caller(scope, headers)
+            scope["state"]["caller"] = caller.name
             status, body = await self._answer(
                 scope, request, media_type or JSON, request_id, caller, show_cost=b"x-graphql-cost" in headers
             )
@@ -112,11 +113,7 @@ class GraphQLEndpoint:
         except Exception as error:  # noqa: BLE001 - whatever went wrong, the client gets a JSON answer
             errors = format_errors([GraphQLError("", original_error=error)], request_id)
             status, body, extra = HTTPStatus.INTERNAL_SERVER_ERROR, {"errors": errors}, ()
-        charge: Charge | None = scope["state"].get("charge")
-        if charge is not None:
-            extra = (*extra, *rates.headers(charge))
-            if charge.retry_after_seconds or b"x-graphql-cost" in headers:
-                body.setdefault("extensions", {}).setdefault("cost", {}).update(rates.extension(charge))
+        extra = (*extra, *_told_of_budget(scope["state"].get("charge"), body, show_cost=b"x-graphql-cost" in headers))
         scope["state"]["error_codes"] = [error["extensions"]["code"] for error in body.get("errors", ())]
         content = orjson.dumps(body)
         if len(content) > GZIP_BYTES_MIN and takes_gzip(headers.get(b"accept-encoding", b"").decode("latin-1")):
@@ -134,6 +131,14 @@ class GraphQLEndpoint:
             ],
         })  # fmt: skip
         await send({"type": "http.response.body", "body": content})
+
+    async def _caller(self, scope: Scope, headers: dict[bytes, bytes]) -> Caller:
+        return await authenticate(
+            headers.get(b"authorization"),
+            scope["state"]["ledger"],
+            is_open=self._settings.is_open,
+            has_tokens=self._settings.token_keys is not None,
+        )
 
     async def _answer(
         self,
@@ -203,8 +208,6 @@ class GraphQLEndpoint:
         if isinstance(executor, list):
             return ExecutionResult(None, executor)
         operation.demands.check(context.caller, executor.variable_values.coerced)
-        # One root field alone needs no machinery to run root fields one after the other.
-        serially = operation.is_mutation and operation.root_field_count > 1
         # Most clients send the size of their pages as a variable, which could cost far more than it does.
         cost = operation.cost if operation.cost <= COSTLY else operation.cost_with(executor.variable_values.coerced)
         kept = context.ledger.callers.rates
@@ -216,19 +219,39 @@ class GraphQLEndpoint:
         if charge is not None and charge.retry_after_seconds:
             raise charge.refusal()
         try:
-            async with asyncio.timeout_at(context.deadline):
+            result = await self._run(operation, executor, cost, context.deadline)
+        except Overloaded:
+            if charge is not None:
+                await kept.settle(charge, None, 0)
+            raise
+        if charge is not None:
+            await kept.settle(charge, result.data, least)
+        return result
+
+    async def _run(
+        self, operation: Operation, executor: StraightExecutor, cost: int, deadline: float
+    ) -> ExecutionResult:
+        # One root field alone needs no machinery to run root fields one after the other.
+        serially = operation.is_mutation and operation.root_field_count > 1
+        try:
+            async with asyncio.timeout_at(deadline):
                 if cost <= COSTLY:
-                    result = await _result(executor.execute_operation(serially=serially))
-                else:
-                    async with self._costly_turns.turn(cost):
-                        result = await _result(executor.execute_operation(serially=serially))
+                    return await _result(executor.execute_operation(serially=serially))
+                async with self._costly_turns.turn(cost):
+                    return await _result(executor.execute_operation(serially=serially))
         except TimeoutError:
             if operation.is_mutation:
                 raise OutcomeUnknown("The deadline passed.") from None
             raise Unavailable("The deadline passed.") from None
-        if charge is not None:
-            await kept.settle(charge, result.data, least)
-        return result
+
+
+def _told_of_budget(charge: Charge | None, body: dict[str, Any], *, show_cost: bool) -> tuple[tuple[bytes, bytes], ...]:
+    """Put the cost of an operation into its answer, where it is asked for or too high; returns header fields."""
+    if charge is None:
+        return ()
+    if charge.retry_after_seconds or show_cost:
+        body.setdefault("extensions", {}).setdefault("cost", {}).update(rates.extension(charge))
+    return rates.headers(charge)
 
 
 async def _result(result: object) -> ExecutionResult:

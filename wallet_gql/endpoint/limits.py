@@ -43,7 +43,8 @@ INTROSPECTIONS_MAX: Final = 2
 """How often an operation may ask for the schema: once takes 0.1 s, whatever it costs."""
 
 # How many members a list has that no argument bounds: a page's default, an entry for each leg, the captures that a hold
-# and the refunds that a transaction may have, assets by the guess that there are no more than ten.
+# and the refunds that a transaction may have, assets by the guess that there are no more than ten, keys no
+# more than a hundred.
 _LISTS: Final = {
     "transactions": PAGE_SIZE_DEFAULT,
     "holds": PAGE_SIZE_DEFAULT,
@@ -52,6 +53,7 @@ _LISTS: Final = {
     "entries": 2,
     "assets": 10,
     "balances": 10,
+    "apiKeys": 100,
 }
 
 # A character takes six bytes where JSON escapes it: 500 of a text, 128 of an owner id, 4,096 bytes of metadata.

@@ -9,8 +9,6 @@ import strawberry
 from wallet_gql.domain.access import Caller
 from wallet_gql.domain.api_keys import ApiKey as StoredKey
 from wallet_gql.graphql.context import Info
-from wallet_gql.operations import api_keys
-from wallet_gql.operations.clock import read_clock
 
 
 @strawberry.enum(description="What kind of caller asks. Kinds are added: keep a default branch.")
@@ -51,7 +49,7 @@ class Viewer:
     @strawberry.field(description="The service's time; the test clock's in test mode.")
     async def now(self, info: Info) -> datetime:
         """Read the clock."""
-        return await read_clock(info.context.ledger)
+        return await info.context.ledger.reads.clock.load(None)
 
 
 @strawberry.enum(description="Whether an API key lets its holder in. States are added: keep a default branch.")
@@ -115,5 +113,5 @@ class AccessQueries:
     async def api_keys(self, info: Info) -> list[ApiKey] | None:
         """Read all keys."""
         own = info.context.caller.owner_prefix
-        keys = await api_keys.list_keys(info.context.ledger.engine)
+        keys = await info.context.ledger.reads.api_keys.load(None)
         return [ApiKey.of(key) for key in keys if key.rights.owner_prefix.startswith(own)]

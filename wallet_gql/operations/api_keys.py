@@ -32,6 +32,7 @@ READ_EVERY_SECONDS: Final = 2
 NEWLY_READ_SECONDS: Final = 0.25
 """A key that is not known is looked for, but not more often than that, whoever makes up how many."""
 
+ANSWER_WITHIN_SECONDS: Final = 1
 GOOD_FOR_SECONDS: Final = 5
 """How long keys are good that could not be read again."""
 
@@ -95,7 +96,8 @@ class Keyring:
 
     async def _read(self) -> None:
         started = asyncio.get_running_loop().time()
-        async with connect(self.engine) as connection:
+        # A connection that was cut without a word is given up in time for another one.
+        async with asyncio.timeout(ANSWER_WITHIN_SECONDS), connect(self.engine) as connection:
             keys = await api_keys.read_keys(connection, good_only=True)
         self.callers = {key.hash: (key.id, caller_of(key)) for key in keys if key.mode == self.mode}
         self.read_at = started
@@ -139,15 +141,16 @@ async def keyring(engine: AsyncEngine, mode: Mode) -> AsyncIterator[Keyring]:
     async def keep() -> None:
         told = ""
         while True:
-            await asyncio.sleep(READ_EVERY_SECONDS)
+            await asyncio.sleep(NEWLY_READ_SECONDS if told else READ_EVERY_SECONDS)
             try:
                 await ring.read()
                 # Apart: a database that is read-only, or a row that is locked, keeps nobody out.
                 await ring.note_use()
                 told = ""
             except Exception as error:  # noqa: BLE001 - whatever it is, keys that are not read again end by themselves
-                if str(error) != told:
-                    told = str(error)
+                reason = str(error) or type(error).__name__
+                if reason != told:
+                    told = reason
                     _log.warning("API keys cannot be read", reason=told)
 
     task = asyncio.create_task(keep())

@@ -3,7 +3,6 @@
 from datetime import datetime
 from typing import Final
 
-from wallet_gql.db.engine import connect
 from wallet_gql.domain.errors import BadUserInput
 from wallet_gql.ledger import clock
 from wallet_gql.operations.opening import Ledger
@@ -24,9 +23,3 @@ async def advance_clock(ledger: Ledger, seconds: int) -> datetime | None:
             return await clock.advance_clock(connection, seconds)
 
     return await retrying(work, deadline_seconds=ledger.settings.request_deadline_seconds)
-
-
-async def read_clock(ledger: Ledger) -> datetime:
-    """Return the ledger's time: the test clock's in test mode."""
-    async with connect(ledger.engine) as connection:
-        return await clock.read_clock(connection)

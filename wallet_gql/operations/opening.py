@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, TypeAlias
 from uuid import UUID
 
@@ -11,15 +12,18 @@ import structlog
 from asyncpg import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from wallet_gql.db.api_keys import read_keys
 from wallet_gql.db.connecting import is_standby
 from wallet_gql.db.engine import close, connect, create_engine, lend
 from wallet_gql.db.migrations import UnfitDatabase, check_at_head
+from wallet_gql.domain.api_keys import ApiKey
 from wallet_gql.domain.assets import Asset, AssetSetting
 from wallet_gql.domain.holds import Hold, HoldName
 from wallet_gql.domain.postings import Entry, Outcome, Request, TransactionName, TransactionView
 from wallet_gql.domain.wallets import Balance, OwnerName, Wallet, WalletState
 from wallet_gql.ledger import reads
 from wallet_gql.ledger.armour import check_armour
+from wallet_gql.ledger.clock import read_clock
 from wallet_gql.ledger.holds import (
     HoldPage,
     HoldPageRequest,
@@ -72,6 +76,8 @@ class Reads:
     assets: ReadBatch[None, list[Asset]]
     asset_settings: ReadBatch[None, dict[int, AssetSetting]]
     states: ReadBatch[WalletId, WalletState | None]
+    clock: ReadBatch[None, datetime]
+    api_keys: ReadBatch[None, list[ApiKey]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,12 +256,22 @@ def _batched_reads(engine: AsyncEngine, deadline_seconds: float) -> Reads:
         reversed_minor=ReadBatch(engine, _read_reversed_minor, deadline_seconds),
         assets=ReadBatch(engine, _read_assets, deadline_seconds),
         asset_settings=ReadBatch(engine, _read_asset_settings, deadline_seconds),
+        clock=ReadBatch(engine, _read_clock, deadline_seconds),
+        api_keys=ReadBatch(engine, _read_api_keys, deadline_seconds),
     )
 
 
 async def _read_assets(connection: Connection, keys: Sequence[None]) -> list[list[Asset]]:
     """Return all assets for whoever asks: there is nothing to ask but everything."""
     return [await reads.read_assets(connection)] * len(keys)
+
+
+async def _read_clock(connection: Connection, keys: Sequence[None]) -> list[datetime]:
+    return [await read_clock(connection)] * len(keys)
+
+
+async def _read_api_keys(connection: Connection, keys: Sequence[None]) -> list[list[ApiKey]]:
+    return [await read_keys(connection, good_only=False)] * len(keys)
 
 
 async def _read_asset_settings(connection: Connection, keys: Sequence[None]) -> list[dict[int, AssetSetting]]:

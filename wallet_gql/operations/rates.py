@@ -187,6 +187,8 @@ def _count(data: object) -> int:
                 total += len(fields)
                 waiting += fields.values()
             case list() as members:
+                # What was looked for in vain was looked for.
+                total += len(members)
                 waiting += members
             case _:
                 pass
