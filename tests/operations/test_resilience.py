@@ -212,8 +212,8 @@ REFUSED_LOGINS = {
         ["ALTER DATABASE other RENAME TO wallet", CLOSED.format("true")],
     ),
     "right to connect revoked": (
-        ["REVOKE CONNECT ON DATABASE wallet FROM PUBLIC"],
-        ["GRANT CONNECT ON DATABASE wallet TO PUBLIC"],
+        ["REVOKE CONNECT ON DATABASE wallet FROM PUBLIC, wallet_server"],
+        ["GRANT CONNECT ON DATABASE wallet TO wallet_server"],
     ),
     "no more connections": (
         ["ALTER ROLE wallet_server CONNECTION LIMIT 0"],
