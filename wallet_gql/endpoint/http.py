@@ -164,7 +164,7 @@ class GraphQLEndpoint:
             return _request_error([error], media_type, request_id)
         except Fault as fault:
             return _fault(fault, request_id, is_mutation=self.documents.may_mutate(query))
-        context = Context(ledger, request_id, deadline, caller)
+        context = Context(ledger, request_id, deadline, caller, scope["state"].get("own_request_id"))
         try:
             result = await self._execute(operation, variables or {}, context, scope["state"])
         except (Forbidden, RateLimited) as fault:

@@ -47,6 +47,7 @@ INTROSPECTIONS_MAX: Final = 2
 # more than a hundred.
 _LISTS: Final = {
     "transactions": PAGE_SIZE_DEFAULT,
+    "searchTransactions": PAGE_SIZE_DEFAULT,
     "holds": PAGE_SIZE_DEFAULT,
     "captures": CAPTURES_MAX,
     "refunds": 50,  # `ledger.judge_reversals.REVERSALS_MAX`, which a test compares
