@@ -149,12 +149,13 @@ class Documents:
         if text not in self._registered:
             self._registered[text] = self.prepare(text)
 
-    def _known(self, text: str) -> Document | None:
+    def known(self, text: str) -> Document | None:
+        """Return the document of a text that needs no preparing; None for any other."""
         return self._registered.get(text) or self._kept.get(text)
 
     def may_mutate(self, text: str) -> bool:
         """Say whether a text has a mutation, without parsing it: a text that is not kept may only look like it."""
-        document = self._known(text)
+        document = self.known(text)
         if document is None:
             return "mutation" in text
         return any(operation.is_mutation for operation in document.operations.values())
@@ -166,7 +167,7 @@ class Documents:
         others for as long as it held it. So whoever sends many of them delays the others by one at a time. Who asks for
         a text that is under way waits for it: a new client's first requests come all at once.
         """
-        document = self._known(text)
+        document = self.known(text)
         if document is not None:
             return document
         if len(text) > self._limits.characters:
