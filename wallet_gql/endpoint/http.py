@@ -39,7 +39,7 @@ from wallet_gql.endpoint.trusted import Trusted, prepare, read_manifests
 from wallet_gql.endpoint.turns import Turns
 from wallet_gql.graphql.context import Context
 from wallet_gql.operations.opening import Ledger
-from wallet_gql.operations.rates import POSTING_POINTS, Charge
+from wallet_gql.operations.rates import Charge
 from wallet_gql.settings import Settings
 
 _ANSWERS: Final = (JSON, GRAPHQL_RESPONSE)
@@ -185,7 +185,7 @@ class GraphQLEndpoint:
         if result.errors:
             answer["errors"] = format_errors(result.errors, request_id, is_mutation=operation.is_mutation)
         if show_cost:
-            answer["extensions"] = {"cost": {"requested": operation.cost, "max": self._settings.document_cost_max}}
+            answer["extensions"] = {"cost": {"requested": operation.size.cost, "max": self._settings.document_cost_max}}
         return HTTPStatus.OK, answer
 
     async def _document(self, ledger: Ledger, query: str, caller: Caller, state: dict[str, Any]) -> Document:
@@ -216,28 +216,30 @@ class GraphQLEndpoint:
             return ExecutionResult(None, executor)
         operation.demands.check(context.caller, executor.variable_values.coerced)
         # Most clients send the size of their pages as a variable, which could cost far more than it does.
-        cost = operation.cost if operation.cost <= COSTLY else operation.cost_with(executor.variable_values.coerced)
+        size = operation.size
+        if size.rows and size.cost >= rates.REFUNDED_FROM_POINTS:
+            size = operation.size_with(executor.variable_values.coerced)
         kept = context.ledger.callers.rates
-        least = POSTING_POINTS * operation.root_field_count if operation.is_mutation else 1
+        least = rates.POSTING_POINTS * size.root_field_count if operation.is_mutation else 1
         try:
-            charge = await rates.charge(kept, context.caller, max(cost, least), state)
+            charge = await rates.charge(kept, context.caller, max(size.cost, least), state)
         except GraphQLError as error:
             return ExecutionResult(None, [error])
         try:
-            result = await self._run(operation, executor, cost, context.deadline)
+            result = await self._run(operation, executor, size.cost, context.deadline)
         except Overloaded:
             if charge is not None:
-                await kept.settle(charge, None, 0)
+                await kept.settle(charge, 0)
             raise
-        if charge is not None:
-            await kept.settle(charge, result.data, least)
+        if charge is not None and charge.requested >= rates.REFUNDED_FROM_POINTS:
+            await kept.settle(charge, max(least, rates.needed(result.data, size.rows)))
         return result
 
     async def _run(
         self, operation: Operation, executor: StraightExecutor, cost: int, deadline: float
     ) -> ExecutionResult:
         # One root field alone needs no machinery to run root fields one after the other.
-        serially = operation.is_mutation and operation.root_field_count > 1
+        serially = operation.is_mutation and operation.size.root_field_count > 1
         try:
             async with asyncio.timeout_at(deadline):
                 if cost <= COSTLY:

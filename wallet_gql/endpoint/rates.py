@@ -9,6 +9,12 @@ from wallet_gql.domain.access import Caller
 from wallet_gql.domain.errors import BadUserInput
 from wallet_gql.operations.rates import Charge, Rates
 
+POSTING_POINTS: Final = 10
+"""What a field of Mutation costs at least."""
+
+REFUNDED_FROM_POINTS: Final = 100
+"""What costs less costs what it may: a page and a list of ids may cost far more than they turn out to."""
+
 PREPARED_CHARACTERS: Final = 1000
 """A point buys the preparation of so many characters, and the first one is due for any text."""
 
@@ -38,6 +44,25 @@ async def charge(rates: Rates, caller: Caller, points: int, state: dict[str, Any
     if taken is not None and taken.retry_after_seconds:
         raise taken.refusal()
     return taken
+
+
+def needed(data: object, rows: int) -> int:
+    """Return how many points an answer was worth: its fields, and the rows that it has or was asked for.
+
+    What was looked for in vain was looked for; whether it is another's or does not exist makes no difference.
+    """
+    fields, members, waiting = 0, 0, [data]
+    while waiting:
+        match waiting.pop():
+            case dict() as values:
+                fields += len(values)
+                waiting += values.values()
+            case list() as values:
+                members += len(values)
+                waiting += values
+            case _:
+                pass
+    return fields + max(members, rows)
 
 
 def extension(charge: Charge) -> dict[str, int]:

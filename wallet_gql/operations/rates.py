@@ -20,12 +20,6 @@ from wallet_gql.domain.access import Budget, Caller
 from wallet_gql.domain.errors import BadUserInput, RateLimited
 from wallet_gql.settings import Settings
 
-POSTING_POINTS: Final = 10
-"""What a field of Mutation costs at least."""
-
-REFUNDED_FROM_POINTS: Final = 100
-"""What costs less costs what it may: a page and a list of ids may cost far more than they turn out to."""
-
 CALLERS_MAX: Final = 100_000
 """Of how many callers a worker knows the budgets; who asked longest ago is forgotten first."""
 
@@ -124,11 +118,9 @@ class Rates:
         self._purse(str(caller.budget_id)).points += 1
         return None
 
-    async def settle(self, charge: Charge, data: object, least: int) -> None:
-        """Give back what an answer did not need; it costs `least` whatever it has."""
-        if charge.requested < REFUNDED_FROM_POINTS:
-            return
-        charge.actual = min(charge.requested, max(least, _count(data)))
+    async def settle(self, charge: Charge, needed: int) -> None:
+        """Give back what was charged beyond the points that turned out to be needed."""
+        charge.actual = min(charge.requested, needed)
         id_, refund, lot = str(charge.caller.budget_id), charge.requested - charge.actual, _lot(charge.budget)
         purse = self._purse(id_)
         charge.remaining += refund
@@ -190,20 +182,3 @@ class Rates:
 
 def _lot(budget: Budget) -> int:
     return max(1, budget.burst // LOTS)
-
-
-def _count(data: object) -> int:
-    """Return how many fields an answer has: what its operation turned out to cost."""
-    total, waiting = 0, [data]
-    while waiting:
-        match waiting.pop():
-            case dict() as fields:
-                total += len(fields)
-                waiting += fields.values()
-            case list() as members:
-                # What was looked for in vain was looked for.
-                total += len(members)
-                waiting += members
-            case _:
-                pass
-    return total
