@@ -26,13 +26,7 @@ COLUMNS["at"] = "timestamptz"
 
 SOMETHING_BEFORE = "metadata IS NOT NULL OR receipt IS NOT NULL"
 
-CHECKS = {
-    "something": "num_nonnulls(metadata, receipt, actor_kind, request_id) > 0",
-    "actor_kind": "actor_kind BETWEEN 1 AND 4",
-    "actor_name": "(actor_name IS NULL) = (actor_kind IS NULL) AND length(actor_name) BETWEEN 1 AND 128",
-    "request_id": "length(request_id) BETWEEN 1 AND 128",
-    "at": "(at IS NULL) = (num_nonnulls(actor_kind, request_id) = 0) AND isfinite(at)",
-}
+SOMETHING = "num_nonnulls(metadata, receipt, actor_kind, request_id) > 0"
 
 INDEXES = {
     "transaction_note_actor_name_idx": (
@@ -44,29 +38,35 @@ INDEXES = {
     "wallet_state_shard_event_id_idx": "wallet_state (shard, event_id)",
 }
 
-# Most notes are of transactions: what else they may be of is looked for where that is not found.
+# Most notes are of transactions: what else they may be of is looked for where that is not found. A hold's step has the
+# entry of its event.
+IS_ALONE = """(t.id IS NULL
+            AND (SELECT true FROM entry e
+                  WHERE e.shard = n.shard AND e.transaction_id BETWEEN n.transaction_id AND n.transaction_id
+                  ORDER BY e.transaction_id LIMIT 1) IS NULL
+            AND (SELECT true FROM wallet_state s
+                  WHERE s.shard = n.shard AND s.event_id BETWEEN n.transaction_id AND n.transaction_id
+                  ORDER BY s.event_id LIMIT 1) IS NULL)"""
+
+# The bounds of the new columns. They are no CHECK: each statement reads and plans that anew, a law once a session.
+IS_HALF_KNOWN = """((n.actor_kind IS NULL) <> (n.actor_name IS NULL) OR n.actor_kind NOT BETWEEN 1 AND 4
+            OR length(n.actor_name) NOT BETWEEN 1 AND 128 OR length(n.request_id) NOT BETWEEN 1 AND 128
+            OR (n.at IS NULL) <> (n.actor_kind IS NULL AND n.request_id IS NULL) OR NOT isfinite(n.at))"""
+
 NOTE_LAW = f"""
 CREATE OR REPLACE FUNCTION transaction_note_law() RETURNS trigger LANGUAGE plpgsql {LAW_SETTINGS} AS $$
 DECLARE
     broken record;
 BEGIN
-    SELECT n.shard, n.transaction_id, n.is_alone
+    SELECT n.shard, n.transaction_id, {IS_ALONE} AS is_alone, {IS_HALF_KNOWN} AS is_half_known
       INTO broken
-      FROM (SELECT n.*,
-                   CASE WHEN (SELECT true FROM transaction t
-                               WHERE t.shard = n.shard AND t.id BETWEEN n.transaction_id AND n.transaction_id
-                               ORDER BY t.id LIMIT 1) THEN false
-                        -- A hold's step has the entry of its event.
-                        WHEN (SELECT true FROM entry e
-                               WHERE e.shard = n.shard
-                                 AND e.transaction_id BETWEEN n.transaction_id AND n.transaction_id
-                               ORDER BY e.transaction_id LIMIT 1) THEN false
-                        WHEN (SELECT true FROM wallet_state s
-                               WHERE s.shard = n.shard AND s.event_id BETWEEN n.transaction_id AND n.transaction_id
-                               ORDER BY s.event_id LIMIT 1) THEN false
-                        ELSE true END AS is_alone
-              FROM inserted n OFFSET 0) AS n
-     WHERE n.is_alone
+      FROM inserted n
+      LEFT JOIN LATERAL (
+           SELECT t.id FROM transaction t
+            WHERE t.shard = n.shard AND t.id BETWEEN n.transaction_id AND n.transaction_id
+            ORDER BY t.id LIMIT 1) AS t ON true
+     WHERE {IS_ALONE}
+        OR {IS_HALF_KNOWN}
         OR (n.receipt IS NOT NULL
             AND (SELECT (r.transaction_shard, r.transaction_id) = (n.shard, n.transaction_id) FROM receipt r
                   WHERE r.shard = receipt_shard(n.receipt) AND r.receipt BETWEEN n.receipt AND n.receipt
@@ -78,6 +78,10 @@ BEGIN
         RAISE EXCEPTION 'a note is of transaction % (shard %), which does not exist',
             broken.transaction_id, broken.shard
             USING ERRCODE = 'foreign_key_violation', CONSTRAINT = 'transaction_note_law_transaction';
+    ELSIF broken.is_half_known THEN
+        RAISE EXCEPTION 'the note of transaction % (shard %) does not say who asked for it as it should',
+            broken.transaction_id, broken.shard
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'transaction_note_law_asked_by';
     END IF;
     RAISE EXCEPTION 'the receipt of transaction % (shard %) is another transaction''s, or is not kept',
         broken.transaction_id, broken.shard
@@ -91,8 +95,7 @@ def upgrade() -> None:
     with op.get_context().autocommit_block():
         added = ", ".join(f"ADD COLUMN IF NOT EXISTS {name} {type_}" for name, type_ in COLUMNS.items())
         op.execute(f"ALTER TABLE transaction_note {added}")
-        for name, condition in CHECKS.items():
-            replace_check(name, condition)
+        replace_check(SOMETHING)
         for index, columns in INDEXES.items():
             op.execute(f"DROP INDEX IF EXISTS {index}")
             op.execute(f"CREATE INDEX CONCURRENTLY {index} ON {columns}")
@@ -100,9 +103,9 @@ def upgrade() -> None:
     op.execute(NOTE_LAW)
 
 
-def replace_check(name: str, condition: str) -> None:
-    """Replace a condition, or add it; rows are looked at without a lock that keeps others from writing."""
-    constraint = f"transaction_note_{name}_check"
+def replace_check(condition: str) -> None:
+    """Replace what a note has at least; rows are looked at without a lock that keeps others from writing."""
+    constraint = "transaction_note_something_check"
     op.execute(
         f"ALTER TABLE transaction_note DROP CONSTRAINT IF EXISTS {constraint},"
         f" ADD CONSTRAINT {constraint} CHECK ({condition}) NOT VALID"
@@ -120,9 +123,5 @@ def downgrade() -> None:
     op.execute(before)
     for index in INDEXES:
         op.execute(f"DROP INDEX {index}")
-    for name in CHECKS:
-        op.execute(f"ALTER TABLE transaction_note DROP CONSTRAINT transaction_note_{name}_check")
-    op.execute(
-        f"ALTER TABLE transaction_note ADD CONSTRAINT transaction_note_something_check CHECK ({SOMETHING_BEFORE})"
-    )
+    replace_check(SOMETHING_BEFORE)
     op.execute(f"ALTER TABLE transaction_note {', '.join(f'DROP COLUMN {name}' for name in COLUMNS)}")

@@ -216,31 +216,32 @@ async def note(connection: Connection, shard: int, id_: UUID, *asked_by: object)
 
 
 @pytest.mark.parametrize(
-    ("noted", "check"),
+    ("noted", "constraint"),
     [
         ((1, "game", "r-1", AT), None),
         ((None, None, "r-1", AT), None),
         ((2, "p" * 128, None, AT), None),
-        ((None, None, None, None), "something"),
-        ((1, None, "r-1", AT), "actor_name"),
-        ((None, "game", "r-1", AT), "actor_name"),
-        ((0, "game", None, AT), "actor_kind"),
-        ((5, "game", None, AT), "actor_kind"),
-        ((1, "", None, AT), "actor_name"),
-        ((1, "p" * 129, None, AT), "actor_name"),
-        ((None, None, "", AT), "request_id"),
-        ((None, None, "r" * 129, AT), "request_id"),
-        ((1, "game", None, None), "at"),
+        ((None, None, None, None), "something_check"),
+        ((1, None, "r-1", AT), "law_asked_by"),
+        ((None, "game", "r-1", AT), "law_asked_by"),
+        ((0, "game", None, AT), "law_asked_by"),
+        ((5, "game", None, AT), "law_asked_by"),
+        ((1, "", None, AT), "law_asked_by"),
+        ((1, "p" * 129, None, AT), "law_asked_by"),
+        ((None, None, "", AT), "law_asked_by"),
+        ((None, None, "r" * 129, AT), "law_asked_by"),
+        ((1, "game", None, None), "law_asked_by"),
+        ((1, "game", None, datetime.max.replace(tzinfo=UTC)), "law_asked_by"),
     ],
 )
 async def test_who_asked_is_whole_or_is_not_noted(
-    ledger: Ledger, connection: Connection, noted: tuple[object, ...], check: str | None
+    ledger: Ledger, connection: Connection, noted: tuple[object, ...], constraint: str | None
 ) -> None:
     id_ = await posted(ledger, connection)
-    if check is None:
+    if constraint is None:
         await note(connection, SHARD, id_, *noted)
         return
-    async with refused(connection, CHECK_VIOLATION, f"transaction_note_{check}_check"):
+    async with refused(connection, CHECK_VIOLATION, f"transaction_note_{constraint}"):
         await note(connection, SHARD, id_, *noted)
 
 

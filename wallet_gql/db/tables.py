@@ -222,12 +222,6 @@ transaction_note = Table(
         postgresql_where=text("request_id IS NOT NULL"),
     ),
     CheckConstraint("num_nonnulls(metadata, receipt, actor_kind, request_id) > 0", name="something"),
-    CheckConstraint("actor_kind BETWEEN 1 AND 4", name="actor_kind"),
-    CheckConstraint(
-        "(actor_name IS NULL) = (actor_kind IS NULL) AND length(actor_name) BETWEEN 1 AND 128", name="actor_name"
-    ),
-    CheckConstraint("length(request_id) BETWEEN 1 AND 128", name="request_id"),
-    CheckConstraint("(at IS NULL) = (num_nonnulls(actor_kind, request_id) = 0) AND isfinite(at)", name="at"),
     CheckConstraint(
         "jsonb_typeof(metadata) = 'object' AND metadata <> '{}' AND octet_length(metadata::text) <= 32768",
         name="metadata",
