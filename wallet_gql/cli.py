@@ -360,6 +360,24 @@ def set_asset(
         _in_ledger(settings, set_)
 
 
+MaxAmount = Annotated[
+    str | None, typer.Option(help="The most that it moves at once, such as 250.00; any amount if not given.")
+]
+KeyAssets = Annotated[
+    list[str] | None, typer.Option("--assets", help="An asset that it moves; several times. All if not given.")
+]
+RateBurst = Annotated[
+    int | None, typer.Option(help="Its own budget: the most points that it has; WALLET_RATE_BURST if not given.")
+]
+RatePerSecond = Annotated[
+    int | None, typer.Option(help="How many points come back each second; WALLET_RATE_PER_SECOND if not given.")
+]
+DailyIssuance = Annotated[
+    str | None,
+    typer.Option(help="The most of an asset that it tops up and gives in a day of UTC; any amount if not given."),
+]
+
+
 @keys.command("create")
 def create_key(
     name: Annotated[str, typer.Option(help="Who holds it, such as game-server: the name is kept with what it does.")],
@@ -370,18 +388,11 @@ def create_key(
     expires: Annotated[
         str | None, typer.Option(help="When it ends, such as 90d or 12h from now; never if not given.")
     ] = None,
-    max_amount: Annotated[
-        str | None, typer.Option(help="The most that it moves at once, such as 250.00; any amount if not given.")
-    ] = None,
-    asset: Annotated[
-        list[str] | None, typer.Option("--assets", help="An asset that it moves; several times. All if not given.")
-    ] = None,
-    rate_burst: Annotated[
-        int | None, typer.Option(help="Its own budget: the most points that it has; WALLET_RATE_BURST if not given.")
-    ] = None,
-    rate_per_second: Annotated[
-        int | None, typer.Option(help="How many points come back each second; WALLET_RATE_PER_SECOND if not given.")
-    ] = None,
+    max_amount: MaxAmount = None,
+    asset: KeyAssets = None,
+    daily_issuance: DailyIssuance = None,
+    rate_burst: RateBurst = None,
+    rate_per_second: RatePerSecond = None,
 ) -> None:
     """Make an API key and print it: it is shown this once, for only its hash is kept."""
     from wallet_gql.operations import api_keys
@@ -391,7 +402,15 @@ def create_key(
         # Out of a variable that is not set, it would reach everybody.
         raise BadUserInput("owner prefix", "is empty", "name one, or leave it out for a key that reaches every owner")
     asked = api_keys.KeyInput(
-        name, scope, owner_prefix or "", expires_in, rate_burst, rate_per_second, max_amount, asset or ()
+        name,
+        scope,
+        owner_prefix or "",
+        expires_in,
+        rate_burst,
+        rate_per_second,
+        max_amount,
+        asset or (),
+        daily_issuance,
     )
     with _database() as settings:
         text = _as_owner(settings, lambda engine: api_keys.create_key(engine, settings.mode, asked))
@@ -419,6 +438,7 @@ def list_keys(as_json: Annotated[bool, typer.Option("--json", help="Print the re
             "ownerPrefix": key.rights.owner_prefix,
             "maxAmount": key.rights.max_amount and f"{key.rights.max_amount:f}",
             "assets": key.rights.assets and sorted(key.rights.assets),
+            "dailyIssuance": key.rights.daily_issuance and f"{key.rights.daily_issuance:f}",
             "rateBurst": key.rights.budget and key.rights.budget.burst,
             "ratePerSecond": key.rights.budget and key.rights.budget.per_second,
             "createdAt": key.created_at,

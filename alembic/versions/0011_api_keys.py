@@ -34,6 +34,7 @@ def upgrade() -> None:
         sa.Column("rate_per_second", sa.Integer()),
         sa.Column("max_amount", sa.Numeric()),
         sa.Column("assets", ARRAY(sa.Text())),
+        sa.Column("daily_issuance", sa.Numeric()),
         sa.Column("created_at", TIMESTAMP, server_default=sa.text("wallet_now()"), nullable=False),
         sa.Column("expires_at", TIMESTAMP),
         sa.Column("revoked_at", TIMESTAMP),
@@ -49,6 +50,7 @@ def upgrade() -> None:
         sa.CheckConstraint("rate_burst > 0", name=op.f("api_key_rate_burst_check")),
         sa.CheckConstraint("rate_per_second > 0", name=op.f("api_key_rate_per_second_check")),
         sa.CheckConstraint("max_amount > 0", name=op.f("api_key_max_amount_check")),
+        sa.CheckConstraint("daily_issuance > 0", name=op.f("api_key_daily_issuance_check")),
         sa.CheckConstraint("cardinality(assets) BETWEEN 1 AND 1000", name=op.f("api_key_assets_check")),
     )
 

@@ -24,6 +24,7 @@ CALLERS: Final = {
     "game": KeyInput("game", sorted(ALL_SCOPES - {Scope.AUDIT})),
     "shop": KeyInput("shop", [Scope.SPEND, Scope.CAPTURE, Scope.HISTORY_READ]),
     "auditor": KeyInput("auditor", [Scope.HISTORY_READ, Scope.WALLET_READ, Scope.AUDIT]),
+    "promotions": KeyInput("promotions", [Scope.BONUS], daily_issuance="10"),
     "regional": KeyInput("regional", [Scope.AUDIT, Scope.HISTORY_READ], "eu-"),
 }
 
@@ -219,6 +220,21 @@ def test_auditors_find_what_an_actor_or_a_request_did_page_by_page(doors: Doors)
     assert {each["ownerId"] for each in search(doors, "regional", requestId=request)["nodes"]} == {owner}
     whole = search(doors, actor="game", first=1)
     assert (whole["totalCount"], whole["pageInfo"]["hasNextPage"]) == (None, True)
+
+
+def test_a_key_gives_no_more_in_a_day_than_it_may(doors: Doors) -> None:
+    owner = player(doors)
+    doors.do("promotions", "bonus", ownerId=owner, amount="7")
+    query = "mutation ($i: BonusInput!) { bonus(input: $i) { __typename } }"
+    headers = {"authorization": f"Bearer {doors.keys['promotions']}"}
+    for amount in ("4", "5"):
+        asked = {"ownerId": owner, "amount": amount, "idempotencyKey": str(uuid4())}
+        answer = httpx.post(doors.served.url, json={"query": query, "variables": {"i": asked}}, headers=headers)
+        error = answer.json()["errors"][0]
+        assert (error["extensions"]["code"], error["extensions"]["field"]) == ("FORBIDDEN", "amount")
+        assert error["message"].startswith("amount is more than 3 GOLD")
+    doors.do("promotions", "bonus", ownerId=owner, amount="3")
+    assert asyncio.run(prove(doors.settings)).findings == []
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from decisions import (
 from uuid_utils.compat import uuid7
 
 from wallet_gql.domain.assets import AssetSetting, TransferPolicy
-from wallet_gql.domain.errors import Unavailable
+from wallet_gql.domain.errors import Fault
 from wallet_gql.domain.holds import CAPTURES_MAX, OPEN_HOLDS_MAX, TTL_SECONDS_MAX, Hold, HoldState, HoldStepKind
 from wallet_gql.domain.money import BALANCE_MINOR_MAX, TREASURY_MINOR_MAX
 from wallet_gql.domain.postings import (
@@ -71,7 +71,7 @@ CAPTURE, VOID, ADJUST = RequestKind.CAPTURE_HOLD, RequestKind.VOID_HOLD, Request
 CHANGES: Final = (CAPTURE, VOID, ADJUST)
 
 
-def held(outcome: Outcome | Unavailable) -> Held:
+def held(outcome: Outcome | Fault) -> Held:
     assert isinstance(outcome, Held), outcome
     return outcome
 

@@ -270,6 +270,7 @@ async def becomes(ledger: Ledger, text: str, *, is_known: bool) -> None:
         (KeyInput("server", ["wallet:read"], rate_burst=5, rate_per_second=6), "rate gets back more in a second"),
         (KeyInput("server", ["wallet:spend"], max_amount="0"), "max amount cannot be read from '0'"),
         (KeyInput("server", ["wallet:spend"], max_amount="-5"), "max amount cannot be read from '-5'"),
+        (KeyInput("server", ["wallet:spend"], daily_issuance="0"), "daily issuance cannot be read from '0'"),
         (KeyInput("server", ["wallet:spend"], max_amount="1e5"), "max amount cannot be read from '1e5'"),
         (KeyInput("server", ["wallet:spend"], assets=["TIN"]), "assets has TIN, which there is not"),
     ],

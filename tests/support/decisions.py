@@ -11,7 +11,7 @@ import orjson
 from uuid_utils.compat import uuid7
 
 from wallet_gql.domain.assets import Asset, AssetSetting, TransferPolicy
-from wallet_gql.domain.errors import Unavailable
+from wallet_gql.domain.errors import Fault, Unavailable
 from wallet_gql.domain.postings import (
     POSTING_TYPES,
     Outcome,
@@ -87,12 +87,12 @@ def same(item: Item) -> Item:
     return item._replace(request=replace(item.request, transaction_id=uuid7()))  # type: ignore[arg-type]
 
 
-def posted(outcome: Outcome | Unavailable) -> Posted:
+def posted(outcome: Outcome | Fault) -> Posted:
     assert isinstance(outcome, Posted), outcome
     return outcome
 
 
-def refused(outcome: Outcome | Unavailable) -> Refused:
+def refused(outcome: Outcome | Fault) -> Refused:
     assert isinstance(outcome, Refused), outcome
     return outcome
 
@@ -102,7 +102,7 @@ def kept_rows(made: Batch) -> list[Any]:
     return list(made.others.get(KeptRow, ()))
 
 
-def decide_without_moving(made: Batch, item: Item) -> Outcome | Unavailable:
+def decide_without_moving(made: Batch, item: Item) -> Outcome | Fault:
     """Decide what must not be posted: no head moves, and nothing is appended but a refusal."""
 
     def moved() -> tuple[object, ...]:

@@ -13,7 +13,7 @@ _MODES: Final[dict[Mode, int]] = {"live": 1, "test": 2}
 
 _COLUMNS: Final = (
     "id, name, mode, hash, created_at, expires_at, revoked_at, last_used_at, wallet_now(),"
-    " scopes, owner_prefix, rate_burst, rate_per_second, max_amount, assets"
+    " scopes, owner_prefix, rate_burst, rate_per_second, max_amount, assets, daily_issuance"
 )
 
 _GOOD: Final = "revoked_at IS NULL AND (expires_at IS NULL OR wallet_now() < expires_at)"
@@ -25,11 +25,11 @@ async def insert_key(
     """Keep a new key."""
     await connection.execute(
         "INSERT INTO api_key (id, name, mode, hash, expires_at, scopes, owner_prefix, rate_burst, rate_per_second,"
-        "                     max_amount, assets)"
-        " VALUES ($1, $2, $3, $4, wallet_now() + $5::interval, $6, $7, $8, $9, $10, $11)",
+        "                     max_amount, assets, daily_issuance)"
+        " VALUES ($1, $2, $3, $4, wallet_now() + $5::interval, $6, $7, $8, $9, $10, $11, $12)",
         key.id, name, _MODES[key.mode], key.hash, expires_in,
         sorted(rights.scopes), rights.owner_prefix, *(rights.budget or (None, None)),
-        rights.max_amount, None if rights.assets is None else sorted(rights.assets),
+        rights.max_amount, None if rights.assets is None else sorted(rights.assets), rights.daily_issuance,
     )  # fmt: skip
 
 
@@ -80,7 +80,7 @@ async def note_use(connection: Connection, ids: Collection[str]) -> None:
 
 
 def _key(row: Record) -> ApiKey:
-    id_, name, mode, hash_, *times, scopes, owner_prefix, burst, per_second, max_amount, assets = row
+    id_, name, mode, hash_, *times, scopes, owner_prefix, burst, per_second, max_amount, assets, issuance = row
     known = {scope.value for scope in Scope}
     rights = Rights(
         # One that a newer version knows lets its holder do nothing here.
@@ -89,6 +89,7 @@ def _key(row: Record) -> ApiKey:
         None if burst is None else Budget(burst, per_second),
         max_amount,
         None if assets is None else frozenset(assets),
+        issuance,
     )
     word = next(word for word, number in _MODES.items() if number == mode)
     return ApiKey(id_, name, word, bytes(hash_), rights, *times)

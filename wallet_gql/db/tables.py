@@ -9,6 +9,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Date,
     DateTime,
     ForeignKeyConstraint,
     Identity,
@@ -409,6 +410,25 @@ idempotency_key = Table(
     CheckConstraint("isfinite(created_at)", name="created_at"),
 )
 
+# What keys of a name that may issue so much a day have issued: a chain for each asset and day of UTC. Its shard is that
+# of the name's own hash.
+issuance = Table(
+    "issuance",
+    metadata,
+    Column("shard", SmallInteger, nullable=False, autoincrement=False),
+    Column("actor_name", Code, nullable=False),
+    Column("asset_id", SmallInteger, nullable=False, autoincrement=False),
+    Column("day", Date, nullable=False),
+    Column("step", Integer, nullable=False, autoincrement=False),
+    Column("transaction_shard", SmallInteger, nullable=False),
+    Column("transaction_id", Uuid, nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("issued_after", BigInteger, nullable=False),
+    PrimaryKeyConstraint("shard", "actor_name", "asset_id", "day", "step"),
+    CheckConstraint("step >= 1", name="step"),
+    CheckConstraint("amount > 0", name="amount"),
+)
+
 # Who may ask: outside the ledger, changed by the tables' owner only. mode: 1 live, 2 test.
 api_key = Table(
     "api_key",
@@ -426,6 +446,8 @@ api_key = Table(
     # The most that its holder moves at once, in units of the asset, and the codes of the assets; any without.
     Column("max_amount", Numeric),
     Column("assets", ARRAY(Text)),
+    # The most of an asset that keys of its name issue in a day.
+    Column("daily_issuance", Numeric),
     Column("created_at", Timestamp, nullable=False, server_default=NOW),
     Column("expires_at", Timestamp),
     Column("revoked_at", Timestamp),
@@ -440,5 +462,6 @@ api_key = Table(
     CheckConstraint("rate_burst > 0", name="rate_burst"),
     CheckConstraint("rate_per_second > 0", name="rate_per_second"),
     CheckConstraint("max_amount > 0", name="max_amount"),
+    CheckConstraint("daily_issuance > 0", name="daily_issuance"),
     CheckConstraint("cardinality(assets) BETWEEN 1 AND 1000", name="assets"),
 )

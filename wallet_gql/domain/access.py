@@ -97,6 +97,8 @@ class Caller:
     """The most that it moves at once, in units of the asset; None for any amount."""
     assets: frozenset[str] | None = None
     """The codes of the assets that it moves; None for any."""
+    daily_issuance: Decimal | None = None
+    """The most of an asset that top-ups and bonuses of its name credit in a day of UTC; None for any amount."""
     budget_id: str | None = None
     """What its budget is kept under; None for whoever has none."""
     budget: Budget | None = None
@@ -109,8 +111,8 @@ class Caller:
 
     @property
     def is_bounded(self) -> bool:
-        """Whether it moves some amounts or assets only."""
-        return self.max_amount is not None or self.assets is not None
+        """Whether it moves some amounts or assets only, or issues so much a day."""
+        return not (self.max_amount is None and self.assets is None and self.daily_issuance is None)
 
     def check_asset(self, asset_code: str) -> None:
         """Raise `Forbidden` where it may not touch this asset."""

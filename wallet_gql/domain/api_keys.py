@@ -54,6 +54,8 @@ class Rights:
     """The most that its holder moves at once, in units of the asset; None for any amount."""
     assets: frozenset[str] | None = None
     """The codes of the assets that its holder moves; None for any."""
+    daily_issuance: Decimal | None = None
+    """The most of an asset that keys of this name issue in a day, in units of the asset; None for any amount."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,6 +88,14 @@ class Receipt(NamedTuple):
     text: str
 
 
+class Issuer(NamedTuple):
+    """Whose issuance in a day is bounded, the shard in which it is counted, and the most that it is."""
+
+    shard: int
+    name: str
+    most_minor: int
+
+
 class TransactionName(NamedTuple):
     """What names a transaction."""
 
@@ -180,6 +188,7 @@ class PostingRequest:
     reference: str | None = None
     metadata: Metadata = ()
     receipt: Receipt | None = None
+    issuer: Issuer | None = None
     asked_by: AskedBy | None = None
     transaction_id: UUID = field(default_factory=uuid7)
 
@@ -187,6 +196,12 @@ class PostingRequest:
     def owners(self) -> tuple[OwnerName, ...]:
         """Whose wallets it concerns, the one whose key it is first."""
         return (OwnerName(self.shard, self.owner_id),)
+
+    @property
+    def exclusive_names(self) -> tuple[str, ...]:
+        """What nobody else may have in hand meanwhile, besides wallets: its receipt, its issuer."""
+        receipt = () if self.receipt is None else (self.receipt.text,)
+        return receipt if self.issuer is None else (*receipt, f"issuance of {self.issuer.name}")
 
     @property
     def fingerprint(self) -> bytes:

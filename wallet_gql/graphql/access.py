@@ -1,6 +1,7 @@
 """Who asks, and which API keys there are."""
 
 from datetime import datetime
+from decimal import Decimal
 from enum import Enum
 from typing import Self
 
@@ -10,6 +11,7 @@ from wallet_gql.domain.access import AskedBy, Caller, Scope
 from wallet_gql.domain.api_keys import ApiKey as StoredKey
 from wallet_gql.domain.postings import TransactionName
 from wallet_gql.graphql.context import Info
+from wallet_gql.graphql.scalars import Amount
 from wallet_gql.ledger.reads import NOTHING_NOTED
 
 
@@ -89,6 +91,13 @@ class ApiKey:
     owner_prefix: str | None = strawberry.field(
         description="What the ids of the owners begin with that it reaches; null where it is not limited so."
     )
+    max_amount: Amount | None = strawberry.field(
+        description="The most that it moves at once, in units of the asset; null for any amount."
+    )
+    assets: list[str] | None = strawberry.field(description="The codes of the assets that it moves; null for any.")
+    daily_issuance: Amount | None = strawberry.field(
+        description="The most of an asset that keys of its name top up and give in a day of UTC; null for any amount."
+    )
     created_at: datetime = strawberry.field(description="When it was made.")
     expires_at: datetime | None = strawberry.field(description="When it ends; null where it does not by itself.")
     last_used_at: datetime | None = strawberry.field(description="When it was used last, to about a minute.")
@@ -103,10 +112,17 @@ class ApiKey:
             test_mode=key.mode == "test",
             scopes=sorted(key.rights.scopes),
             owner_prefix=key.rights.owner_prefix or None,
+            max_amount=_shown(key.rights.max_amount),
+            assets=None if key.rights.assets is None else sorted(key.rights.assets),
+            daily_issuance=_shown(key.rights.daily_issuance),
             created_at=key.created_at,
             expires_at=key.expires_at,
             last_used_at=key.last_used_at,
         )
+
+
+def _shown(amount: Decimal | None) -> Amount | None:
+    return None if amount is None else Amount(f"{amount:f}")
 
 
 @strawberry.type

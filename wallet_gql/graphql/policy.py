@@ -65,7 +65,10 @@ _TABLE: Final[Mapping[str, Mapping[str, Rule]]] = {
     "Asset": {"id code name scale transfers": FREE},
     "Viewer": {"actor scopes ownerId ownerPrefix testMode now": FREE},
     "Actor": {"kind name": FREE},
-    "ApiKey": {"keyId name state testMode scopes ownerPrefix createdAt expiresAt lastUsedAt": FREE},
+    "ApiKey": {
+        "keyId name state testMode scopes ownerPrefix maxAmount assets dailyIssuance createdAt expiresAt"
+        " lastUsedAt": FREE,
+    },
     "Wallet": {
         "id ownerId openedAt status statusSince statusUntil statusActor statusRequestId": FREE,
         "statusNote": _STAFF,

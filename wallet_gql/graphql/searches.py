@@ -1,5 +1,6 @@
 """What an actor or a request asked for: for auditors."""
 
+from collections.abc import Sequence
 from typing import Annotated, Final
 
 import strawberry
@@ -12,10 +13,18 @@ from wallet_gql.graphql import ids, paging
 from wallet_gql.graphql.access import ActorKind
 from wallet_gql.graphql.context import Info
 from wallet_gql.graphql.paging import PAGE_SIZE_DEFAULT, PageInfo
-from wallet_gql.graphql.transactions import Transaction, TransactionConnection, TransactionEdge
-from wallet_gql.ledger.searches import SearchRequest
+from wallet_gql.graphql.transactions import After, Transaction, TransactionConnection, TransactionEdge
+from wallet_gql.ledger.searches import Found, Place, SearchRequest
 
 NAME_LENGTH_MAX: Final = 128
+
+
+RequestId = Annotated[str | None, strawberry.argument(description="The id of a request: its X-Request-Id.")]
+ActorName = Annotated[str | None, strawberry.argument(description="The name of an API key, or a person's owner id.")]
+Kind = Annotated[ActorKind | None, strawberry.argument(description="What kind of actor it is; any kind if null.")]
+First = Annotated[
+    int | None, strawberry.argument(description=f"How many, 1 to {paging.PAGE_SIZE_MAX}; {PAGE_SIZE_DEFAULT} if null.")
+]
 
 
 def _given(value: str | None, field: str) -> str | None:
@@ -38,20 +47,11 @@ class SearchQueries:
     async def search_transactions(
         self,
         info: Info,
-        request_id: Annotated[
-            str | None, strawberry.argument(description="The id of a request: its X-Request-Id.")
-        ] = UNSET,
-        actor: Annotated[
-            str | None, strawberry.argument(description="The name of an API key, or a person's owner id.")
-        ] = UNSET,
-        actor_kind: Annotated[
-            ActorKind | None, strawberry.argument(description="What kind of actor it is; any kind if null.")
-        ] = UNSET,
-        first: Annotated[
-            int | None,
-            strawberry.argument(description=f"How many, 1 to {paging.PAGE_SIZE_MAX}; {PAGE_SIZE_DEFAULT} if null."),
-        ] = UNSET,
-        after: Annotated[str | None, strawberry.argument(description="Only what is older than this cursor.")] = UNSET,
+        request_id: RequestId = UNSET,
+        actor: ActorName = UNSET,
+        actor_kind: Kind = UNSET,
+        first: First = UNSET,
+        after: After = UNSET,
     ) -> TransactionConnection | None:
         """Read a page."""
         paging.check(paging.PageArguments(first, after, None, None, None))
@@ -62,20 +62,23 @@ class SearchQueries:
         size = PAGE_SIZE_DEFAULT if first is None or first is UNSET else first
         place = (None, None) if after is None or after is UNSET else ids.decode_place(after, "after")
         page = await info.context.ledger.reads.searches.load(SearchRequest(name, kind, request, size, *place))
-        edges = [
-            TransactionEdge(cursor=ids.place(*found.place), node=Transaction(view=found.transaction))
-            for found in page.found
-            if info.context.caller.reaches(found.owner_id)
-        ]
-        last = edges[-1].cursor if edges else None
-        return TransactionConnection(
-            edges=edges,
-            nodes=[edge.node for edge in edges],
-            page_info=PageInfo(
-                has_next_page=page.end is not None,
-                has_previous_page=place[0] is not None,
-                start_cursor=edges[0].cursor if edges else None,
-                end_cursor=last if page.end is None else ids.place(*page.end),
-            ),
-            total_count=None,
-        )
+        mine = [found for found in page.found if info.context.caller.reaches(found.owner_id)]
+        return _connection(mine, page.end, is_first=place[0] is None)
+
+
+def _connection(page: Sequence[Found], end: Place | None, *, is_first: bool) -> TransactionConnection:
+    edges = [
+        TransactionEdge(cursor=ids.place(*found.place), node=Transaction(view=found.transaction)) for found in page
+    ]
+    last = edges[-1].cursor if edges else None
+    return TransactionConnection(
+        edges=edges,
+        nodes=[edge.node for edge in edges],
+        page_info=PageInfo(
+            has_next_page=end is not None,
+            has_previous_page=not is_first,
+            start_cursor=edges[0].cursor if edges else None,
+            end_cursor=last if end is None else ids.place(*end),
+        ),
+        total_count=None,
+    )

@@ -11,6 +11,7 @@ import orjson
 
 from wallet_gql.domain.holds import Hold
 from wallet_gql.domain.postings import (
+    Issuer,
     PostingRequest,
     Receipt,
     Request,
@@ -22,15 +23,18 @@ from wallet_gql.domain.wallets import Wallet, WalletKind, WalletState
 from wallet_gql.ledger.batch import (
     Batch,
     HoldChange,
+    Issued,
     Leg,
     Movement,
     Reversed,
 )
 from wallet_gql.ledger.heads import Account
+from wallet_gql.ledger.issuance import day_of
 from wallet_gql.ledger.rows import (
     EntryRow,
     HeldEntryRow,
     HoldStepRow,
+    IssuanceRow,
     NoteRow,
     ReceiptRow,
     ReversalRow,
@@ -102,13 +106,10 @@ def append(
         )
     )
     note(batch, request, wallet.shard, movement.id, is_asked_for=fingerprint is not None)
+    if isinstance(request, PostingRequest) and request.issuer is not None:
+        _count_issued(batch, request, request.issuer, wallet.shard)
     if movement.reverses is not None:
-        original, before = movement.reverses
-        amount_minor = sum(leg.amount_minor for leg in movement.legs if leg.amount_minor > 0)
-        after = Reversed(before.step + 1, before.amount_minor + amount_minor)
-        batch.reversed[original] = after
-        row = ReversalRow(*original, after.step, movement.id, amount_minor, after.amount_minor)
-        batch.others[ReversalRow].append(row)
+        _count_reversed(batch, movement, *movement.reverses)
     change = movement.captured
     for account, amount_minor in movement.legs:
         if change is not None and account.kind is WalletKind.USER:
@@ -209,6 +210,26 @@ def note(batch: Batch, request: Request | None, shard: int, id_: UUID, *, is_ask
         batch.others[NoteRow].append(NoteRow(shard, id_, metadata, text, *batch.asked_by, batch.now))
     elif metadata is not None or text is not None:
         batch.others[NoteRow].append(NoteRow(shard, id_, metadata, text, None, None, None, None))
+
+
+def _count_reversed(batch: Batch, movement: Movement, original: TransactionName, before: Reversed) -> None:
+    """Append how much of an original is reversed in all, with what is reversed now."""
+    amount_minor = sum(leg.amount_minor for leg in movement.legs if leg.amount_minor > 0)
+    after = batch.reversed[original] = Reversed(before.step + 1, before.amount_minor + amount_minor)
+    row = ReversalRow(*original, after.step, movement.id, amount_minor, after.amount_minor)
+    batch.others[ReversalRow].append(row)
+
+
+def _count_issued(batch: Batch, request: PostingRequest, issuer: Issuer, shard: int) -> None:
+    """Append how much has been issued in all, with what is posted now."""
+    place, amount_minor = (issuer.name, request.asset.id), request.amount_minor
+    before = batch.issued.get(place, Issued(0, 0))
+    after = batch.issued[place] = Issued(before.step + 1, before.amount_minor + amount_minor)
+    day = day_of(batch.now)
+    row = IssuanceRow(
+        issuer.shard, *place, day, after.step, shard, request.transaction_id, amount_minor, after.amount_minor
+    )
+    batch.others[IssuanceRow].append(row)
 
 
 def _receipt(request: Request | None) -> Receipt | None:

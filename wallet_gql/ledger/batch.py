@@ -9,7 +9,7 @@ from uuid import UUID
 
 from wallet_gql.domain.access import SWEEPER, AskedBy
 from wallet_gql.domain.assets import AssetSetting
-from wallet_gql.domain.errors import Unavailable
+from wallet_gql.domain.errors import Forbidden, Unavailable
 from wallet_gql.domain.holds import Hold, HoldName
 from wallet_gql.domain.postings import (
     Changed,
@@ -189,6 +189,17 @@ class Reversed(NamedTuple):
     amount_minor: int
 
 
+class Issued(NamedTuple):
+    """How much an issuer has issued of an asset today, in how many steps."""
+
+    step: int
+    amount_minor: int
+
+
+IssuerAsset: TypeAlias = tuple[str, int]
+"""An issuer's name, and an asset's id."""
+
+
 class Movement(NamedTuple):
     """A transaction to post: its legs, the owner's first.
 
@@ -229,7 +240,9 @@ class Movements(tuple[Movement, ...]):
     __slots__ = ()
 
 
-Decision: TypeAlias = Movements | HoldChange | StateChange | Forgone | Facts | WalletMissing | HoldMissing | Unavailable
+Decision: TypeAlias = (
+    Movements | HoldChange | StateChange | Forgone | Facts | WalletMissing | HoldMissing | Unavailable | Forbidden
+)
 """How a new request ends: what is posted or how a hold changes; or why nothing is."""
 
 
@@ -254,6 +267,7 @@ class Batch:
     answered: dict[KeyName, Answered]
     settings: Mapping[int, AssetSetting] = field(default_factory=dict)
     credited: dict[str, TransactionName] = field(default_factory=dict)
+    issued: dict[IssuerAsset, Issued] = field(default_factory=dict)
     holds: dict[HoldName, Hold] = field(default_factory=dict)
     reversed: dict[TransactionName, Reversed] = field(default_factory=dict)
     states: States = field(default_factory=dict)

@@ -4,7 +4,7 @@ So no column is told from another by its position, and none stands in two lists 
 """
 
 from collections.abc import Collection, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from functools import cache
 from typing import Annotated, Any, Final, TypeAlias, get_args, get_type_hints
 from uuid import UUID
@@ -22,6 +22,7 @@ Uuids: TypeAlias = Annotated[str, "text", "uuid[]"]
 _PLAIN: Final = frozenset({"smallint", "int", "bigint", "boolean"})
 """Types whose arrays are sent as PostgreSQL writes them, as one text: the driver takes four times as long per value."""
 
+Day: TypeAlias = Annotated[date, "date"]
 Time: TypeAlias = Annotated[datetime, "timestamptz"]
 Json: TypeAlias = Annotated[str, "jsonb"]
 

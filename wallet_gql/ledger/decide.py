@@ -14,7 +14,7 @@ from uuid import uuid5
 
 import orjson
 
-from wallet_gql.domain.errors import Unavailable
+from wallet_gql.domain.errors import Forbidden, Unavailable
 from wallet_gql.domain.holds import HoldStepKind
 from wallet_gql.domain.postings import (
     Changed,
@@ -97,13 +97,13 @@ def book_due(batch: Batch, accounts: Iterable[Account]) -> None:
             repay(batch, account, event_id, executed_at)
 
 
-def decide(batch: Batch, item: Item) -> Outcome | Unavailable:
+def decide(batch: Batch, item: Item) -> Outcome | Unavailable | Forbidden:
     """Answer one request on the heads as the requests before it left them."""
     first = batch.answered.get(item.key)
     if first is not None:
         return replay(batch, first, item)
     decision = judge(batch, item)
-    if isinstance(decision, (Unavailable, WalletMissing, HoldMissing)):
+    if isinstance(decision, (Unavailable, Forbidden, WalletMissing, HoldMissing)):
         return decision
     asked = item.request.fingerprint
     batch.asked_by = item.request.asked_by

@@ -60,7 +60,7 @@ class _Locked:
 
 
 async def lock_items(
-    connection: Connection, requests: Sequence[Request], slot: int, line: int, busy_receipts: Set[str], *, wait: bool
+    connection: Connection, requests: Sequence[Request], slot: int, line: int, busy_names: Set[str], *, wait: bool
 ) -> tuple[list[Joined], list[Account]]:
     """Lock every wallet concerned, and join each request with its accounts; returns them in order, and all accounts."""
     concerned = [
@@ -81,14 +81,15 @@ async def lock_items(
         busy |= taken
     locked = _Locked(wallets, busy)
     items = [
-        _join(locked, request, *names, is_busy=bool(busy_receipts) and _receipt(request) in busy_receipts)
+        _join(locked, request, *names, is_busy=bool(busy_names) and not busy_names.isdisjoint(exclusive_names(request)))
         for request, names in zip(requests, concerned, strict=True)
     ]
     return items, list(locked.accounts.values())
 
 
-def _receipt(request: Request) -> str | None:
-    return request.receipt.text if isinstance(request, PostingRequest) and request.receipt is not None else None
+def exclusive_names(request: Request) -> tuple[str, ...]:
+    """Return what nobody else may have in hand while a request is decided, besides wallets."""
+    return request.exclusive_names if isinstance(request, PostingRequest) else ()
 
 
 def _stripes(request: Request, slot: int, line: int) -> tuple[WalletName, ...]:

@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from wallet_gql.domain.assets import Asset, TransferPolicy
-from wallet_gql.domain.errors import Unavailable
-from wallet_gql.domain.money import BALANCE_MINOR_MAX, TREASURY_MINOR_MAX
+from wallet_gql.domain.errors import Forbidden, Unavailable
+from wallet_gql.domain.money import BALANCE_MINOR_MAX, TREASURY_MINOR_MAX, format_minor
 from wallet_gql.domain.postings import PostingRequest, TransactionName, TransactionType, WalletMissing, unix_us
 from wallet_gql.domain.refusals import (
     BalanceLimitExceeded,
@@ -42,6 +42,7 @@ def judge_posting(batch: Batch, item: PostingItem) -> Decision:
     )
     return (
         judge_clock(batch, item.owner)
+        or judge_issuance(batch, request)
         or judge_status(batch, item.owner, NOTHING_LEAVES if amount_minor < 0 else NOTHING_MOVES)
         or judge_receipt(batch, request)
         or judge_balance(item.owner, amount_minor)
@@ -120,6 +121,20 @@ def judge_policy(batch: Batch, asset: Asset) -> TransferForbidden | None:
     if setting is None or setting.transfers is TransferPolicy.ALL:
         return None
     return TransferForbidden(asset, setting.transfers)
+
+
+def judge_issuance(batch: Batch, request: PostingRequest) -> Forbidden | None:
+    """Refuse to issue more in a day than who asks may; it is not kept, for the next day it may."""
+    if request.issuer is None:
+        return None
+    issued = batch.issued.get((request.issuer.name, request.asset.id))
+    left_minor = request.issuer.most_minor - (0 if issued is None else issued.amount_minor)
+    if request.amount_minor <= left_minor:
+        return None
+    left, asset = format_minor(max(0, left_minor), request.asset.scale), request.asset.code
+    return Forbidden(
+        f"amount is more than {left} {asset}, which is left of what your key issues until 00:00 UTC.", "amount"
+    )
 
 
 def judge_receipt(batch: Batch, request: PostingRequest) -> ReceiptUsed | None:

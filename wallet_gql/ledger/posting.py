@@ -8,6 +8,7 @@ What a batch of postings costs between BEGIN and COMMIT, whatever its size:
 | 2 heads | the clock, and the last entry of every account concerned, read after the lock |
 | 3 keys | every key that was answered before, with its transaction |
 | (receipts) | locks of receipts before all others, and which were credited, only where the batch has some |
+| (issuance) | locks of those whose issuance is bounded, with the receipts', and what they issued today, likewise |
 | (reversals) | how much of the originals was reversed, only where the batch has refunds or clawbacks |
 | (settings) | whether owners may transfer the assets, only where the batch has a transfer |
 | (states) | what has become of wallets, and what their owners owe, only where something has; two |
@@ -26,8 +27,8 @@ from typing import Final, TypeAlias
 import structlog
 from asyncpg import Connection
 
-from wallet_gql.domain.errors import Unavailable
-from wallet_gql.domain.postings import Outcome, PostingRequest, Receipt, Request, Shortfall
+from wallet_gql.domain.errors import Forbidden, Unavailable
+from wallet_gql.domain.postings import Outcome, Request, Shortfall
 from wallet_gql.domain.refusals import OutcomeCode
 from wallet_gql.domain.wallets import WalletKind
 from wallet_gql.ledger.append import append_state
@@ -37,6 +38,7 @@ from wallet_gql.ledger.batch import (
     HoldItem,
     Item,
     PlaceItem,
+    PostingItem,
     ReverseItem,
     StateItem,
     TransferItem,
@@ -46,12 +48,13 @@ from wallet_gql.ledger.columns import arrays, cast, element, names, unnest
 from wallet_gql.ledger.decide import accounts_needed, book_due, decide
 from wallet_gql.ledger.heads import Account, KeptAnswer, open_accounts, read_heads, read_keys
 from wallet_gql.ledger.holds import read_holds, read_open_holds
-from wallet_gql.ledger.items import WalletBusy, lock_items
+from wallet_gql.ledger.issuance import day_of, read_issued
+from wallet_gql.ledger.items import WalletBusy, exclusive_names, lock_items
 from wallet_gql.ledger.judge import present_state
 from wallet_gql.ledger.locks import lock_wallets
 from wallet_gql.ledger.reads import read_asset_settings
 from wallet_gql.ledger.recall import held_names, recall
-from wallet_gql.ledger.receipts import lock_receipts, read_receipts
+from wallet_gql.ledger.receipts import lock_names, read_receipts
 from wallet_gql.ledger.reversals import read_reversed
 from wallet_gql.ledger.rows import OTHERS, EntryRow, TransactionRow
 from wallet_gql.ledger.states import WalletId, read_states
@@ -103,7 +106,7 @@ def _insert(*tables: str) -> str:
 _log = structlog.get_logger()
 
 
-Decided: TypeAlias = Outcome | WalletBusy | Unavailable
+Decided: TypeAlias = Outcome | WalletBusy | Unavailable | Forbidden
 """What a batch answers to one request."""
 
 
@@ -119,9 +122,9 @@ async def post_batch(
     post gets an `Unavailable`, which is not kept: an owner's last entry is in the future (before balances are looked
     at), or a stripe is at its end.
     """
-    receipts = [each.receipt for each in requests if isinstance(each, PostingRequest) and each.receipt is not None]
-    busy_receipts = await lock_receipts(connection, receipts, wait=wait) if receipts else set[str]()
-    items, concerned = await lock_items(connection, requests, slot, line, busy_receipts, wait=wait)
+    names = [name for request in requests for name in exclusive_names(request)]
+    busy_names = await lock_names(connection, names, wait=wait) if names else set[str]()
+    items, concerned = await lock_items(connection, requests, slot, line, busy_names, wait=wait)
     found = [item for item in items if isinstance(item, ITEMS)]
     if not found:
         return [item for item in items if not isinstance(item, ITEMS)]
@@ -129,7 +132,9 @@ async def post_batch(
     batch = Batch(await read_heads(connection, accounts), {})
     kept = await read_keys(connection, {wanted_key(item) for item in found})
     await read_debts(connection, batch, concerned)
-    await _read_more(connection, batch, found, concerned, kept, receipts)
+    if names:
+        await _read_named(connection, batch, found)
+    await _read_more(connection, batch, found, concerned, kept)
     book_due(batch, concerned)
     batch.answered = recall(batch, found, kept)
     await _open_debts(connection, batch, found)
@@ -195,17 +200,25 @@ async def _open_debts(connection: Connection, batch: Batch, items: Sequence[Item
     await open_accounts(connection, debts)
 
 
+async def _read_named(connection: Connection, batch: Batch, items: Sequence[Item]) -> None:
+    """Read what was done under the names that are held."""
+    postings = [item.request for item in items if isinstance(item, PostingItem)]
+    if receipts := [each.receipt for each in postings if each.receipt is not None]:
+        batch.credited = await read_receipts(connection, receipts)
+    if issuers := {
+        (each.issuer.shard, each.issuer.name, each.asset.id) for each in postings if each.issuer is not None
+    }:
+        batch.issued = await read_issued(connection, issuers, day_of(batch.now))
+
+
 async def _read_more(
     connection: Connection,
     batch: Batch,
     items: Sequence[Item],
     accounts: Sequence[Account],
     kept: Sequence[KeptAnswer],
-    receipts: Sequence[Receipt],
 ) -> None:
     """Read what only some kinds of requests are decided on: a statement each, only where the batch has one of them."""
-    if receipts:
-        batch.credited = await read_receipts(connection, receipts)
     kinds = {type(item) for item in items}
     if not kinds.isdisjoint({TransferItem, StateItem}) or any(
         isinstance(item, PlaceItem) and item.receiver is not None for item in items

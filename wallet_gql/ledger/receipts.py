@@ -1,7 +1,8 @@
-"""Receipts: one store receipt or payment credits one owner, platform-wide.
+"""Receipts: one store receipt or payment credits one owner, platform-wide. And names that are held until COMMIT.
 
-Who posts with a receipt holds its advisory lock until COMMIT, taken before the wallets' locks: of two requests with one
-receipt the second sees what the first did. A receipt's shard is that of its own hash.
+Who posts with a receipt, or what is counted against a day's issuance, holds the name's advisory lock until COMMIT,
+taken before the wallets' locks: of two requests with one name the second sees what the first did. A receipt's shard is
+that of its own hash.
 """
 
 from collections.abc import Collection
@@ -25,13 +26,13 @@ class _Wanted(NamedTuple):
 # Sorted, so that two that wait for each other's do not wait for ever.
 _LOCK: Final = f"""
 SELECT pg_advisory_xact_lock(lock.id)
-  FROM (SELECT DISTINCT hashtextextended(receipt, {_SEED}) AS id FROM unnest($1::text[]) AS wanted(receipt)
+  FROM (SELECT DISTINCT hashtextextended(name, {_SEED}) AS id FROM unnest($1::text[]) AS wanted(name)
          ORDER BY id) AS lock
 """
 
 _LOCK_FREE: Final = f"""
-SELECT receipt FROM unnest($1::text[]) AS wanted(receipt)
- WHERE NOT pg_try_advisory_xact_lock(hashtextextended(receipt, {_SEED}))
+SELECT name FROM unnest($1::text[]) AS wanted(name)
+ WHERE NOT pg_try_advisory_xact_lock(hashtextextended(name, {_SEED}))
 """
 
 _FIND: Final = f"""
@@ -41,13 +42,12 @@ SELECT wanted.receipt, r.transaction_shard, r.transaction_id
 """
 
 
-async def lock_receipts(connection: Connection, receipts: Collection[Receipt], *, wait: bool) -> set[str]:
-    """Lock receipts until the unit of work ends; returns those that somebody else has, where it does not wait."""
-    texts = [receipt.text for receipt in receipts]
+async def lock_names(connection: Connection, names: Collection[str], *, wait: bool) -> set[str]:
+    """Lock names until the unit of work ends; returns those that somebody else has, where it does not wait."""
     if wait:
-        await connection.fetch(_LOCK, texts)
+        await connection.fetch(_LOCK, names)
         return set()
-    return {text for (text,) in await connection.fetch(_LOCK_FREE, texts)}
+    return {name for (name,) in await connection.fetch(_LOCK_FREE, names)}
 
 
 async def read_receipts(connection: Connection, receipts: Collection[Receipt]) -> dict[str, TransactionName]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final, NamedTuple, TypeAlias
 
-from wallet_gql.ledger.columns import Bigint, Boolean, Bytes, Integer, Json, Smallint, Text, Time, Uuid, Uuids
+from wallet_gql.ledger.columns import Bigint, Boolean, Bytes, Day, Integer, Json, Smallint, Text, Time, Uuid, Uuids
 
 
 class WalletRow(NamedTuple):
@@ -142,6 +142,20 @@ class ReceiptRow(NamedTuple):
     transaction_id: Uuid
 
 
+class IssuanceRow(NamedTuple):
+    """A step of what an issuer issues of an asset in a day."""
+
+    shard: Smallint
+    actor_name: Text
+    asset_id: Smallint
+    day: Day
+    step: Integer
+    transaction_shard: Smallint
+    transaction_id: Uuid
+    amount: Bigint
+    issued_after: Bigint
+
+
 class KeptRow(NamedTuple):
     """A key that is not answered with a transaction, and what it is answered with: a refusal, a hold, a state.
 
@@ -159,7 +173,7 @@ class KeptRow(NamedTuple):
 
 
 OtherRow: TypeAlias = (
-    KeptRow | HeldEntryRow | ReversalRow | NoteRow | ReceiptRow | HoldRow | HoldStepRow | WalletStateRow
+    KeptRow | HeldEntryRow | ReversalRow | NoteRow | ReceiptRow | IssuanceRow | HoldRow | HoldStepRow | WalletStateRow
 )
 
 OTHERS: Final[Mapping[str, type[OtherRow]]] = {
@@ -168,6 +182,7 @@ OTHERS: Final[Mapping[str, type[OtherRow]]] = {
     "reversal": ReversalRow,
     "transaction_note": NoteRow,
     "receipt": ReceiptRow,
+    "issuance": IssuanceRow,
     "hold": HoldRow,
     "hold_step": HoldStepRow,
     "wallet_state": WalletStateRow,

@@ -33,6 +33,7 @@ from wallet_gql.domain.wallets import WalletKind
 from wallet_gql.ledger.lookups import all_rows, one_row
 from wallet_gql.ledger.treasury import LINES_PER_SLOT, SLOT_COUNT
 from wallet_gql.ledger.verify_holds import HOLD_CHECKS
+from wallet_gql.ledger.verify_issuance import ISSUANCE_CHECKS
 from wallet_gql.ledger.verify_keys import KEY_CHECKS
 from wallet_gql.ledger.verify_reversals import REVERSAL_CHECKS
 from wallet_gql.ledger.verify_states import STATE_CHECKS
@@ -244,6 +245,7 @@ _CHECKS: Final = {
     **HOLD_CHECKS,
     **STATE_CHECKS,
     **REVERSAL_CHECKS,
+    **ISSUANCE_CHECKS,
     "note": f"""
         SELECT format('note of transaction %s', n.transaction_id),
                CASE WHEN t.id IS NULL AND e.seq IS NULL AND s.step IS NULL THEN 'its transaction does not exist'
@@ -356,6 +358,7 @@ SELECT DISTINCT shard, name FROM (
   UNION ALL SELECT shard, 'wallet_state' FROM wallet_state UNION ALL SELECT shard, 'reversal' FROM reversal
   UNION ALL SELECT shard, 'hold' FROM hold UNION ALL SELECT shard, 'hold_step' FROM hold_step
   UNION ALL SELECT shard, 'transaction_note' FROM transaction_note UNION ALL SELECT shard, 'receipt' FROM receipt
+  UNION ALL SELECT shard, 'issuance' FROM issuance
 ) AS rows
  WHERE shard NOT BETWEEN 0 AND $1 - 1
  ORDER BY shard, name

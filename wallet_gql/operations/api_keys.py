@@ -171,6 +171,7 @@ def caller_of(key: ApiKey) -> Caller:
         owner_prefix=key.rights.owner_prefix,
         max_amount=key.rights.max_amount,
         assets=key.rights.assets,
+        daily_issuance=key.rights.daily_issuance,
         budget_id=f"key:{key.id}",
         budget=key.rights.budget,
     )
@@ -218,6 +219,7 @@ class KeyInput:
     """With the burst: its own budget of points; without both the usual one."""
     max_amount: str | None = None
     assets: Collection[str] = ()
+    daily_issuance: str | None = None
 
 
 async def create_key(engine: AsyncEngine, mode: Mode, asked: KeyInput) -> str:
@@ -233,8 +235,9 @@ async def create_key(engine: AsyncEngine, mode: Mode, asked: KeyInput) -> str:
         scopes,
         asked.owner_prefix,
         _budget(asked.rate_burst, asked.rate_per_second),
-        _max_amount(asked.max_amount),
+        _amount(asked.max_amount, "max amount"),
         frozenset(asked.assets) or None,
+        _amount(asked.daily_issuance, "daily issuance"),
     )
     async with unit_of_work(engine) as connection:
         known = {asset.code for asset in await read_assets(connection)}
@@ -292,13 +295,11 @@ def _budget(burst: int | None, per_second: int | None) -> Budget | None:
     return Budget(burst, per_second)
 
 
-def _max_amount(text: str | None) -> Decimal | None:
+def _amount(text: str | None, field: str) -> Decimal | None:
     if text is None:
         return None
     if not re.fullmatch(r"[0-9]{1,15}(\.[0-9]{1,9})?", text) or not Decimal(text):
-        raise BadUserInput(
-            "max amount", f"cannot be read from {text[:20]!r}", "send a decimal above zero, such as 250.00"
-        )
+        raise BadUserInput(field, f"cannot be read from {text[:20]!r}", "send a decimal above zero, such as 250.00")
     return Decimal(text)
 
 

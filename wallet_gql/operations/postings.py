@@ -10,9 +10,11 @@ from typing import TypeAlias
 from uuid import UUID
 
 from wallet_gql.domain.access import AskedBy
+from wallet_gql.domain.assets import Asset
 from wallet_gql.domain.postings import (
     AmountInvalid,
     AssetMissing,
+    Issuer,
     KeyReused,
     Posted,
     PostingRequest,
@@ -45,15 +47,17 @@ class PostingInput:
     deadline: float | None = None
     """A time of the event loop's clock; None: as long as a request may take, from now."""
     asked_by: AskedBy | None = None
+    daily_issuance: Decimal | None = None
+    """The most of the asset that who asks credits in a day; None for any amount."""
 
 
 async def top_up(ledger: Ledger, request: PostingInput) -> PostingOutcome:
-    """Credit what a player bought. Raises `BadUserInput` for malformed texts."""
+    """Credit what a player bought. Raises `BadUserInput` for malformed texts, `Forbidden` past a day's issuance."""
     return await _post(ledger, TransactionType.TOP_UP, request)
 
 
 async def bonus(ledger: Ledger, request: PostingInput) -> PostingOutcome:
-    """Credit what the platform gives. Raises `BadUserInput` for malformed texts."""
+    """Credit what the platform gives. Raises `BadUserInput` for malformed texts, `Forbidden` past a day's issuance."""
     return await _post(ledger, TransactionType.BONUS, request)
 
 
@@ -82,9 +86,20 @@ async def _post(ledger: Ledger, type_: TransactionType, request: PostingInput) -
             reference,
             metadata,
             None if receipt is None else Receipt(shard_of_receipt(receipt, ledger.shard_count), receipt),
+            _issuer(ledger, type_, request, found[0]),
             request.asked_by,
         ),
         request.deadline,
     )
     assert isinstance(outcome, (Posted, Refused, WalletMissing, KeyReused))
     return outcome
+
+
+def _issuer(ledger: Ledger, type_: TransactionType, request: PostingInput, asset: Asset) -> Issuer | None:
+    """Return whose issuance the posting counts against; None where it is not bounded, or issues nothing."""
+    if request.daily_issuance is None or type_.sign < 0:
+        return None
+    assert request.asked_by is not None
+    assert request.asked_by.name is not None
+    name, most_minor = request.asked_by.name, int(request.daily_issuance.scaleb(asset.scale))
+    return Issuer(shard_of_receipt(name, ledger.shard_count), name, most_minor)
