@@ -60,6 +60,7 @@ class Callers:
         engine = create_engine(self.ledger.settings, self.ledger.settings.owner_url())
         text = await api_keys.create_key(engine, "live", KeyInput(name, sorted(scopes), prefix, **more))
         await close(engine)
+        await self.ledger.callers.keys.read()
         self.headers[name] = {"authorization": f"Bearer {text}"}
         return text
 
