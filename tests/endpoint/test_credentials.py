@@ -1,6 +1,7 @@
 """Credentials that are forged, stale, huge, or not alone: told so at once, and nothing is read or said of them."""
 
 import ast
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -22,7 +23,7 @@ from raw import TYPENAME, connected, head
 import wallet_gql
 from wallet_gql.db.engine import close, create_engine
 from wallet_gql.domain.api_keys import make_key, read_key
-from wallet_gql.operations import api_keys
+from wallet_gql.operations import api_keys, tokens
 from wallet_gql.settings import Settings
 
 pytestmark = pytest.mark.anyio
@@ -82,16 +83,16 @@ def forged(identity: Identity) -> dict[str, str]:
     }  # fmt: skip
     header, payload, signature = identity.signed(claims()).split(".")
     other = encoded(claims(sub="somebody-else"))
-    tokens = {f"alg {name}": unsigned(name) for name in ("none", "None", "NONE", "nOnE", "")}
-    tokens |= {f"alg none, signed {n}": unsigned("none", text) for n, text in enumerate((first, signature))}
-    tokens |= {
+    made = {f"alg {name}": unsigned(name) for name in ("none", "None", "NONE", "nOnE", "")}
+    made |= {f"alg none, signed {n}": unsigned("none", text) for n, text in enumerate((first, signature))}
+    made |= {
         f"{digest} with the {name}": signed_with(secret, digest)
         for digest in ("sha256", "sha384", "sha512")
         for name, secret in secrets.items()
     }
-    tokens |= {f"kid {kid!r}": Identity(kid, "ES256", identity.key).signed(claims()) for kid in kids}
-    tokens |= {f"wrong: {name}": identity.signed(claims(**wrong)) for name, wrong in wrong_claims.items()}
-    tokens |= {
+    made |= {f"kid {kid!r}": Identity(kid, "ES256", identity.key).signed(claims()) for kid in kids}
+    made |= {f"wrong: {name}": identity.signed(claims(**wrong)) for name, wrong in wrong_claims.items()}
+    made |= {
         "of another's key": Identity().signed(claims()),
         "with another's claims": f"{header}.{other}.{signature}",
         "without its signature": f"{header}.{payload}.",
@@ -100,7 +101,7 @@ def forged(identity: Identity) -> dict[str, str]:
         "signed twice": f"{header}.{payload}.{signature}{signature}",
         "detached": f"{header}..{signature}",
     }
-    return tokens
+    return made
 
 
 async def refused(callers: Callers, credentials: str) -> str:
@@ -192,6 +193,25 @@ async def test_of_a_key_its_hash_is_kept(callers: Callers) -> None:
         (row,) = await connection.exec_driver_sql("SELECT k, hash FROM api_key AS k WHERE name = 'kept'")
     assert row.hash == digest
     assert text[17:] not in str(row.k)
+
+
+async def test_a_silent_identity_provider(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens are told to come back; keys are let in meanwhile. However many wait, it is asked at the start only."""
+    asked: list[asyncio.StreamWriter] = []
+    monkeypatch.setattr(tokens, "ANSWER_WITHIN_SECONDS", 0.5)
+    server = await asyncio.start_server(lambda _, writer: asked.append(writer), "127.0.0.1", 0)
+    url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/jwks"
+    async with server, open_callers(settings, tmp_path, token_keys=url) as callers:
+        for n in range(20):
+            callers.add_person(f"person {n}", f"person-{n}")
+        waiting = [asyncio.create_task(callers.ask(f"person {n}", WHO)) for n in range(20)]
+        for _ in range(20):
+            assert await callers.data("operator", WHO) == {"viewer": {"actor": {"name": "operator"}}}
+        for answer in await asyncio.gather(*waiting):
+            assert (answer.status_code, codes(answer)) == (200, ["UNAVAILABLE"])
+        assert len(asked) <= 2
+        for writer in asked:
+            writer.close()
 
 
 @pytest.fixture(scope="module")

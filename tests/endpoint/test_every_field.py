@@ -2,12 +2,13 @@
 
 from collections.abc import AsyncIterator
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 import httpx
 import pytest
 from callers import SCOPES, Callers, Owned, codes, example_of, open_callers
-from paths import Example, Step, composites, document, every_field, ways
+from paths import Example, Step, composites, document, every_field, root_fields, ways
+from watched import statements_of
 
 from wallet_gql.domain.access import ALL_SCOPES, Scope
 from wallet_gql.graphql.policy import NODES, RULES
@@ -103,3 +104,51 @@ async def test_every_node(callers: Callers, owned: Owned, kind: str) -> None:
             assert answer.json() == {"data": {"node": thing, "nodes": [thing]}}, caller
             continue
         assert statements == []
+
+
+SHAPES: Final = {
+    "KIND { alias: FIELD }": None,
+    "KIND ($no: Boolean! = true) { ... @include(if: $no) { FIELD } }": {"no": False},
+    "KIND ($yes: Boolean!) { __typename ... @skip(if: $yes) { ... { FIELD } } }": {"yes": True},
+    "KIND ($yes: Boolean!) { ... on TYPE @skip(if: $yes) { FIELD } }": {"yes": True},
+    "KIND { __typename ...A } fragment A on TYPE { ...B } fragment B on TYPE { ... { FIELD } }": None,
+    "KIND { ...A @include(if: false) } fragment A on TYPE { FIELD }": None,
+    "KIND Named { FIELD } query Other { __typename }": None,
+}
+"""Documents that ask for a field in a roundabout way, and their variables."""
+
+
+def shaped(type_name: str, field: str) -> list[tuple[str, dict[str, bool]]]:
+    kind = type_name.lower()
+    return [
+        (shape.replace("KIND", kind).replace("TYPE", type_name).replace("FIELD", field), variables or {})
+        for shape, variables in SHAPES.items()
+    ]
+
+
+async def refused_in_every_shape(callers: Callers, caller: str, type_name: str, field: str) -> None:
+    for text, variables in shaped(type_name, field):
+        with statements_of(callers.ledger) as statements:
+            name = "Named" if "Named" in text else None
+            answer = await callers.post(caller, query=text, variables=variables, operationName=name)
+        assert (answer.status_code, codes(answer)) == (403, ["FORBIDDEN"]), (caller, text, answer.text)
+        assert "data" not in answer.json()
+        assert statements == []
+
+
+@pytest.mark.parametrize("root", root_fields(), ids=".".join)
+async def test_the_shape_of_a_document_gains_nothing(callers: Callers, example: Example, root: Step) -> None:
+    field = document((root,), example).partition("{")[2].rpartition("}")[0]
+    for caller, scopes in SCOPES.items():
+        if scopes is not None and lacked(root, scopes):
+            await refused_in_every_shape(callers, caller, root[0], field)
+
+
+@pytest.mark.parametrize("field", ["__schema { types { name } }", '__type(name: "Wallet") { fields { name } }'])
+async def test_introspection(callers: Callers, field: str) -> None:
+    for caller, scopes in SCOPES.items():
+        if scopes is not None and Scope.SCHEMA not in scopes:
+            await refused_in_every_shape(callers, caller, "Query", field)
+            answer = await callers.ask(caller, "mutation { spent(imput: {ownerid: 5}) { transactoin } }")
+            assert "Did you mean" not in answer.text
+    assert (await callers.data("operator", f"{{ {field} }}")).keys() <= {"__schema", "__type"}

@@ -55,13 +55,14 @@ class Callers:
     identity: Identity
     headers: dict[str, dict[str, str]] = field(default_factory=dict, repr=False)
 
-    async def add_key(self, name: str, scopes: frozenset[Scope] = ALL_SCOPES, prefix: str = "", **more: Any) -> str:
+    async def add_key(self, caller: str, scopes: frozenset[Scope] = ALL_SCOPES, prefix: str = "", **more: Any) -> str:
         """Make a key for a caller of this name; returns it."""
         engine = create_engine(self.ledger.settings, self.ledger.settings.owner_url())
-        text = await api_keys.create_key(engine, "live", KeyInput(name, sorted(scopes), prefix, **more))
+        asked = KeyInput(more.pop("name", caller), sorted(scopes), prefix, **more)
+        text = await api_keys.create_key(engine, "live", asked)
         await close(engine)
         await self.ledger.callers.keys.read()
-        self.headers[name] = {"authorization": f"Bearer {text}"}
+        self.headers[caller] = {"authorization": f"Bearer {text}"}
         return text
 
     def add_person(self, name: str, owner_id: str, scopes: frozenset[Scope] = PERSONAL_SCOPES) -> str:
