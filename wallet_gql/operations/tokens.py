@@ -283,16 +283,18 @@ async def tokens(settings: Settings) -> AsyncIterator[Tokens | None]:
         return
     kept = Tokens(settings)
 
+    async def read() -> None:
+        try:
+            await kept.read()
+        except Exception as error:  # noqa: BLE001 - whatever it is, they are read again, or a key never ends
+            _log.warning("the identity provider's keys cannot be read", reason=str(error) or type(error).__name__)
+
     async def keep() -> None:
         while True:
-            try:
-                await kept.read()
-            except Exception as error:  # noqa: BLE001 - whatever it is, they are read again, or a key never ends
-                _log.warning("the identity provider's keys cannot be read", reason=str(error) or type(error).__name__)
             await asyncio.sleep(READ_EVERY_SECONDS if kept.keys else READ_AGAIN_SECONDS)
+            await read()
 
-    with suppress(Exception):
-        await kept.read()
+    await read()
     task = asyncio.create_task(keep())
     try:
         yield kept
