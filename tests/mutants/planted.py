@@ -1333,7 +1333,7 @@ def wrong(batch, item):
         (
             Change(
                 "wallet_gql.endpoint.scopes:_rule",
-                'wrong = lambda type_name, name: right(type_name, name) if type_name in {"Query", "Mutation"} else FREE',
+                'wrong = lambda type_, name: right(type_, name) if type_ in {"Query", "Mutation"} else FREE',
             ),
         ),
         FIELD_TESTS,
