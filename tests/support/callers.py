@@ -147,7 +147,8 @@ def codes(answer: httpx.Response) -> list[str]:
 async def open_callers(settings: Settings, folder: Path, **changes: object) -> AsyncIterator[Callers]:
     """Serve callers until the block ends: an outsider, and an operator's key; others are added."""
     identity, file = Identity(), folder / "jwks.json"
-    file.write_bytes(jwks(identity.jwk()))
+    # A key that does not say what it is for: its kind alone does.
+    file.write_bytes(jwks(identity.jwk(alg=None)))
     closed: dict[str, object] = {
         "access": "closed", "token_keys": str(file), "token_issuer": ISSUER, "token_audience": (AUDIENCE,),
         "rate_burst": 1_000_000_000, "rate_per_second": 1_000_000,
