@@ -1338,6 +1338,7 @@ def wrong(batch, item):
         ),
         FIELD_TESTS,
     ),
+    Mutant("nodes have no rules", (Change("wallet_gql.graphql.nodes:NODES", "wrong = {}"),), FIELD_TESTS),
     Mutant(
         "ids lead to everybody's",
         (
