@@ -223,9 +223,10 @@ class RequestGate:
         if not self._takes_host(headers.get(b"host", b"")):
             app = self._without_host(scope, headers, app)
         sent = headers.get(b"x-request-id", b"")
-        request_id = sent.decode() if _REQUEST_ID.fullmatch(sent) else uuid7().hex
+        own_id = sent.decode() if _REQUEST_ID.fullmatch(sent) else None
+        request_id = own_id or uuid7().hex
         state: dict[str, Any] = scope["state"]
-        state["request_id"] = request_id
+        state["request_id"], state["own_request_id"] = request_id, own_id
         state["ledger"] = state["opening"].ledger
         started = time.perf_counter()
         event, status, is_begun = "request", 500, False

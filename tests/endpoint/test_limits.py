@@ -189,6 +189,25 @@ def test_the_cost_is_what_can_be_answered(text: str, expected: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{ assets { code } }", 0),
+        ('{ wallet(ownerId: "a") { balances { amount } } }', 0),
+        ('{ wallets(ownerIds: ["a", "b"]) { id } }', 2),
+        ("{ nodes(ids: $ids) { id } }", 100),
+        ('{ transactions(ownerId: "a", first: 5) { nodes { entries { amount } } edges { cursor } } }', 5),
+        ('{ transactions(ownerId: "a", last: 1000) { totalCount } }', 100),
+        ('{ a: transactions(ownerId: "a") { totalCount } b: holds(ownerId: "a") { totalCount } }', 10 + 10),
+        ("{ wallets(ownerIds: $ids) { transactions(first: 2) { nodes { id } } } }", 100 + 100 * 2),
+        # How many balances a wallet has nobody asked for.
+        ('{ wallet(ownerId: "a") { balances { holds(first: 3) { nodes { id } } } } }', 3),
+    ],
+)
+def test_what_is_looked_for_is_told_whatever_there_is(text: str, expected: int) -> None:
+    assert check(parse(text), LIMITS)[None].rows == expected
+
+
+@pytest.mark.parametrize(
     ("inputs", "expected"),
     [
         ({"o": ["a", "b"], "n": 3}, (1 + 2 * 2) + (1 + 3 * 4)),
@@ -206,13 +225,13 @@ def test_a_request_costs_what_its_variables_say(documents: Documents, inputs: di
     operation = documents.prepare(text).operation(None)
     executor = operation.executor.for_request(None, inputs, hide_suggestions=False)
     assert not isinstance(executor, list)
-    assert operation.cost_with(executor.variable_values.coerced) == expected
-    assert operation.cost == (1 + 100 * 2) + (1 + 100 * 4)
+    assert operation.size_with(executor.variable_values.coerced).cost == expected
+    assert operation.size.cost == (1 + 100 * 2) + (1 + 100 * 4)
 
 
 def test_each_operation_has_its_own_cost(documents: Documents) -> None:
     document = documents.prepare("query a { __typename } query b { assets { code } }")
-    assert {name: operation.cost for name, operation in document.operations.items()} == {"a": 1, "b": 11}
+    assert {name: operation.size.cost for name, operation in document.operations.items()} == {"a": 1, "b": 11}
 
 
 def test_suggestions_are_off_without_introspection() -> None:

@@ -151,8 +151,13 @@ def missing(id_: str) -> str:
     return urlsafe_b64encode(":".join((kind, shard, beyond, *rest)).encode()).decode().rstrip("=")
 
 
+def is_of_an_owner(place: Place) -> bool:
+    """Say whether a place takes a cursor of an owner's list."""
+    return place.name in {"after", "before"} and "ownerId" in field_of(place.root).args
+
+
 @pytest.mark.parametrize("who", WHO)
-@pytest.mark.parametrize("place", [each for each in places() if each.name in {"after", "before"}], ids=str)
+@pytest.mark.parametrize("place", [each for each in places() if is_of_an_owner(each)], ids=str)
 async def test_a_cursor_of_another(callers: Callers, two: Two, who: str, place: Place) -> None:
     for cursor in (two.other.ids["Cursor"], two.other.ids["HoldCursor"]):
         told = []
@@ -248,3 +253,38 @@ async def test_only_payments_tell_whether_there_is_an_owner(callers: Callers, tw
         text = asked_at(place, f'"{two.missing}"', example_of(two.own, two.other), **more)
         found = (await callers.data("player", f"mutation {{ {text} }}"))[place.root[1]]
         assert found["__typename"] == "WalletNotFound"
+
+
+SEARCH: Final = """
+query ($actor: String, $request: String, $after: String) {
+  searchTransactions(actor: $actor, requestId: $request, first: 1, after: $after) {
+    nodes { id } pageInfo { hasNextPage hasPreviousPage startCursor endCursor }
+  }
+}
+"""
+
+
+async def test_a_search_for_what_another_did(callers: Callers, two: Two) -> None:
+    """Not even where a page ends tells an auditor of some owners that another did something."""
+    callers.add_person("stranger", two.other.owner_id)
+    for _ in range(3):
+        text = asked_at(SPENT, f'"{uuid4()}"', example_of(two.other, two.own))
+        await callers.data("stranger", f"mutation {{ {text} }}")
+    seen = await callers.data("operator", SEARCH, actor=two.other.owner_id)
+    assert seen["searchTransactions"]["pageInfo"]["hasNextPage"]
+    found, nothing = [await callers.cost("region", SEARCH, actor=name) for name in (two.other.owner_id, two.missing)]
+    assert (found[0].json(), found[1]) == (nothing[0].json(), nothing[1])
+    assert nothing[0].json()["data"]["searchTransactions"]["nodes"] == []
+    # What a request did for several owners is what it did for one's own.
+    reached, after = 0, None
+    while True:
+        page = (await callers.data("region", SEARCH, request="test", after=after))["searchTransactions"]
+        reached += len(page["nodes"])
+        if not page["pageInfo"]["hasNextPage"]:
+            break
+        assert len(page["nodes"]) == 1
+        after = page["pageInfo"]["endCursor"]
+    assert reached
+
+
+SPENT: Final = next(each for each in places() if str(each) == "spend.idempotencyKey")

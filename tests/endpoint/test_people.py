@@ -47,8 +47,10 @@ class People:
         self._client = client
         self._identity = identity
 
-    async def ask(self, owner: str, query: str, scope: str = EVERYTHING, **variables: Any) -> httpx.Response:
-        headers = {"authorization": f"Bearer {self._identity.token(owner, scope)}"}
+    async def ask(
+        self, owner: str, query: str, scope: str = EVERYTHING, headers: dict[str, str] | None = None, **variables: Any
+    ) -> httpx.Response:
+        headers = {"authorization": f"Bearer {self._identity.token(owner, scope)}"} | (headers or {})
         return await self._client.post("/graphql", json={"query": query, "variables": variables}, headers=headers)
 
     async def data(self, owner: str, query: str, **variables: Any) -> Any:
@@ -148,6 +150,19 @@ async def test_an_argument_that_names_another_owner_is_refused_before_anything_i
                     == "ownerId names an owner who is not one of yours: name one who is."
                 )
     assert statements == []
+
+
+async def test_ids_of_another_owner_cost_what_missing_ones_do(people: People) -> None:
+    player, other = await people.player("player"), await people.player("other")
+    text = "query ($ids: [ID!]!) { nodes(ids: $ids) { __typename ... on Hold { id ownerId metadata } } }"
+
+    async def cost(ids: list[str]) -> object:
+        answer = (await people.ask(player.owner, text, ids=ids, headers={"x-graphql-cost": "1"})).json()
+        assert answer["data"] == {"nodes": [None] * len(ids)}
+        return {name: answer["extensions"]["cost"][name] for name in ("requested", "actual")}
+
+    ids = [other.ids["Hold"], other.ids["Wallet"], other.ids["Transaction"]]
+    assert await cost(ids) == await cost([missing(id_) for id_ in ids]) == {"requested": 1 + 3 * 67, "actual": 1 + 3}
 
 
 CHANGE = "mutation ($i: TYPEInput!) { NAME(input: $i) { __typename ... on Error { code message } } }"

@@ -112,7 +112,7 @@ async def test_a_registered_document_is_prepared_once_at_the_start(ledger: Ledge
     endpoint = GraphQLEndpoint(ledger.settings)
     prepared: list[str] = []
     endpoint.documents.prepare = prepared.append  # type: ignore[assignment, method-assign] # none may be
-    assert (await endpoint.documents.find(ASSETS)).operation("Assets").cost > 0
+    assert (await endpoint.documents.find(ASSETS)).operation("Assets").size.cost > 0
     assert prepared == []
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID, uuid4
 
@@ -10,9 +11,13 @@ from asyncpg import Connection
 from batches import new_owner_in
 from direct import insert, movement, refused
 from factories import TEST_SHARD_COUNT
+from holds import change, held, place
 
 from wallet_gql.domain.shards import shard_of_receipt
+from wallet_gql.domain.wallets import WalletStatus
+from wallet_gql.operations.holds import place_hold, void_hold
 from wallet_gql.operations.opening import Ledger
+from wallet_gql.operations.states import StateInput, freeze
 
 CHECK_VIOLATION: Final = "23514"
 UNIQUE_VIOLATION: Final = "23505"
@@ -196,3 +201,62 @@ async def test_a_receipt_outside_its_bounds_is_refused(ledger: Ledger, connectio
     id_ = await posted(ledger, connection)
     async with refused(connection, CHECK_VIOLATION, "receipt_receipt_check"):
         await Written(id_, None, '{"a": "x"}', receipt, id_).insert(connection)
+
+
+_NOTE: Final = """
+INSERT INTO transaction_note (shard, transaction_id, actor_kind, actor_name, request_id, at)
+VALUES ($1, $2, $3, $4, $5, $6)
+"""
+AT: Final = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+async def note(connection: Connection, shard: int, id_: UUID, *asked_by: object) -> None:
+    async with connection.transaction():
+        await connection.execute(_NOTE, shard, id_, *asked_by)
+
+
+@pytest.mark.parametrize(
+    ("noted", "constraint"),
+    [
+        ((1, "game", "r-1", AT), None),
+        ((None, None, "r-1", AT), None),
+        ((2, "p" * 128, None, AT), None),
+        ((None, None, None, None), "something_check"),
+        ((1, None, "r-1", AT), "law_asked_by"),
+        ((None, "game", "r-1", AT), "law_asked_by"),
+        ((0, "game", None, AT), "law_asked_by"),
+        ((5, "game", None, AT), "law_asked_by"),
+        ((1, "", None, AT), "law_asked_by"),
+        ((1, "p" * 129, None, AT), "law_asked_by"),
+        ((None, None, "", AT), "law_asked_by"),
+        ((None, None, "r" * 129, AT), "law_asked_by"),
+        ((1, "game", None, None), "law_asked_by"),
+        ((1, "game", None, datetime.max.replace(tzinfo=UTC)), "law_asked_by"),
+    ],
+)
+async def test_who_asked_is_whole_or_is_not_noted(
+    ledger: Ledger, connection: Connection, noted: tuple[object, ...], constraint: str | None
+) -> None:
+    id_ = await posted(ledger, connection)
+    if constraint is None:
+        await note(connection, SHARD, id_, *noted)
+        return
+    async with refused(connection, CHECK_VIOLATION, f"transaction_note_{constraint}"):
+        await note(connection, SHARD, id_, *noted)
+
+
+async def test_the_events_of_a_hold_and_of_a_wallet_may_be_noted(ledger: Ledger, connection: Connection) -> None:
+    owner = await new_owner_in(ledger, SHARD, gold=10)
+    hold = held(await place_hold(ledger, place(owner, 5)))
+    voided = held(await void_hold(ledger, change(hold)))
+    await freeze(ledger, StateInput(owner, uuid4(), "Why"), WalletStatus.FROZEN_OUT, None)
+    events = await connection.fetch(
+        "SELECT event_id FROM hold_step WHERE hold_id = $1 UNION ALL SELECT event_id FROM wallet_state s"
+        "  JOIN wallet w ON (w.shard, w.id) = (s.shard, s.wallet_id) WHERE w.owner_id = $2",
+        voided.id, owner,
+    )  # fmt: skip
+    assert len(events) == 3
+    for (event,) in events:
+        await note(connection, SHARD, event, 1, "game", None, AT)
+    async with refused(connection, FOREIGN_KEY_VIOLATION, "transaction_note_law_transaction"):
+        await note(connection, SHARD + 1, events[0][0], 1, "game", None, AT)

@@ -31,7 +31,7 @@ COLUMNS: Final = {
     "wallet": "*",
     "account": "*",
     "transaction": "*",
-    "transaction_note": "*",
+    "transaction_note": "shard, transaction_id, metadata, receipt",
     "receipt": "*",
     "entry": ENTRY,
     "idempotency_key": "*",

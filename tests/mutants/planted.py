@@ -1361,6 +1361,15 @@ def wrong(batch, item):
         OWNER_TESTS,
     ),
     Mutant(
+        "where a search ends tells of others",
+        (
+            Change(
+                "wallet_gql.ledger.searches:_SEARCH", """wrong = right.replace("wanted.owner_prefix = ''", "true")"""
+            ),
+        ),
+        OWNER_TESTS,
+    ),
+    Mutant(
         "owners in inputs are not looked at",
         (
             Change(

@@ -1,19 +1,23 @@
 """API keys: what operators do with them, and how soon workers know."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import asyncpg
 import pytest
 from asyncpg import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine
+from watched import statements_of
 
-from wallet_gql.db.engine import close, create_engine
+from wallet_gql.db.api_keys import find_key
+from wallet_gql.db.engine import close, connect, create_engine
 from wallet_gql.domain.access import ActorKind, Scope
-from wallet_gql.domain.api_keys import ApiKey, make_key, read_key
-from wallet_gql.domain.errors import BadUserInput, Unavailable
+from wallet_gql.domain.api_keys import ApiKey, PresentedKey, make_key, read_key
+from wallet_gql.domain.errors import BadUserInput, Overloaded, Unavailable
 from wallet_gql.operations import api_keys
 from wallet_gql.operations.api_keys import KeyInput, Keyring
 from wallet_gql.operations.opening import Ledger
@@ -137,6 +141,112 @@ async def test_a_worker_knows_new_and_revoked_keys_within_five_seconds(ledger: L
     await becomes(ledger, text, is_known=True)
     await api_keys.revoke_key(owner, id_of(text))
     await becomes(ledger, text, is_known=False)
+
+
+async def test_a_key_that_was_just_made_is_looked_up_alone(ledger: Ledger, owner: AsyncEngine) -> None:
+    ring = await known(ledger)
+    text = await api_keys.create_key(owner, "live", KeyInput("server", ["wallet:read"]))
+    with statements_of(ledger) as statements:
+        callers = await asyncio.gather(*(ring.find(text) for _ in range(10)))
+        callers.append(await ring.find(text))
+    assert {caller.name for caller in callers if caller is not None} == {"server"}
+    assert None not in callers
+    assert [" WHERE id = $1 AND hash = $2" in statement for statement in statements] == [True]
+
+
+async def test_a_look_up_reads_one_row_by_its_id(ledger: Ledger, owner: AsyncEngine) -> None:
+    text = await api_keys.create_key(owner, "live", KeyInput("server", ["wallet:read"]))
+    key = read_key(text)
+    assert key is not None
+    async with connect(ledger.engine) as connection:
+        found = await find_key(connection, key)
+        assert found is not None
+        assert found.id == key.id
+        assert await find_key(connection, replace(key, hash=bytes(32))) is None
+        plan = await connection.fetch("EXPLAIN SELECT id FROM api_key WHERE id = 'abcdefgh' AND hash = ''")
+    assert "Index Scan using api_key_pkey" in plan[0][0]
+
+
+async def test_a_key_that_there_is_not_is_not_looked_up_again_at_once(ledger: Ledger) -> None:
+    ring, made_up, other = await known(ledger), make_key("live"), make_key("live")
+    with statements_of(ledger) as statements:
+        for _ in range(20):
+            assert await ring.find(made_up) is None
+        assert len(statements) == 1
+        assert await ring.find(other) is None
+        assert len(statements) == 2
+        # For what is not even written like a key, or is of the other mode, nobody is asked.
+        for wrong in (made_up[:-1], "wk_live_x", make_key("test")):
+            assert await ring.find(wrong) is None
+        assert len(statements) == 2
+    assert all(" WHERE id = $1 AND hash = $2" in statement for statement in statements)
+
+
+async def test_keys_that_are_made_up_take_one_connection_and_keep_nobody_waiting(
+    ledger: Ledger, owner: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = await api_keys.create_key(owner, "live", KeyInput("server", ["wallet:read"]))
+    ring, may_answer, under_way = await known(ledger), asyncio.Event(), Counter[str]()
+
+    async def slow(connection: Connection, key: PresentedKey) -> ApiKey | None:
+        under_way["now"] += 1
+        under_way["most"] = max(under_way["most"], under_way["now"])
+        await may_answer.wait()
+        under_way["now"] -= 1
+        return await find_key(connection, key)
+
+    monkeypatch.setattr("wallet_gql.db.api_keys.find_key", slow)
+    monkeypatch.setattr(api_keys, "ANSWER_WITHIN_SECONDS", 30)
+    pool: Any = ledger.engine.pool
+    held = pool.checkedout()
+    attempts = [asyncio.create_task(ring.find(make_key("live"))) for _ in range(1000)]
+    await asyncio.sleep(0.05)
+    # What does not fit into the line is told at once.
+    refused = [task.exception() for task in attempts if task.done()]
+    assert [type(error) for error in refused] == [Overloaded] * (1000 - api_keys.LOOKED_UP_MAX)
+    assert pool.checkedout() == held + 1
+    # Whoever has a key that is known does not wait for anything.
+    with pytest.raises(StopIteration) as ended:
+        ring.find(text).send(None)
+    assert ended.value.value.name == "server"
+    may_answer.set()
+    waited = await asyncio.gather(*(task for task in attempts if not task.done()), return_exceptions=True)
+    assert waited == [None] * api_keys.LOOKED_UP_MAX
+    assert under_way["most"] == 1
+    # And whoever has a new key is looked up again.
+    successor = await api_keys.rotate_key(owner, id_of(text))
+    assert await ring.find(successor) is not None
+
+
+async def test_a_key_that_cannot_be_looked_up_is_not_told_to_be_wrong(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ring, made_up = await known(ledger), make_key("live")
+    monkeypatch.setattr(api_keys, "ANSWER_WITHIN_SECONDS", 0.05)
+    monkeypatch.setattr("wallet_gql.db.api_keys.find_key", lambda *_: asyncio.sleep(10))
+    with pytest.raises(Unavailable):
+        await ring.find(made_up)
+    monkeypatch.undo()
+    await asyncio.sleep(0.1)
+    assert await ring.find(made_up) is None
+
+
+async def test_a_key_that_is_revoked_while_it_is_looked_up_ends_with_the_next_reading(
+    ledger: Ledger, owner: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ring = await known(ledger)
+    text = await api_keys.create_key(owner, "live", KeyInput("server", ["wallet:read"]))
+
+    async def overtaken(connection: Connection, key: PresentedKey) -> ApiKey | None:
+        found = await find_key(connection, key)
+        await api_keys.revoke_key(owner, key.id)
+        await ring.read()
+        return found
+
+    monkeypatch.setattr("wallet_gql.db.api_keys.find_key", overtaken)
+    assert await ring.find(text) is not None
+    monkeypatch.undo()
+    assert await ring.find(text) is None
 
 
 async def becomes(ledger: Ledger, text: str, *, is_known: bool) -> None:

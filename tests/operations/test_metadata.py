@@ -74,7 +74,7 @@ def cases(of: dict[str, Any]) -> pytest.MarkDecorator:
 
 
 async def metadata_of(ledger: Ledger, shard: int, id_: UUID) -> dict[str, str] | None:
-    return await ledger.reads.metadata.load(TransactionName(shard, id_))
+    return (await ledger.reads.notes.load(TransactionName(shard, id_))).metadata
 
 
 async def posted_with(ledger: Ledger, metadata: dict[str, Any]) -> dict[str, str] | None:
@@ -191,7 +191,7 @@ async def test_both_halves_of_a_transfer_have_it(ledger: Ledger, shards: tuple[i
     assert isinstance(outcome, Posted)
     assert outcome.transaction.counterpart is not None
     for half in (TransactionName(outcome.transaction.shard, outcome.transaction.id), outcome.transaction.counterpart):
-        assert await ledger.reads.metadata.load(half) == PAIRS
+        assert await metadata_of(ledger, *half) == PAIRS
     assert await transfer(ledger, asked) == replace(outcome, already_processed=True)
     assert await transfer(ledger, replace(asked, metadata={})) == KeyReused(asked.idempotency_key)
 
@@ -214,7 +214,7 @@ async def test_a_hold_has_its_own_and_each_capture_its_own(ledger: Ledger, *, is
     assert await metadata_of(ledger, hold.shard, second.transaction.id) is None
     if is_escrow:
         assert first.transaction.counterpart is not None
-        assert await ledger.reads.metadata.load(first.transaction.counterpart) == {"part": "1"}
+        assert await metadata_of(ledger, *first.transaction.counterpart) == {"part": "1"}
     assert await capture_hold(ledger, replace(asked, metadata=PAIRS)) == KeyReused(asked.idempotency_key)
 
 

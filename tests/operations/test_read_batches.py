@@ -18,6 +18,7 @@ from wallet_gql.domain.shards import shard_of
 from wallet_gql.domain.wallets import OwnerName, WalletStatus
 from wallet_gql.ledger.holds import HoldPageRequest
 from wallet_gql.ledger.reads import EntryName, OwnTransaction, PageRequest, WalletAsset
+from wallet_gql.ledger.searches import SearchRequest
 from wallet_gql.ledger.states import WalletId
 from wallet_gql.operations.holds import ChangeHoldInput, PlaceHoldInput, capture_hold, place_hold
 from wallet_gql.operations.opening import Ledger, Reads
@@ -183,7 +184,8 @@ UNREADABLE: dict[str, Callable[[Any], Any]] = {
     "transactions_by_key": lambda key: (OwnerName(key[0].shard, "\0"), key[1]),
     "own_transactions": lambda key: key._replace(shard=2**15),
     "owners_of_transactions": lambda key: key._replace(shard=2**15),
-    "metadata": lambda key: key._replace(shard=2**15),
+    "notes": lambda key: key._replace(shard=2**15),
+    "searches": lambda key: key._replace(first=2**31),
     "holds": lambda key: key._replace(shard=2**15),
     "holds_by_key": lambda key: (OwnerName(key[0].shard, "\0"), key[1]),
     "hold_pages": lambda key: replace(key, older_than=2**63),
@@ -193,6 +195,7 @@ UNREADABLE: dict[str, Callable[[Any], Any]] = {
     "reversing": lambda key: key._replace(shard=2**15),
     "reversed_minor": lambda key: key._replace(shard=2**15),
     "states": lambda key: key._replace(shard=2**15),
+    "status_events": lambda key: key._replace(shard=2**15),
 }
 
 
@@ -225,7 +228,8 @@ async def test_every_kind_of_read_tells_a_data_error_to_its_caller_only(ledger: 
         "transactions_by_key": (owner, view.idempotency_key or uuid4()),
         "own_transactions": OwnTransaction(view.shard, view.id, wallet.id),
         "owners_of_transactions": TransactionName(view.shard, view.id),
-        "metadata": TransactionName(view.shard, view.id),
+        "notes": TransactionName(view.shard, view.id),
+        "searches": SearchRequest("game", None, None, 5),
         "holds": hold.name,
         "holds_by_key": (owner, hold.idempotency_key),
         "hold_pages": HoldPageRequest(account, None, 5),
@@ -235,8 +239,11 @@ async def test_every_kind_of_read_tells_a_data_error_to_its_caller_only(ledger: 
         "reversing": captured.transaction.name,
         "reversed_minor": captured.transaction.name,
         "states": WalletId(wallet.shard, wallet.id),
+        "status_events": WalletId(wallet.shard, wallet.id),
     }
-    assert {*good, "assets", "asset_settings"} == set(Reads.__dataclass_fields__), "a new kind of read: add it here"
+    # What has no key cannot be malformed.
+    whole = {"assets", "asset_settings", "clock", "api_keys"}
+    assert {*good, *whole} == set(Reads.__dataclass_fields__), "a new kind of read: add it here"
     reads: ReadBatch[Any, Any] = getattr(ledger.reads, kind)
     alone = await reads.load(good[kind])
     assert alone

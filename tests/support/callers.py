@@ -133,7 +133,7 @@ def example_of(owned: Owned, receiver: Owned) -> Example:
         "ownerId": owner, "ownerIds": owner, "fromOwnerId": owner, "toOwnerId": receiver.owner_id, "asset": "GOLD",
         "id": ids["Asset"], "ids": ids["Asset"], "hold.id": ids["Hold"], "holdId": ids["Hold"],
         "transaction.id": ids["Transaction"], "transactionId": ids["Transaction"],
-        "note": "why", "description": "why",
+        "note": "why", "description": "why", "requestId": "some", "actor": owner,
     }  # fmt: skip
     return Example({name: f'"{text}"' for name, text in texts.items()}, {"Amount": '"1"', "Int": "1"})
 

@@ -29,9 +29,8 @@ KEYS: Final = {"top_up": UUID(int=1, version=4), "spend": UUID(int=2, version=4)
 # Of the tables that every version since holds has, what each knows.
 _COLUMNS: Final = {
     "ledger": "is_only_row, shard_count, created_at",
-    **dict.fromkeys(
-        ("asset", "asset_setting", "wallet", "account", "transaction", "transaction_note", "receipt", "entry"), "*"
-    ),
+    **dict.fromkeys(("asset", "asset_setting", "wallet", "account", "transaction", "receipt", "entry"), "*"),
+    "transaction_note": "shard, transaction_id, metadata, receipt",
     **dict.fromkeys(("hold", "hold_step", "idempotency_key"), "*"),
 }
 

@@ -31,6 +31,10 @@ Step: TypeAlias = tuple[str, str]
 """A field, by the names of its type and its own."""
 
 
+_WANTED: Final = frozenset({"amount", "actor"})
+"""What may be left out, but not together with everything else that may."""
+
+
 class Example(NamedTuple):
     """What arguments are given: by the field's and its name, by its name, or by its type's; a `UUID` is fresh."""
 
@@ -54,11 +58,11 @@ class Example(NamedTuple):
         return f'"{uuid4()}"' if named == "UUID" else self.by_type[named]
 
     def input(self, type_: GraphQLInputObjectType, **given: str) -> str:
-        """Return an input with what it must have, an amount where it takes one, and what is given."""
+        """Return an input with what it must have, and what is given."""
         needed = {
             name: self.of(name, each.type)
             for name, each in type_.fields.items()
-            if is_required_input_field(each) or name == "amount"
+            if is_required_input_field(each) or name in _WANTED
         }
         return "{" + ", ".join(f"{name}: {value}" for name, value in (needed | given).items()) + "}"
 
@@ -121,7 +125,7 @@ def document(path: tuple[Step, ...], example: Example) -> str:
         needed = {
             each: example.of(f"{name}.{each}", given.type)
             for each, given in field.args.items()
-            if is_required_argument(given)
+            if is_required_argument(given) or each in _WANTED
         }
         arguments = ", ".join(f"{each}: {value}" for each, value in needed.items())
         text = f"{name}{f'({arguments})' if arguments else ''}{below}"
@@ -173,7 +177,7 @@ def asked_at(place: Place, value: str, example: Example, **more: str) -> str:
     needed = {
         each: example.of(f"{place.root[1]}.{each}", argument.type)
         for each, argument in field.args.items()
-        if is_required_argument(argument)
+        if is_required_argument(argument) or each in _WANTED
     }
     arguments = ", ".join(f"{each}: {value}" for each, value in (needed | given).items())
     return f"{place.root[1]}({arguments}) {{ __typename }}"

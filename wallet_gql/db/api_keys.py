@@ -16,6 +16,8 @@ _COLUMNS: Final = (
     " scopes, owner_prefix, rate_burst, rate_per_second, max_amount, assets"
 )
 
+_GOOD: Final = "revoked_at IS NULL AND (expires_at IS NULL OR wallet_now() < expires_at)"
+
 
 async def insert_key(
     connection: Connection, key: PresentedKey, name: str, rights: Rights, expires_in: timedelta | None
@@ -33,9 +35,19 @@ async def insert_key(
 
 async def read_keys(connection: Connection, *, good_only: bool) -> list[ApiKey]:
     """Return all keys, the newest first; with `good_only`, those that let somebody in now."""
-    only = " WHERE revoked_at IS NULL AND (expires_at IS NULL OR wallet_now() < expires_at)" if good_only else ""
+    only = f" WHERE {_GOOD}" if good_only else ""
     rows = await connection.fetch(f"SELECT {_COLUMNS} FROM api_key{only} ORDER BY created_at DESC, id")  # noqa: S608
     return [_key(row) for row in rows]
+
+
+async def find_key(connection: Connection, key: PresentedKey) -> ApiKey | None:
+    """Return a key that lets somebody in now, by its id, where all of it is right."""
+    row = await connection.fetchrow(
+        f"SELECT {_COLUMNS} FROM api_key WHERE id = $1 AND hash = $2 AND {_GOOD}",  # noqa: S608
+        key.id,
+        key.hash,
+    )
+    return None if row is None else _key(row)
 
 
 async def lock_key(connection: Connection, id_: str) -> ApiKey | None:

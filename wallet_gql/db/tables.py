@@ -191,7 +191,8 @@ transaction = Table(
     CheckConstraint("isfinite(executed_at)", name="executed_at"),
 )
 
-# What only some transactions have; a table of its own, so that it can be erased one day.
+# What only some transactions have, and events of holds and of wallets; a table of its own, so that it can be erased one
+# day. actor_kind: 1 an API key, 2 a person, 3 the service itself, 4 an operator.
 transaction_note = Table(
     "transaction_note",
     metadata,
@@ -199,8 +200,28 @@ transaction_note = Table(
     Column("transaction_id", Uuid, nullable=False),
     Column("metadata", JSONB),
     Column("receipt", Code),
+    # Who asked for it, by which request, and when that was decided.
+    Column("actor_kind", SmallInteger),
+    Column("actor_name", Code),
+    Column("request_id", Code),
+    Column("at", Timestamp),
     PrimaryKeyConstraint("shard", "transaction_id"),
-    CheckConstraint("metadata IS NOT NULL OR receipt IS NOT NULL", name="something"),
+    # What an actor or a request did, whoever the owners are.
+    Index(
+        "transaction_note_actor_name_idx",
+        "actor_name",
+        "at",
+        "transaction_id",
+        postgresql_where=text("actor_name IS NOT NULL"),
+    ),
+    Index(
+        "transaction_note_request_id_idx",
+        "request_id",
+        "at",
+        "transaction_id",
+        postgresql_where=text("request_id IS NOT NULL"),
+    ),
+    CheckConstraint("num_nonnulls(metadata, receipt, actor_kind, request_id) > 0", name="something"),
     CheckConstraint(
         "jsonb_typeof(metadata) = 'object' AND metadata <> '{}' AND octet_length(metadata::text) <= 32768",
         name="metadata",
@@ -343,6 +364,7 @@ wallet_state = Table(
     Column("event_id", Uuid, nullable=False),
     Column("at", Timestamp, nullable=False),
     PrimaryKeyConstraint("shard", "wallet_id", "step"),
+    Index("wallet_state_shard_event_id_idx", "shard", "event_id"),
     CheckConstraint("step >= 1", name="step"),
     CheckConstraint("status BETWEEN 1 AND 4", name="status"),
     CheckConstraint("until IS NULL OR status IN (2, 3)", name="until"),

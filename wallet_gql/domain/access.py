@@ -21,6 +21,21 @@ class ActorKind(IntEnum):
     """Whoever runs the command line, and everybody where access is open."""
 
 
+class AskedBy(NamedTuple):
+    """Who asked for something, and by which HTTP request; None of each where it is not known."""
+
+    kind: ActorKind | None
+    name: str | None
+    request_id: str | None
+
+
+SWEEPER: Final = AskedBy(ActorKind.SYSTEM, "sweeper", None)
+"""Whoever books what ends by itself."""
+
+COMMAND_LINE: Final = AskedBy(ActorKind.OPERATOR, "wallet-gql", None)
+"""Whoever runs a command that posts."""
+
+
 class Scope(StrEnum):
     """What a caller may be allowed; each names a kind of movement or of knowledge."""
 

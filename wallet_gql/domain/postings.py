@@ -12,6 +12,7 @@ from uuid import UUID, uuid5
 
 from uuid_utils.compat import uuid7
 
+from wallet_gql.domain.access import AskedBy
 from wallet_gql.domain.assets import Asset
 from wallet_gql.domain.holds import TTL_SECONDS_DEFAULT, Hold
 from wallet_gql.domain.money import AmountFault
@@ -179,6 +180,7 @@ class PostingRequest:
     reference: str | None = None
     metadata: Metadata = ()
     receipt: Receipt | None = None
+    asked_by: AskedBy | None = None
     transaction_id: UUID = field(default_factory=uuid7)
 
     @property
@@ -228,6 +230,7 @@ class TransferRequest(_OfOwners):
     description: str | None = None
     reference: str | None = None
     metadata: Metadata = ()
+    asked_by: AskedBy | None = None
     transaction_id: UUID = field(default_factory=uuid7)
     receiving_id: UUID = field(default_factory=uuid7)
 
@@ -263,6 +266,7 @@ class PlaceHoldRequest(_OfOwners):
     description: str | None = None
     reference: str | None = None
     metadata: Metadata = ()
+    asked_by: AskedBy | None = None
     transaction_id: UUID = field(default_factory=uuid7)
 
     @property
@@ -303,6 +307,7 @@ class HoldRequest(_OfOwners):
     description: str | None = None
     reference: str | None = None
     metadata: Metadata = ()
+    asked_by: AskedBy | None = None
     transaction_id: UUID = field(default_factory=uuid7)
     receiving_id: UUID = field(default_factory=uuid7)
 
@@ -361,6 +366,7 @@ class ReverseRequest(_OfOwners):
     description: str | None = None
     reference: str | None = None
     metadata: Metadata = ()
+    asked_by: AskedBy | None = None
     transaction_id: UUID = field(default_factory=uuid7)
     receiving_id: UUID = field(default_factory=uuid7)
 
@@ -420,6 +426,7 @@ class StateRequest(_OfOwners):
     description: str | None = None
     reference: None = None
     metadata: Metadata = ()
+    asked_by: AskedBy | None = None
     transaction_id: UUID = field(default_factory=uuid7)
 
     @property

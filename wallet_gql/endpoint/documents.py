@@ -31,7 +31,7 @@ from graphql import (
 from wallet_gql.domain.errors import BadUserInput
 from wallet_gql.endpoint import limits
 from wallet_gql.endpoint.executor import StraightExecutor
-from wallet_gql.endpoint.limits import Limits
+from wallet_gql.endpoint.limits import Limits, Size
 from wallet_gql.endpoint.memory import collect_young
 from wallet_gql.endpoint.scopes import Demands, demands
 from wallet_gql.endpoint.turns import Turns
@@ -64,9 +64,8 @@ class Operation:
 
     executor: StraightExecutor
     limits: Limits
-    cost: int
-    """The most that it can cost, whatever its variables say."""
-    root_field_count: int
+    size: Size
+    """The most that it can be, whatever its variables say."""
     lists: tuple[ArgumentNode, ...]
     """The lists of ids that are given as variables."""
     demands: Demands
@@ -79,11 +78,11 @@ class Operation:
             if isinstance(members, list):
                 _check_list(argument, len(members))
 
-    def cost_with(self, variables: dict[str, Any]) -> int:
-        """Return what it costs with these values of its variables, coerced."""
+    def size_with(self, variables: dict[str, Any]) -> Size:
+        """Return how large it is with these values of its variables, coerced."""
         executor = self.executor
         fragments = {name: details.definition for name, details in executor.fragments.items()}
-        return limits.cost(executor.operation, fragments, self.limits, variables)
+        return limits.size(executor.operation, fragments, self.limits, variables)
 
     @property
     def is_mutation(self) -> bool:
@@ -149,12 +148,13 @@ class Documents:
         if text not in self._registered:
             self._registered[text] = self.prepare(text)
 
-    def _known(self, text: str) -> Document | None:
+    def known(self, text: str) -> Document | None:
+        """Return the document of a text that needs no preparing; None for any other."""
         return self._registered.get(text) or self._kept.get(text)
 
     def may_mutate(self, text: str) -> bool:
         """Say whether a text has a mutation, without parsing it: a text that is not kept may only look like it."""
-        document = self._known(text)
+        document = self.known(text)
         if document is None:
             return "mutation" in text
         return any(operation.is_mutation for operation in document.operations.values())
@@ -166,7 +166,7 @@ class Documents:
         others for as long as it held it. So whoever sends many of them delays the others by one at a time. Who asks for
         a text that is under way waits for it: a new client's first requests come all at once.
         """
-        document = self._known(text)
+        document = self.known(text)
         if document is not None:
             return document
         if len(text) > self._limits.characters:
@@ -240,7 +240,7 @@ class Documents:
             name: Operation(
                 StraightExecutor.of(self._schema, node, operation, text),
                 self._limits,
-                *sizes[name],
+                sizes[name],
                 _lists(operation, node),
                 demands(self._schema, operation, fragments, is_schema_free=self._is_schema_free),
             )

@@ -18,7 +18,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from wallet_gql.domain.access import Caller
 from wallet_gql.domain.errors import (
-    BadUserInput,
     Fault,
     Forbidden,
     OutcomeUnknown,
@@ -29,7 +28,7 @@ from wallet_gql.domain.errors import (
 )
 from wallet_gql.endpoint import rates
 from wallet_gql.endpoint.access import authenticate
-from wallet_gql.endpoint.documents import Documents, InvalidDocument, Operation
+from wallet_gql.endpoint.documents import Document, Documents, InvalidDocument, Operation
 from wallet_gql.endpoint.errors import bad_request, format_errors
 from wallet_gql.endpoint.executor import StraightExecutor, is_coroutine
 from wallet_gql.endpoint.limits import Limits
@@ -40,7 +39,7 @@ from wallet_gql.endpoint.trusted import Trusted, prepare, read_manifests
 from wallet_gql.endpoint.turns import Turns
 from wallet_gql.graphql.context import Context
 from wallet_gql.operations.opening import Ledger
-from wallet_gql.operations.rates import POSTING_POINTS, Charge
+from wallet_gql.operations.rates import Charge
 from wallet_gql.settings import Settings
 
 _ANSWERS: Final = (JSON, GRAPHQL_RESPONSE)
@@ -59,7 +58,14 @@ KNOWN_SECONDS: Final = 1
 WAITING_COST_MAX: Final = 200_000
 """What is costly waits for its turn up to this cost in all, two seconds' work or so; more is refused as overload."""
 
-_STATUSES: Final = {Forbidden: HTTPStatus.FORBIDDEN, RateLimited: HTTPStatus.TOO_MANY_REQUESTS}
+_STATUSES: Final[dict[type[Fault], HTTPStatus]] = {
+    Unauthenticated: HTTPStatus.UNAUTHORIZED,
+    Forbidden: HTTPStatus.FORBIDDEN,
+    RateLimited: HTTPStatus.TOO_MANY_REQUESTS,
+}
+"""Of what was not executed for who asked, rather than for what the service can do."""
+
+_BEARER: Final = ((b"www-authenticate", b"Bearer"),)
 
 
 class GraphQLEndpoint:
@@ -94,7 +100,6 @@ class GraphQLEndpoint:
             if asyncio.get_running_loop().time() > known_at + KNOWN_SECONDS:
                 # The key may have been revoked while the body came.
                 caller = await self._caller(scope, headers)
-            scope["state"]["caller"] = caller.name
             status, body = await self._answer(
                 scope, request, media_type or JSON, request_id, caller, show_cost=b"x-graphql-cost" in headers
             )
@@ -102,12 +107,9 @@ class GraphQLEndpoint:
         except BadRequest as error:
             errors = [bad_request(str(error), request_id, error.code)]
             status, body, extra = error.status, {"errors": errors}, error.headers
-        except Unauthenticated as fault:
-            status, body = HTTPStatus.UNAUTHORIZED, _unexecuted(fault, request_id)
-            extra = ((b"www-authenticate", b"Bearer"),)
-        except (Overloaded, Unavailable) as fault:
+        except (Unauthenticated, RateLimited, Overloaded, Unavailable) as fault:
             status, body = _fault(fault, request_id)
-            extra = _retry_after(body)
+            extra = _BEARER if isinstance(fault, Unauthenticated) else _retry_after(body)
         except ClientDisconnect:
             raise  # there is nobody to answer
         except Exception as error:  # noqa: BLE001 - whatever went wrong, the client gets a JSON answer
@@ -133,12 +135,19 @@ class GraphQLEndpoint:
         await send({"type": "http.response.body", "body": content})
 
     async def _caller(self, scope: Scope, headers: dict[bytes, bytes]) -> Caller:
-        return await authenticate(
+        """Return who sends a request. Raises `Unauthenticated`, `Unavailable`, `RateLimited` for an empty budget."""
+        state = scope["state"]
+        caller = await authenticate(
             headers.get(b"authorization"),
-            scope["state"]["ledger"],
+            state["ledger"],
             is_open=self._settings.is_open,
             has_tokens=self._settings.token_keys is not None,
         )
+        state["caller"] = caller.name
+        # Before anything of the request is read: a budget bounds that work, too.
+        if caller.budget_id is not None and state["ledger"].callers.rates.may_be_empty(caller.budget_id):
+            await rates.check_left(state["ledger"].callers.rates, caller, state)
+        return caller
 
     async def _answer(
         self,
@@ -156,7 +165,8 @@ class GraphQLEndpoint:
         deadline = asyncio.get_running_loop().time() + self._settings.request_deadline_seconds
         try:
             ledger = _open_ledger(scope)
-            operation = await self._find(ledger, query, operation_name, scope["method"])
+            document = await self._document(ledger, query, caller, scope["state"])
+            operation = _operation(document, operation_name, scope["method"])
             operation.check(variables or {})
         except InvalidDocument as error:
             return _request_error(error.errors, media_type, request_id)
@@ -164,11 +174,9 @@ class GraphQLEndpoint:
             return _request_error([error], media_type, request_id)
         except Fault as fault:
             return _fault(fault, request_id, is_mutation=self.documents.may_mutate(query))
-        context = Context(ledger, request_id, deadline, caller)
+        context = Context(ledger, request_id, deadline, caller, scope["state"].get("own_request_id"))
         try:
             result = await self._execute(operation, variables or {}, context, scope["state"])
-        except (Forbidden, RateLimited) as fault:
-            return _STATUSES[type(fault)], _unexecuted(fault, request_id)
         except Fault as fault:
             return _fault(fault, request_id, is_mutation=operation.is_mutation)
         if result.data is None and result.errors and all(error.path is None for error in result.errors):
@@ -177,24 +185,23 @@ class GraphQLEndpoint:
         if result.errors:
             answer["errors"] = format_errors(result.errors, request_id, is_mutation=operation.is_mutation)
         if show_cost:
-            answer["extensions"] = {"cost": {"requested": operation.cost, "max": self._settings.document_cost_max}}
+            answer["extensions"] = {"cost": {"requested": operation.size.cost, "max": self._settings.document_cost_max}}
         return HTTPStatus.OK, answer
 
-    async def _find(self, ledger: Ledger, query: str, operation_name: str | None, method: str) -> Operation:
-        """Return the operation to execute; a mutation that would be refused is refused before it costs anything.
+    async def _document(self, ledger: Ledger, query: str, caller: Caller, state: dict[str, Any]) -> Document:
+        """Return the document to execute; a mutation that would be refused is refused before it costs anything.
 
-        Raises `BadRequest` for a mutation by GET.
+        A text that has to be prepared is charged for, valid or not. Raises `Overloaded`, `RateLimited`,
+        `InvalidDocument`, and GraphQLError for a text that costs more than its caller's budget ever has.
         """
         refusal = ledger.commits.refusal()
         if refusal is not None and self.documents.may_mutate(query):
             raise refusal
-        document = await self.documents.find(query)
-        operation = document.operation(operation_name)
-        if method == "GET" and operation.is_mutation:
-            raise BadRequest(
-                HTTPStatus.METHOD_NOT_ALLOWED, "A mutation was sent by GET: send it by POST.", ((b"allow", b"POST"),)
-            )
-        return operation
+        document = self.documents.known(query)
+        if document is None:
+            await rates.charge(ledger.callers.rates, caller, rates.preparation_points(query), state)
+            document = await self.documents.find(query)
+        return document
 
     async def _execute(
         self, operation: Operation, variables: dict[str, Any], context: Context, state: dict[str, Any]
@@ -209,30 +216,30 @@ class GraphQLEndpoint:
             return ExecutionResult(None, executor)
         operation.demands.check(context.caller, executor.variable_values.coerced)
         # Most clients send the size of their pages as a variable, which could cost far more than it does.
-        cost = operation.cost if operation.cost <= COSTLY else operation.cost_with(executor.variable_values.coerced)
+        size = operation.size
+        if size.rows and size.cost >= rates.REFUNDED_FROM_POINTS:
+            size = operation.size_with(executor.variable_values.coerced)
         kept = context.ledger.callers.rates
-        least = POSTING_POINTS * operation.root_field_count if operation.is_mutation else 1
+        least = rates.POSTING_POINTS * size.root_field_count if operation.is_mutation else 1
         try:
-            charge = state["charge"] = await kept.charge(context.caller, max(cost, least))
-        except BadUserInput as fault:
-            return ExecutionResult(None, [GraphQLError(str(fault), original_error=fault)])
-        if charge is not None and charge.retry_after_seconds:
-            raise charge.refusal()
+            charge = await rates.charge(kept, context.caller, max(size.cost, least), state)
+        except GraphQLError as error:
+            return ExecutionResult(None, [error])
         try:
-            result = await self._run(operation, executor, cost, context.deadline)
+            result = await self._run(operation, executor, size.cost, context.deadline)
         except Overloaded:
             if charge is not None:
-                await kept.settle(charge, None, 0)
+                await kept.settle(charge, 0)
             raise
-        if charge is not None:
-            await kept.settle(charge, result.data, least)
+        if charge is not None and charge.requested >= rates.REFUNDED_FROM_POINTS:
+            await kept.settle(charge, max(least, rates.needed(result.data, size.rows)))
         return result
 
     async def _run(
         self, operation: Operation, executor: StraightExecutor, cost: int, deadline: float
     ) -> ExecutionResult:
         # One root field alone needs no machinery to run root fields one after the other.
-        serially = operation.is_mutation and operation.root_field_count > 1
+        serially = operation.is_mutation and operation.size.root_field_count > 1
         try:
             async with asyncio.timeout_at(deadline):
                 if cost <= COSTLY:
@@ -261,6 +268,16 @@ async def _result(result: object) -> ExecutionResult:
     return result
 
 
+def _operation(document: Document, name: str | None, method: str) -> Operation:
+    """Return the operation to execute. Raises GraphQLError, and `BadRequest` for a mutation by GET."""
+    operation = document.operation(name)
+    if method == "GET" and operation.is_mutation:
+        raise BadRequest(
+            HTTPStatus.METHOD_NOT_ALLOWED, "A mutation was sent by GET: send it by POST.", ((b"allow", b"POST"),)
+        )
+    return operation
+
+
 def _open_ledger(scope: Scope) -> Ledger:
     """Return the ledger; raises Unavailable while the database has not been reached yet."""
     ledger: Ledger | None = scope["state"]["ledger"]
@@ -287,14 +304,10 @@ def _request_error(errors: list[GraphQLError], media_type: str, request_id: str)
 
 
 def _fault(fault: Fault, request_id: str, *, is_mutation: bool = False) -> tuple[HTTPStatus, dict[str, Any]]:
-    """Answer a request that is right, but had to be given up as a whole."""
-    errors = format_errors([GraphQLError("", original_error=fault)], request_id, is_mutation=is_mutation)
-    return HTTPStatus.OK, {"data": None, "errors": errors}
-
-
-def _unexecuted(fault: Fault, request_id: str) -> dict[str, Any]:
-    """Answer a request that was not executed, for whom it was not."""
-    return {"errors": format_errors([GraphQLError(str(fault), original_error=fault)], request_id)}
+    """Answer a request that is right, but had to be given up as a whole, or that its caller may not send now."""
+    errors = format_errors([GraphQLError(str(fault), original_error=fault)], request_id, is_mutation=is_mutation)
+    status = _STATUSES.get(type(fault))
+    return (HTTPStatus.OK, {"data": None, "errors": errors}) if status is None else (status, {"errors": errors})
 
 
 def _retry_after(body: dict[str, Any]) -> tuple[tuple[bytes, bytes], ...]:

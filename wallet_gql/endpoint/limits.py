@@ -7,7 +7,7 @@ being expanded; the walk afterwards is linear in what is left.
 The cost of an operation is the number of fields it can answer with: a page (`first`, `last`) and a list of ids
 multiply what is selected below them. A variable counts as 100, the most that it may say, until a request gives it a
 value. A long text counts as several fields, so the cost bounds the answer's bytes too: none is larger than its cost
-times `UNIT_BYTES`.
+times `UNIT_BYTES`. Its rows are what it has looked for, whatever is found: the members of its pages and lists of ids.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -42,12 +42,12 @@ NAME_LENGTH_MAX: Final = 100
 INTROSPECTIONS_MAX: Final = 2
 """How often an operation may ask for the schema: once takes 0.1 s, whatever it costs."""
 
-# How many members a list has that no argument bounds: a page's default, an entry for each leg, the captures that a hold
-# and the refunds that a transaction may have, assets by the guess that there are no more than ten, keys no
-# more than a hundred.
+_PAGES: Final = dict.fromkeys(("transactions", "searchTransactions", "holds"), PAGE_SIZE_DEFAULT)
+"""How many rows a page has that does not say how many."""
+
+# How many members a list has that no argument bounds: an entry for each leg, the captures that a hold and the refunds
+# that a transaction may have, assets by the guess that there are no more than ten, keys no more than a hundred.
 _LISTS: Final = {
-    "transactions": PAGE_SIZE_DEFAULT,
-    "holds": PAGE_SIZE_DEFAULT,
     "captures": CAPTURES_MAX,
     "refunds": 50,  # `ledger.judge_reversals.REVERSALS_MAX`, which a test compares
     "entries": 2,
@@ -85,10 +85,11 @@ class Limits:
 
 
 class Size(NamedTuple):
-    """What an operation can answer with, in fields; and its root fields, fragments expanded."""
+    """What an operation can answer with, in fields; its root fields, fragments expanded; the rows that it asks for."""
 
     cost: int
     root_field_count: int
+    rows: int
 
 
 def check(document: DocumentNode, limits: Limits) -> dict[str | None, Size]:
@@ -111,14 +112,14 @@ def check(document: DocumentNode, limits: Limits) -> dict[str | None, Size]:
     }
 
 
-def cost(
+def size(
     operation: OperationDefinitionNode,
     fragments: dict[str, FragmentDefinitionNode],
     limits: Limits,
     variables: Mapping[str, Any],
-) -> int:
-    """Return the cost of an operation of a document that was checked, with the coerced values of its variables."""
-    return _Walk(fragments, limits, variables).measure(operation).cost
+) -> Size:
+    """Return the size of an operation of a document that was checked, with the coerced values of its variables."""
+    return _Walk(fragments, limits, variables).measure(operation)
 
 
 def _refuse(what: str, count: int, count_max: int) -> None:
@@ -165,6 +166,7 @@ class _Walk:
         self._aliases = 0
         self._directives = 0
         self._repetitions = 0
+        self._rows = 0
 
     def measure(self, operation: OperationDefinitionNode) -> Size:
         """Return an operation's size."""
@@ -177,7 +179,7 @@ class _Walk:
             _refuse("root queries", len(groups), limits.root_queries)
         introspections = sum(fields[0].name.value in {"__schema", "__type"} for fields in groups.values())
         _refuse("introspections", introspections, INTROSPECTIONS_MAX)
-        cost = self._cost(groups.values(), depth=1)
+        cost = self._cost(groups.values(), depth=1, times=1)
         _refuse("aliases", self._aliases, limits.aliases)
         _refuse("directives", self._directives, limits.directives)
         if cost > limits.cost:
@@ -185,9 +187,10 @@ class _Walk:
                 f"The operation costs {cost}, but at most {limits.cost} is allowed:"
                 " ask for smaller pages or fewer fields."
             )
-        return Size(cost, len(groups))
+        return Size(cost, len(groups), self._rows)
 
-    def _cost(self, groups: Iterable[list[FieldNode]], depth: int) -> int:
+    def _cost(self, groups: Iterable[list[FieldNode]], depth: int, times: int) -> int:
+        """Return the cost of a selection, and count the rows that it asks for where it is made so many times."""
         if depth > self._limits.depth:
             raise GraphQLError(f"The document is nested deeper than {self._limits.depth} levels: split it.")
         cost = 0
@@ -195,7 +198,10 @@ class _Walk:
             below = [field.selection_set for field in fields if field.selection_set]
             cost += _LONG_TEXTS.get(fields[0].name.value, 1)
             if below:
-                cost += _multiplier(fields[0], self._variables) * self._cost(self._groups(below).values(), depth + 1)
+                rows = _rows(fields[0], self._variables)
+                self._rows += times * rows
+                members = rows or _LISTS.get(fields[0].name.value, 1)
+                cost += members * self._cost(self._groups(below).values(), depth + 1, times * (rows or 1))
         return cost
 
     def _groups(self, selection_sets: Iterable[SelectionSetNode]) -> dict[str, list[FieldNode]]:
@@ -223,18 +229,18 @@ class _Walk:
                 yield from self._fields(self._fragments[selection.name.value].selection_set)
 
 
-def _multiplier(field: FieldNode, variables: Mapping[str, Any] | None) -> int:
-    """Return how many times a field's selection can be answered."""
-    sizes = [_size(argument, variables) for argument in field.arguments or ()]
-    return max([0, *sizes]) or _LISTS.get(field.name.value, 1)
+def _rows(field: FieldNode, variables: Mapping[str, Any] | None) -> int:
+    """Return how many rows a field looks for, as its page or its list of ids says; 0 for one that is neither."""
+    sizes = [_asked(argument, variables) for argument in field.arguments or ()]
+    return max([0, *sizes]) or _PAGES.get(field.name.value, 0)
 
 
-def _size(argument: ArgumentNode, variables: Mapping[str, Any] | None) -> int:
+def _asked(argument: ArgumentNode, variables: Mapping[str, Any] | None) -> int:
     if argument.name.value not in {"first", "last", "ids", "ownerIds"}:
         return 0
     match argument.value:
         case VariableNode(name=name):
-            return PAGE_SIZE_MAX if variables is None else _given_size(variables.get(name.value))
+            return PAGE_SIZE_MAX if variables is None else _given(variables.get(name.value))
         case IntValueNode(value=value):
             return min(int(value[:4]), PAGE_SIZE_MAX)
         case ListValueNode(values=values):
@@ -243,7 +249,7 @@ def _size(argument: ArgumentNode, variables: Mapping[str, Any] | None) -> int:
             return 0
 
 
-def _given_size(value: object) -> int:
+def _given(value: object) -> int:
     match value:
         case int():
             return min(value, PAGE_SIZE_MAX)

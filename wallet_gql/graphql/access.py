@@ -6,9 +6,11 @@ from typing import Self
 
 import strawberry
 
-from wallet_gql.domain.access import Caller
+from wallet_gql.domain.access import AskedBy, Caller, Scope
 from wallet_gql.domain.api_keys import ApiKey as StoredKey
+from wallet_gql.domain.postings import TransactionName
 from wallet_gql.graphql.context import Info
+from wallet_gql.ledger.reads import NOTHING_NOTED
 
 
 @strawberry.enum(description="What kind of caller asks. Kinds are added: keep a default branch.")
@@ -32,6 +34,20 @@ class Actor:
     def of(cls, caller: Caller) -> Self:
         """Show who a caller is."""
         return cls(kind=ActorKind[caller.kind.name], name=caller.name)
+
+
+async def read_asked_by(info: Info, event: TransactionName) -> AskedBy:
+    """Read who asked for a transaction, or an event of a hold or a wallet; others than auditors see their own."""
+    asked_by = (await info.context.ledger.reads.notes.load(event)).asked_by
+    caller = info.context.caller
+    is_own = (asked_by.kind, asked_by.name) == (caller.kind, caller.name)
+    return asked_by if is_own or Scope.AUDIT in caller.scopes else NOTHING_NOTED.asked_by
+
+
+async def read_actor(info: Info, event: TransactionName) -> Actor | None:
+    """Read who asked for it; None where that is not known, or not for the caller to know."""
+    kind, name, _ = await read_asked_by(info, event)
+    return None if kind is None or name is None else Actor(kind=ActorKind[kind.name], name=name)
 
 
 @strawberry.type(description="Whoever sends this request.")

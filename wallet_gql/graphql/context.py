@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 from strawberry.types import Info as StrawberryInfo
 
-from wallet_gql.domain.access import ANYONE, Caller
+from wallet_gql.domain.access import ANYONE, AskedBy, Caller
 from wallet_gql.operations.opening import Ledger
 
 
@@ -18,6 +18,16 @@ class Context:
     deadline: float
     """When the request ends, a time of the event loop's clock."""
     caller: Caller = ANYONE
+    own_request_id: str | None = None
+    """The request's id, where it is the caller's own."""
+
+    @property
+    def asked_by(self) -> AskedBy | None:
+        """What is kept of who asks; None where nothing is known: where access is open, and the request has no id."""
+        caller = self.caller
+        if caller is not ANYONE:
+            return AskedBy(caller.kind, caller.name, self.request_id)
+        return None if self.own_request_id is None else AskedBy(None, None, self.own_request_id)
 
 
 Info: TypeAlias = StrawberryInfo[Context, None]

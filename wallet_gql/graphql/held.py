@@ -11,6 +11,7 @@ from strawberry import UNSET
 from wallet_gql.domain import holds as domain
 from wallet_gql.domain.postings import TransactionName
 from wallet_gql.graphql import ids, paging, transactions
+from wallet_gql.graphql.access import Actor, read_actor, read_asked_by
 from wallet_gql.graphql.assets import Asset
 from wallet_gql.graphql.context import Info
 from wallet_gql.graphql.node import Node
@@ -97,8 +98,27 @@ class Hold(Node):
     @strawberry.field(description="The caller's own pairs of texts; null where none were sent.")
     async def metadata(self, info: Info) -> Metadata | None:
         """Read what is kept with it."""
-        found = await info.context.ledger.reads.metadata.load(TransactionName(self.hold.shard, self.hold.id))
+        found = (await info.context.ledger.reads.notes.load(self._event)).metadata
         return None if found is None else Metadata(found)
+
+    @strawberry.field(
+        description="Who placed it; null where that is not known, and for whoever is neither that nor an auditor."
+    )
+    async def actor(self, info: Info) -> Actor | None:
+        """Read what is noted of it."""
+        return await read_actor(info, self._event)
+
+    @strawberry.field(
+        description="The id of the request that placed it: its X-Request-Id. For whoever may know the actor."
+    )
+    async def request_id(self, info: Info) -> str | None:
+        """Read what is noted of it."""
+        return (await read_asked_by(info, self._event)).request_id
+
+    @property
+    def _event(self) -> TransactionName:
+        """What names its placing."""
+        return TransactionName(self.hold.shard, self.hold.id)
 
     @strawberry.field(description="What its captures posted, newest first.")
     async def captures(

@@ -208,6 +208,7 @@ def _change(info: Info, change: Change, **more: object) -> holds.ChangeHoldInput
         change.idempotency_key,
         deadline=deadline,
         caller=info.context.caller,
+        asked_by=info.context.asked_by,
         **given,  # type: ignore[arg-type] # each caller names fields of it
     )
 
@@ -283,6 +284,7 @@ class HoldMutations:
             _given(input.reference),
             input.metadata or {},
             info.context.deadline,
+            info.context.asked_by,
         )
         outcome = await holds.place_hold(info.context.ledger, request)
         if isinstance(outcome, postings.Held):

@@ -5,17 +5,20 @@ Both are URL-safe base64 of `Kind:part:part…` in canonical form, so one thing 
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from datetime import UTC, datetime
 from typing import Final, NamedTuple
+from uuid import UUID
 
 from wallet_gql.domain.errors import BadUserInput
 from wallet_gql.domain.holds import HoldName
 from wallet_gql.domain.money import INT64_MAX
-from wallet_gql.domain.postings import TransactionView
+from wallet_gql.domain.postings import TransactionView, from_unix_us, unix_us
 from wallet_gql.domain.wallets import Balance
 
-_PARTS: Final = {"Wallet": {2}, "Balance": {3}, "Transaction": {3}, "Cursor": {4, 5}, "Hold": {2}}
+_PARTS: Final = {"Wallet": {2}, "Balance": {3}, "Transaction": {3}, "Cursor": {4, 5}, "Hold": {2}, "Place": {2}}
 _NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,38}", re.ASCII)
 _SMALLINT_MAX: Final = 2**15 - 1
+_TIME_US_MAX: Final = unix_us(datetime(9999, 1, 1, tzinfo=UTC))
 
 
 class GlobalId(NamedTuple):
@@ -64,6 +67,19 @@ def cursor(shard: int, wallet: int, asset: int, seq: int, state_step: int = 0) -
     return _encode(f"Cursor:{shard}:{wallet}:{asset}:{seq}{step}")
 
 
+def place(at: datetime, id_: UUID) -> str:
+    """Return the cursor of a place in a list that is sorted by time and id."""
+    return _encode(f"Place:{unix_us(at)}:{id_.int}")
+
+
+def decode_place(text: str, field: str) -> tuple[datetime, UUID]:
+    """Read such a cursor; raises `BadUserInput`."""
+    kind, parts, _ = decode(text, field)
+    if kind != "Place":
+        raise BadUserInput(field, "is not a cursor of this list", "send an edge's cursor as it was received")
+    return from_unix_us(parts[0]), UUID(int=parts[1])
+
+
 def balance_cursor(balance: Balance) -> str:
     """Return the cursor of an account's present position."""
     wallet = balance.wallet
@@ -88,9 +104,11 @@ def decode(text: str, field: str = "id") -> GlobalId:
         raise fault
     numbers = tuple(map(int, parts))
     # The shard is a smallint in the database, and so is the asset of a balance or a cursor.
-    smallints = numbers[0], *(numbers[2:3] if kind in {"Balance", "Cursor"} else ())
-    # A hold's number is a UUID's.
-    number_max = 2**128 - 1 if kind == "Hold" else INT64_MAX
+    smallints = numbers[0] if kind != "Place" else 0, *(numbers[2:3] if kind in {"Balance", "Cursor"} else ())
+    # A hold's number is a UUID's; a place's time is one that there can be.
+    number_max = 2**128 - 1 if kind in {"Hold", "Place"} else INT64_MAX
+    if kind == "Place" and numbers[0] > _TIME_US_MAX:
+        raise fault
     # A step of a cursor is left out where it is 0.
     if max(numbers) > number_max or max(smallints) > _SMALLINT_MAX or numbers[4:] == (0,):
         raise fault

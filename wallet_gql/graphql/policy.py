@@ -41,6 +41,7 @@ _PAYLOAD: Final = "alreadyProcessed wallet balance"
 _TABLE: Final[Mapping[str, Mapping[str, Rule]]] = {
     "Query": {
         "node nodes assets viewer": FREE,
+        "searchTransactions": frozenset({Scope.AUDIT}),
         "apiKeys": frozenset({Scope.KEY_READ}),
         "wallet wallets balance": _WALLETS,
         "transactions transaction hold holds": _HISTORY,
@@ -66,7 +67,7 @@ _TABLE: Final[Mapping[str, Mapping[str, Rule]]] = {
     "Actor": {"kind name": FREE},
     "ApiKey": {"keyId name state testMode scopes ownerPrefix createdAt expiresAt lastUsedAt": FREE},
     "Wallet": {
-        "id ownerId openedAt status statusSince statusUntil": FREE,
+        "id ownerId openedAt status statusSince statusUntil statusActor statusRequestId": FREE,
         "statusNote": _STAFF,
         "balance balances": _WALLETS,
         "transactions": _HISTORY,
@@ -74,13 +75,13 @@ _TABLE: Final[Mapping[str, Mapping[str, Rule]]] = {
     "Balance": {"id ownerId asset amount available held lapsed debt cursor": FREE, "holds": _HISTORY},
     "Transaction": {
         "id transactionId type direction amount balanceAfter asset description reference executedAt idempotencyKey"
-        " transferId metadata counterpartyId entries": FREE,
+        " transferId metadata counterpartyId entries ownerId actor requestId": FREE,
         "hold refundOf refundable refunds": _HISTORY,
     },
     "Entry": {"account direction amount": FREE},
     "Hold": {
         "id ownerId asset state amount captured released remaining toOwnerId placedAt heldUntil closedAt idempotencyKey"
-        " description reference metadata": FREE,
+        " description reference metadata actor requestId": FREE,
         "captures": _HISTORY,
     },
     "TransactionConnection": {"edges nodes pageInfo totalCount": FREE},

@@ -137,6 +137,7 @@ def _posting_input(info: Info, posting: _PostingInput) -> postings.PostingInput:
         posting.metadata or {},
         posting.receipt if isinstance(posting, TopUpInput) and posting.receipt is not strawberry.UNSET else None,
         info.context.deadline,
+        info.context.asked_by,
     )
 
 

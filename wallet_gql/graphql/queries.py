@@ -8,6 +8,7 @@ from wallet_gql.graphql.balances import BalanceQueries
 from wallet_gql.graphql.holds import HoldQueries
 from wallet_gql.graphql.nodes import NodeQueries
 from wallet_gql.graphql.outcomes import OutcomeQueries
+from wallet_gql.graphql.searches import SearchQueries
 from wallet_gql.graphql.transactions import TransactionQueries
 from wallet_gql.graphql.wallets import WalletQueries
 
@@ -22,5 +23,6 @@ class Query(
     OutcomeQueries,
     AssetQueries,
     AccessQueries,
+    SearchQueries,
 ):
     """What can be asked."""

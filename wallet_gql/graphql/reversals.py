@@ -190,6 +190,7 @@ def _reverse_input(info: Info, asked: _ReverseInput, on_shortfall: domain.Shortf
         asked.metadata or {},
         info.context.deadline,
         info.context.caller,
+        info.context.asked_by,
     )
 
 

@@ -135,7 +135,8 @@ Change = FreezeWalletInput | UnfreezeWalletInput | CloseWalletInput | ReopenWall
 
 def _input(info: Info, change: Change) -> states.StateInput:
     note = None if change.note is UNSET else change.note
-    return states.StateInput(change.owner_id, change.idempotency_key, note, info.context.deadline)
+    context = info.context
+    return states.StateInput(change.owner_id, change.idempotency_key, note, context.deadline, context.asked_by)
 
 
 def _result(outcome: states.StateOutcome) -> WalletResult:

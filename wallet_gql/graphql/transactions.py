@@ -11,6 +11,7 @@ import strawberry
 from wallet_gql.domain import postings as domain
 from wallet_gql.domain.errors import BadUserInput
 from wallet_gql.graphql import held, ids, paging
+from wallet_gql.graphql.access import Actor, read_actor, read_asked_by
 from wallet_gql.graphql.assets import DEFAULT_ASSET, Asset, AssetArgument
 from wallet_gql.graphql.context import Info
 from wallet_gql.graphql.node import Node, NodeId
@@ -140,9 +141,29 @@ class Transaction(Node):
     @strawberry.field(description="The caller's own pairs of texts; null where none were sent.")
     async def metadata(self, info: Info) -> Metadata | None:
         """Read what is kept with it."""
-        name = domain.TransactionName(self.view.shard, self.view.id)
-        found = await info.context.ledger.reads.metadata.load(name)
+        found = (await info.context.ledger.reads.notes.load(self.view.name)).metadata
         return None if found is None else Metadata(found)
+
+    @strawberry.field(description="Whose transaction it is.")
+    async def owner_id(self, info: Info) -> str:
+        """Read whose wallet it is."""
+        wallet = await info.context.ledger.reads.wallets_by_id.load((self.view.shard, self.view.wallet_id))
+        assert wallet is not None
+        return wallet.owner_id
+
+    @strawberry.field(
+        description="Who asked for it; null where that is not known, and for whoever is neither that nor an auditor."
+    )
+    async def actor(self, info: Info) -> Actor | None:
+        """Read what is noted of it."""
+        return await read_actor(info, self.view.name)
+
+    @strawberry.field(
+        description="The id of the request that asked for it: its X-Request-Id. For whoever may know the actor."
+    )
+    async def request_id(self, info: Info) -> str | None:
+        """Read what is noted of it."""
+        return (await read_asked_by(info, self.view.name)).request_id
 
     @strawberry.field(description="The other owner of a transfer; null for anything else.")
     async def counterparty_id(self, info: Info) -> str | None:

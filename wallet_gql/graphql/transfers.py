@@ -90,5 +90,6 @@ class TransferMutations:
             None if input.reference is strawberry.UNSET else input.reference,
             input.metadata or {},
             info.context.deadline,
+            info.context.asked_by,
         )
         return cast("TransferResult", result(TransferPayload, await transfers.transfer(info.context.ledger, request)))

@@ -8,7 +8,9 @@ from typing import Annotated, Self, cast
 import strawberry
 
 from wallet_gql.domain import wallets as domain
+from wallet_gql.domain.postings import TransactionName
 from wallet_gql.graphql import ids, paging
+from wallet_gql.graphql.access import Actor, read_actor, read_asked_by
 from wallet_gql.graphql.assets import DEFAULT_ASSET, AssetArgument
 from wallet_gql.graphql.balances import Balance
 from wallet_gql.graphql.context import Info
@@ -67,6 +69,26 @@ class Wallet(Node):
         """Read why."""
         state = await self._state(info)
         return None if state is None else state.note
+
+    @strawberry.field(
+        description="Who gave it this status; null where nobody did or that is not known, and for whoever is neither"
+        " that nor an auditor."
+    )
+    async def status_actor(self, info: Info) -> Actor | None:
+        """Read what is noted of it."""
+        event = await self._status_event(info)
+        return None if event is None else await read_actor(info, event)
+
+    @strawberry.field(
+        description="The id of the request that gave it this status: its X-Request-Id. For whoever may know the actor."
+    )
+    async def status_request_id(self, info: Info) -> str | None:
+        """Read what is noted of it."""
+        event = await self._status_event(info)
+        return None if event is None else (await read_asked_by(info, event)).request_id
+
+    async def _status_event(self, info: Info) -> TransactionName | None:
+        return await info.context.ledger.reads.status_events.load(WalletId(self.wallet.shard, self.wallet.id))
 
     async def _state(self, info: Info) -> domain.WalletState | None:
         return await info.context.ledger.reads.states.load(WalletId(self.wallet.shard, self.wallet.id))

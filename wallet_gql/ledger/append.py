@@ -101,8 +101,7 @@ def append(
             fingerprint,
         )
     )
-    if request is not None and (request.metadata or _receipt(request) is not None):
-        note(batch, request, wallet.shard, movement.id, is_asked_for=fingerprint is not None)
+    note(batch, request, wallet.shard, movement.id, is_asked_for=fingerprint is not None)
     if movement.reverses is not None:
         original, before = movement.reverses
         amount_minor = sum(leg.amount_minor for leg in movement.legs if leg.amount_minor > 0)
@@ -195,17 +194,22 @@ def _step_row(before: Hold | None, hold: Hold, event_id: UUID, account: Account)
     )
 
 
-def note(batch: Batch, request: Request, shard: int, id_: UUID, *, is_asked_for: bool) -> None:
-    """Append what only some transactions and holds have; a receipt is of the transaction that was asked for."""
+def note(batch: Batch, request: Request | None, shard: int, id_: UUID, *, is_asked_for: bool = False) -> None:
+    """Append what only some transactions and events have, and who asked for them, where that is known.
+
+    A receipt is of the transaction that was asked for. Without a request nothing of it is shown.
+    """
     receipt = _receipt(request) if is_asked_for else None
     if receipt is not None:
         batch.credited[receipt.text] = TransactionName(shard, id_)
         batch.others[ReceiptRow].append(ReceiptRow(*receipt, shard, id_))
-    if request.metadata or receipt is not None:
-        metadata = orjson.dumps(dict(request.metadata)).decode() if request.metadata else None
-        text = None if receipt is None else receipt.text
-        batch.others[NoteRow].append(NoteRow(shard, id_, metadata, text))
+    metadata = None if request is None or not request.metadata else orjson.dumps(dict(request.metadata)).decode()
+    text = None if receipt is None else receipt.text
+    if batch.asked_by is not None:
+        batch.others[NoteRow].append(NoteRow(shard, id_, metadata, text, *batch.asked_by, batch.now))
+    elif metadata is not None or text is not None:
+        batch.others[NoteRow].append(NoteRow(shard, id_, metadata, text, None, None, None, None))
 
 
-def _receipt(request: Request) -> Receipt | None:
+def _receipt(request: Request | None) -> Receipt | None:
     return request.receipt if isinstance(request, PostingRequest) else None

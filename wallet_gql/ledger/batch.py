@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Final, NamedTuple, TypeAlias
 from uuid import UUID
 
+from wallet_gql.domain.access import SWEEPER, AskedBy
 from wallet_gql.domain.assets import AssetSetting
 from wallet_gql.domain.errors import Unavailable
 from wallet_gql.domain.holds import Hold, HoldName
@@ -260,6 +261,8 @@ class Batch:
     entries: list[EntryRow] = field(default_factory=list)
     others: dict[type[OtherRow], list[OtherRow]] = field(default_factory=lambda: defaultdict(list))
     alarms: dict[str, dict[str, object]] = field(default_factory=dict)
+    asked_by: AskedBy | None = SWEEPER
+    """Who asked for what is being appended: the service, until the first request is decided."""
 
     @property
     def is_empty(self) -> bool:

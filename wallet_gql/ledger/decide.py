@@ -106,6 +106,7 @@ def decide(batch: Batch, item: Item) -> Outcome | Unavailable:
     if isinstance(decision, (Unavailable, WalletMissing, HoldMissing)):
         return decision
     asked = item.request.fingerprint
+    batch.asked_by = item.request.asked_by
     if isinstance(decision, Movements):
         outcome: Kept = _post(batch, item, asked, decision)
     elif isinstance(decision, HoldChange):
@@ -187,6 +188,7 @@ def _change_state(batch: Batch, item: Item, fingerprint: bytes, change: StateCha
     for account, hold_change in change.voided:
         event_id = uuid5(request.transaction_id, str(hold_change.after.id))
         change_hold(batch, account, hold_change, event_id, executed_at)
+        note(batch, None, account.wallet.shard, event_id)
         repay(batch, account, event_id, executed_at)
     own = [each for each in change.movements if wallet_of(each) == item.owner.wallet]
     for movement in change.movements:
@@ -195,6 +197,7 @@ def _change_state(batch: Batch, item: Item, fingerprint: bytes, change: StateCha
         repay_by(batch, movement, executed_at)
     if change.after is not None:
         append_state(batch, change.after, request.transaction_id)
+        note(batch, None, change.after.shard, request.transaction_id)
     posted = tuple(TransactionName(request.shard, each.id) for each in own)
     details: dict[str, object] = {"posted": [str(each.id) for each in posted], "asset_id": request.asset.id}
     if change.voided:
@@ -226,7 +229,7 @@ def _hold(batch: Batch, item: Item, fingerprint: bytes, change: HoldChange) -> H
                 hold.reference,
             )
         )
-        note(batch, request, hold.shard, hold.id, is_asked_for=True)
+    note(batch, request, hold.shard, request.transaction_id)
     repay(batch, owner, request.transaction_id, executed_at)
     _keep(batch, item, fingerprint, OutcomeCode.HELD, {"hold_id": str(hold.id), "asset_id": hold.asset.id})
     return Held(hold, owner.balance(), already_processed=False)

@@ -14,6 +14,7 @@ from uuid import UUID
 import orjson
 from asyncpg import Connection, Record
 
+from wallet_gql.domain.access import ActorKind, AskedBy
 from wallet_gql.domain.assets import Asset, AssetSetting, TransferPolicy
 from wallet_gql.domain.holds import HoldName, HoldStepKind
 from wallet_gql.domain.postings import Entry, TransactionName, TransactionType, TransactionView
@@ -36,6 +37,16 @@ class EntryName(NamedTuple):
     shard: Smallint
     account_id: Bigint
     seq: Bigint
+
+
+class Note(NamedTuple):
+    """What is noted of a transaction, or of an event of a hold or a wallet."""
+
+    metadata: dict[str, str] | None
+    asked_by: AskedBy
+
+
+NOTHING_NOTED: Final = Note(None, AskedBy(None, None, None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +202,9 @@ _VIEW: Final = """
        e.shard, e.account_id, e.seq, a.wallet_id, e.transaction_id, e.type, e.amount, e.balance_after, e.executed_at,
        t.description, t.reference, t.idempotency_key, t.counterpart_shard, t.counterpart_id"""
 
+VIEW_OF_TRANSACTION: Final = f"{_ASSET}, {_VIEW}"
+"""What `view_with_asset` takes: of an entry `e`, its transaction `t`, account `a` and asset `s`."""
+
 # The position of the entry just before a cursor: on an account without holds it is the seq.
 _POSITION: Final = """
        coalesce((SELECT c.position FROM entry c
@@ -229,7 +243,7 @@ SELECT wanted.n, coalesce(head.position, head.seq, 0) AS total_count, span.newes
 """
 
 _TRANSACTIONS: Final = f"""
-SELECT wanted.n, {_ASSET}, {_VIEW}
+SELECT wanted.n, {VIEW_OF_TRANSACTION}
   FROM {unnest(EntryName, "wanted", numbered=True)}
  CROSS JOIN {one_row("entry", "e", by="seq", shard="wanted.shard", account_id="wanted.account_id", seq="wanted.seq")}
  CROSS JOIN {_ACCOUNT_OF_ENTRY}
@@ -239,7 +253,7 @@ SELECT wanted.n, {_ASSET}, {_VIEW}
 """
 
 _TRANSACTIONS_BY_KEY: Final = f"""
-SELECT owner.n, {_ASSET}, {_VIEW}
+SELECT owner.n, {VIEW_OF_TRANSACTION}
   FROM {unnest(_WantedKey, "owner", numbered=True)}
  CROSS JOIN {_WALLET}
  CROSS JOIN {one_row("idempotency_key", "k", by="key", shard="owner.shard", wallet_id="w.id", key="owner.key")}
@@ -251,7 +265,7 @@ SELECT owner.n, {_ASSET}, {_VIEW}
 """
 
 _OWN_TRANSACTIONS: Final = f"""
-SELECT wanted.n, {_ASSET}, {_VIEW}
+SELECT wanted.n, {VIEW_OF_TRANSACTION}
   FROM {unnest(OwnTransaction, "wanted", numbered=True)}
  CROSS JOIN {all_rows("entry", "e", by="transaction_id", shard="wanted.shard", transaction_id="wanted.transaction_id")}
  CROSS JOIN {_ACCOUNT_OF_ENTRY}
@@ -261,7 +275,7 @@ SELECT wanted.n, {_ASSET}, {_VIEW}
 """
 
 _CAPTURES: Final = f"""
-SELECT wanted.n, {_ASSET}, {_VIEW}
+SELECT wanted.n, {VIEW_OF_TRANSACTION}
   FROM {unnest(_WantedTransaction, "wanted", numbered=True)}
  CROSS JOIN LATERAL (
        SELECT * FROM hold_step s
@@ -275,8 +289,8 @@ SELECT wanted.n, {_ASSET}, {_VIEW}
  ORDER BY wanted.n, step.step DESC
 """
 
-_METADATA: Final = f"""
-SELECT wanted.n, note.metadata::text
+_NOTES: Final = f"""
+SELECT wanted.n, note.metadata::text, note.actor_kind, note.actor_name, note.request_id
   FROM {unnest(_WantedTransaction, "wanted", numbered=True)}
  CROSS JOIN {one_row("transaction_note", "note", by="transaction_id", shard="wanted.shard", transaction_id="wanted.id")}
 """
@@ -377,16 +391,16 @@ async def read_captures(connection: Connection, holds: Sequence[HoldName]) -> li
     """Return what each hold's captures posted, in order of the holds, newest first."""
     captures: list[list[TransactionView]] = [[] for _ in holds]
     for row in await connection.fetch(_CAPTURES, *arrays(_WantedTransaction, holds)):
-        asset = Asset(row["asset_id"], row["code"], row["name"], row["scale"])
-        captures[row["n"] - 1].append(_view(row, asset))
+        captures[row["n"] - 1].append(view_with_asset(row))
     return captures
 
 
-async def read_metadata(connection: Connection, transactions: Sequence[TransactionName]) -> list[dict[str, str] | None]:
-    """Return the metadata of each transaction, in order; None where there is none."""
-    found: list[dict[str, str] | None] = [None] * len(transactions)
-    for n, metadata in await connection.fetch(_METADATA, *arrays(_WantedTransaction, transactions)):
-        found[n - 1] = None if metadata is None else orjson.loads(metadata)
+async def read_notes(connection: Connection, events: Sequence[TransactionName]) -> list[Note]:
+    """Return what is noted of each transaction, or event of a hold or a wallet, in order."""
+    found = [NOTHING_NOTED] * len(events)
+    for n, metadata, kind, *asked_by in await connection.fetch(_NOTES, *arrays(_WantedTransaction, events)):
+        actor_kind = None if kind is None else ActorKind(kind)
+        found[n - 1] = Note(None if metadata is None else orjson.loads(metadata), AskedBy(actor_kind, *asked_by))
     return found
 
 
@@ -433,9 +447,13 @@ async def read_is_test_mode(connection: Connection) -> bool:
 def _views(rows: Iterable[Record], count: int) -> list[TransactionView | None]:
     views: list[TransactionView | None] = [None] * count
     for row in rows:
-        asset = Asset(row["asset_id"], row["code"], row["name"], row["scale"])
-        views[row["n"] - 1] = _view(row, asset)
+        views[row["n"] - 1] = view_with_asset(row)
     return views
+
+
+def view_with_asset(row: Record) -> TransactionView:
+    """Return the transaction of a row that has its asset too."""
+    return _view(row, Asset(row["asset_id"], row["code"], row["name"], row["scale"]))
 
 
 def _view(row: Record, asset: Asset) -> TransactionView:

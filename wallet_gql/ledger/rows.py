@@ -121,12 +121,16 @@ class WalletStateRow(NamedTuple):
 
 
 class NoteRow(NamedTuple):
-    """What only some transactions have."""
+    """What only some transactions, and events of holds and of wallets, have: texts, a receipt, who asked for them."""
 
     shard: Smallint
     transaction_id: Uuid
     metadata: Json | None
     receipt: Text | None
+    actor_kind: Smallint | None
+    actor_name: Text | None
+    request_id: Text | None
+    at: Time | None
 
 
 class ReceiptRow(NamedTuple):

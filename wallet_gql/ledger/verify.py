@@ -79,6 +79,17 @@ _HALVES: Final = f"({SENT}, {RECEIVED}), ({RECEIVED}, {SENT}), ({CLAWBACK}, {REC
 """The types of two transactions that are halves of one movement between owners."""
 
 _RECEIPT_OF_NOTE: Final = one_row("receipt", "r", by="receipt", shard="receipt_shard(n.receipt)", receipt="n.receipt")
+# An event of a hold has an entry of its id.
+_EVENT_OF_NOTE: Final = one_row(
+    "entry",
+    "e",
+    by="transaction_id",
+    shard="n.shard",
+    transaction_id="CASE WHEN t.id IS NULL THEN n.transaction_id END",
+)
+_STATE_OF_NOTE: Final = one_row(
+    "wallet_state", "s", by="event_id", shard="n.shard", event_id="CASE WHEN t.id IS NULL THEN n.transaction_id END"
+)
 _NOTE_OF_RECEIPT: Final = one_row(
     "transaction_note", "n", by="transaction_id", shard="r.transaction_shard", transaction_id="r.transaction_id"
 )
@@ -235,15 +246,16 @@ _CHECKS: Final = {
     **REVERSAL_CHECKS,
     "note": f"""
         SELECT format('note of transaction %s', n.transaction_id),
-               CASE WHEN t.id IS NULL AND h.id IS NULL THEN 'its transaction does not exist'
+               CASE WHEN t.id IS NULL AND e.seq IS NULL AND s.step IS NULL THEN 'its transaction does not exist'
                     WHEN r.receipt IS NULL THEN 'its receipt is not kept where it is looked for'
                     ELSE format('its receipt is that of transaction %s', r.transaction_id) END
           FROM transaction_note n
           LEFT JOIN transaction t ON t.shard = n.shard AND t.id = n.transaction_id
-          LEFT JOIN hold h ON h.shard = n.shard AND h.id = n.transaction_id
+          LEFT JOIN {_EVENT_OF_NOTE} ON t.id IS NULL
+          LEFT JOIN {_STATE_OF_NOTE} ON t.id IS NULL AND e.seq IS NULL
           LEFT JOIN {_RECEIPT_OF_NOTE} ON true
          WHERE n.shard = $1
-           AND ((t.id IS NULL AND h.id IS NULL)
+           AND ((t.id IS NULL AND e.seq IS NULL AND s.step IS NULL)
                 OR (n.receipt IS NOT NULL
                     AND (r.transaction_shard, r.transaction_id) IS DISTINCT FROM (n.shard, n.transaction_id)))
          ORDER BY n.transaction_id""",

@@ -1,36 +1,47 @@
 """API keys: made, listed, rotated and revoked by operators, and known to every worker within seconds.
 
 A worker keeps all good keys in memory and reads them anew every two seconds: a request costs the database nothing, and
-a key that was revoked is refused within five. One that is not known is looked for at once. Keys that could not be read
+a key that was revoked is refused within five. One that is not known is looked up at once, by one statement that finds
+its row; whoever makes up keys has a worker look up one at a time, while a short line waits. Keys that could not be read
 for so long are no keys: then nobody is let in, and told `UNAVAILABLE`.
 """
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
 from hashlib import sha256
-from typing import Final
+from typing import Final, TypeAlias
 
 import structlog
 from asyncpg import Connection
+from cachetools import TTLCache
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from wallet_gql.db import api_keys
 from wallet_gql.db.engine import connect
 from wallet_gql.domain.access import ActorKind, Budget, Caller, Scope
-from wallet_gql.domain.api_keys import ApiKey, Mode, Rights, make_key, read_key
-from wallet_gql.domain.errors import BadUserInput, Fault, Unavailable
+from wallet_gql.domain.api_keys import ApiKey, Mode, PresentedKey, Rights, make_key, read_key
+from wallet_gql.domain.errors import BadUserInput, Fault, Overloaded, Unavailable
 from wallet_gql.domain.text import OWNER_ID_LENGTH_MAX
 from wallet_gql.ledger.reads import read_assets
 from wallet_gql.operations.unit_of_work import unit_of_work
 
 READ_EVERY_SECONDS: Final = 2
-NEWLY_READ_SECONDS: Final = 0.25
-"""A key that is not known is looked for, but not more often than that, whoever makes up how many."""
+READ_AGAIN_SECONDS: Final = 0.25
+"""How soon keys that could not be read are read again."""
+
+LOOKED_UP_MAX: Final = 100
+"""How many keys that are not known may be looked up: one now, the others in turn. More are refused as overload."""
+
+UNKNOWN_SECONDS: Final = 1
+"""How long a key that was looked up in vain is not looked up again."""
+
+UNKNOWN_MAX: Final = 10_000
+"""So many such keys are remembered."""
 
 ANSWER_WITHIN_SECONDS: Final = 1
 GOOD_FOR_SECONDS: Final = 5
@@ -51,50 +62,83 @@ class NobodyMayAsk(Fault):
     """Access is closed, and there is no key."""
 
 
+_Known: TypeAlias = tuple[str, Caller]
+"""The id of a key, and who its holder is."""
+
+
 @dataclass(slots=True)
 class Keyring:
     """The keys that let somebody in now, as they were read last."""
 
     engine: AsyncEngine
     mode: Mode
-    callers: Mapping[bytes, tuple[str, Caller]] = field(default_factory=dict, repr=False)
-    """Ids and callers by the hashes of their keys."""
+    callers: dict[bytes, _Known] = field(default_factory=dict, repr=False)
+    """By the hashes of their keys."""
     read_at: float = float("-inf")
     """By the event loop's clock."""
     used: set[str] = field(default_factory=set)
-    _reading: asyncio.Task[None] | None = None
+    _unknown: TTLCache[bytes, None] = field(default_factory=lambda: TTLCache(UNKNOWN_MAX, UNKNOWN_SECONDS))
+    _looked_up: dict[bytes, asyncio.Task[_Known | None]] = field(default_factory=dict)
+    """Keys that are not known, by their hashes, while they are looked up or wait for it."""
+    _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def find(self, text: str) -> Caller | None:
-        """Return whose key it is; None for one that lets nobody in. Raises `Unavailable` where keys are not known."""
+        """Return whose key it is; None for one that lets nobody in.
+
+        Raises `Unavailable` where keys are not known, `Overloaded` where too many that are not known are looked up.
+        """
         # By the hash: nobody chooses a part of one, so how long it takes to find it tells nothing of a secret.
         hash_ = sha256(text.encode()).digest()
-        if hash_ not in self.callers:
+        known = self.callers.get(hash_)
+        if known is None:
             presented = read_key(text)
             if presented is None or presented.mode != self.mode:
                 return None
-            with suppress(Exception):
-                await self._look_again()
+            known = await self._look_up(presented)
         if self._age_seconds() > GOOD_FOR_SECONDS:
             raise Unavailable("The API keys could not be read.")
-        id_, caller = self.callers.get(hash_, (None, None))
-        if id_ is not None:
-            self.used.add(id_)
+        if known is None:
+            return None
+        id_, caller = known
+        self.used.add(id_)
         return caller
 
-    async def _look_again(self) -> None:
-        """Read what was made up to now, but not at once where the keys were read just before."""
-        asked_at = asyncio.get_running_loop().time()
-        while self.read_at < asked_at:
-            await asyncio.sleep(NEWLY_READ_SECONDS - self._age_seconds())
-            await self.read()
+    async def _look_up(self, key: PresentedKey) -> _Known | None:
+        """Return a key that may have been made just now. Raises `Unavailable`, `Overloaded` where the line is full."""
+        if key.hash in self._unknown:
+            return None
+        task = self._looked_up.get(key.hash)
+        if task is None:
+            if len(self._looked_up) >= LOOKED_UP_MAX:
+                raise Overloaded("Too many API keys that are not known are looked up: try again after a pause.")
+            task = self._looked_up[key.hash] = asyncio.create_task(self._look_up_in_turn(key))
+            # Callers that all went away leave nobody to retrieve what is wrong with it.
+            task.add_done_callback(lambda task: task.cancelled() or task.exception())
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN_SECONDS):
+                # One caller that goes away must not take the answer from the others.
+                return await asyncio.shield(task)
+        except Exception as error:
+            raise Unavailable("The API key could not be looked up.") from error
+
+    async def _look_up_in_turn(self, key: PresentedKey) -> _Known | None:
+        try:
+            async with self._one_at_a_time, asyncio.timeout(ANSWER_WITHIN_SECONDS), connect(self.engine) as connection:
+                started = asyncio.get_running_loop().time()
+                found = await api_keys.find_key(connection, key)
+        finally:
+            del self._looked_up[key.hash]
+        if found is None:
+            self._unknown[key.hash] = None
+            return None
+        known = found.id, caller_of(found)
+        if self.read_at < started:
+            # Keys that were read later tell better: it may have been revoked meanwhile.
+            self.callers[key.hash] = known
+        return known
 
     async def read(self) -> None:
-        """Read the keys; who asks for it meanwhile waits for the same."""
-        if self._reading is None or self._reading.done():
-            self._reading = asyncio.create_task(self._read())
-        await asyncio.shield(self._reading)
-
-    async def _read(self) -> None:
+        """Read the keys that are good now."""
         started = asyncio.get_running_loop().time()
         # A connection that was cut without a word is given up in time for another one.
         async with asyncio.timeout(ANSWER_WITHIN_SECONDS), connect(self.engine) as connection:
@@ -141,7 +185,7 @@ async def keyring(engine: AsyncEngine, mode: Mode) -> AsyncIterator[Keyring]:
     async def keep() -> None:
         told = ""
         while True:
-            await asyncio.sleep(NEWLY_READ_SECONDS if told else READ_EVERY_SECONDS)
+            await asyncio.sleep(READ_AGAIN_SECONDS if told else READ_EVERY_SECONDS)
             try:
                 await ring.read()
                 # Apart: a database that is read-only, or a row that is locked, keeps nobody out.

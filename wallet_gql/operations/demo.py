@@ -4,6 +4,7 @@ from decimal import Decimal
 from typing import Final
 from uuid import UUID
 
+from wallet_gql.domain.access import COMMAND_LINE
 from wallet_gql.operations.assets import add_asset
 from wallet_gql.operations.opening import Ledger
 from wallet_gql.operations.postings import PostingInput, bonus
@@ -24,4 +25,5 @@ async def seed(ledger: Ledger) -> None:
         await add_asset(ledger, code, name, scale)
     for owner_id, amount, key in OWNERS:
         await open_wallet(ledger, owner_id)
-        await bonus(ledger, PostingInput(owner_id, "GOLD", amount, key, description="Opening balance"))
+        opening = PostingInput(owner_id, "GOLD", amount, key, description="Opening balance", asked_by=COMMAND_LINE)
+        await bonus(ledger, opening)

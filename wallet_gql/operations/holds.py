@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Final, TypeAlias
 from uuid import UUID
 
-from wallet_gql.domain.access import ANYONE, Caller
+from wallet_gql.domain.access import ANYONE, AskedBy, Caller
 from wallet_gql.domain.errors import BadUserInput
 from wallet_gql.domain.holds import TTL_SECONDS_DEFAULT, TTL_SECONDS_MAX, Hold, HoldName
 from wallet_gql.domain.money import AmountFault, to_minor
@@ -58,6 +58,7 @@ class PlaceHoldInput:
     metadata: Mapping[str, object] = field(default_factory=dict)
     deadline: float | None = None
     """A time of the event loop's clock; None: as long as a request may take, from now."""
+    asked_by: AskedBy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ class ChangeHoldInput:
     deadline: float | None = None
     caller: Caller = ANYONE
     """Who asks: a hold of an owner whom it does not reach is as if it did not exist."""
+    asked_by: AskedBy | None = None
 
 
 async def place_hold(ledger: Ledger, request: PlaceHoldInput) -> PlaceOutcome:
@@ -92,7 +94,8 @@ async def place_hold(ledger: Ledger, request: PlaceHoldInput) -> PlaceOutcome:
     if owner == receiver:
         return ReceiverIsSender(owner.owner_id)
     key, ttl = request.idempotency_key, request.ttl_seconds
-    place = PlaceHoldRequest(owner, receiver, *found, ttl, key, description, reference, metadata)
+    by = request.asked_by
+    place = PlaceHoldRequest(owner, receiver, *found, ttl, key, description, reference, metadata, by)
     outcome = await _post(ledger, place, request.deadline)
     assert not isinstance(outcome, HoldMissing)
     return outcome
@@ -147,6 +150,7 @@ async def _change(ledger: Ledger, kind: RequestKind, request: ChangeHoldInput) -
         description,
         reference,
         metadata,
+        request.asked_by,
     )
     outcome = await _post(ledger, change, request.deadline)
     if isinstance(outcome, HoldMissing):

@@ -33,7 +33,8 @@ from wallet_gql.ledger.holds import (
     read_holds_of_transactions,
 )
 from wallet_gql.ledger.reversals import Reversal, read_reversals, read_reversed, read_reversing
-from wallet_gql.ledger.states import WalletId, read_states_in_order
+from wallet_gql.ledger.searches import FoundPage, SearchRequest, search
+from wallet_gql.ledger.states import WalletId, read_states_in_order, read_status_events
 from wallet_gql.ledger.treasury import any_slot, claim_slot, open_stripes, treasuries
 from wallet_gql.operations.callers import Callers, open_callers
 from wallet_gql.operations.group_commit import GroupCommit
@@ -64,7 +65,8 @@ class Reads:
     transactions_by_key: ReadBatch[tuple[OwnerName, UUID], TransactionView | None]
     own_transactions: ReadBatch[reads.OwnTransaction, TransactionView | None]
     owners_of_transactions: ReadBatch[TransactionName, str | None]
-    metadata: ReadBatch[TransactionName, dict[str, str] | None]
+    notes: ReadBatch[TransactionName, reads.Note]
+    searches: ReadBatch[SearchRequest, FoundPage]
     holds: ReadBatch[HoldName, Hold | None]
     holds_by_key: ReadBatch[tuple[OwnerName, UUID], Hold | None]
     hold_pages: ReadBatch[HoldPageRequest, HoldPage]
@@ -76,6 +78,7 @@ class Reads:
     assets: ReadBatch[None, list[Asset]]
     asset_settings: ReadBatch[None, dict[int, AssetSetting]]
     states: ReadBatch[WalletId, WalletState | None]
+    status_events: ReadBatch[WalletId, TransactionName | None]
     clock: ReadBatch[None, datetime]
     api_keys: ReadBatch[None, list[ApiKey]]
 
@@ -236,6 +239,7 @@ def _batched_reads(engine: AsyncEngine, deadline_seconds: float) -> Reads:
     return Reads(
         wallets=ReadBatch(engine, reads.read_wallets, deadline_seconds),
         states=ReadBatch(engine, read_states_in_order, deadline_seconds),
+        status_events=ReadBatch(engine, read_status_events, deadline_seconds),
         wallets_by_id=ReadBatch(engine, reads.read_wallets_by_id, deadline_seconds),
         balances=ReadBatch(engine, reads.read_balances, deadline_seconds),
         owners_balances=ReadBatch(engine, reads.read_owners_balances, deadline_seconds),
@@ -245,7 +249,8 @@ def _batched_reads(engine: AsyncEngine, deadline_seconds: float) -> Reads:
         transactions_by_key=ReadBatch(engine, reads.read_transactions_by_key, deadline_seconds),
         own_transactions=ReadBatch(engine, reads.read_own_transactions, deadline_seconds),
         owners_of_transactions=ReadBatch(engine, reads.read_owners, deadline_seconds),
-        metadata=ReadBatch(engine, reads.read_metadata, deadline_seconds),
+        notes=ReadBatch(engine, reads.read_notes, deadline_seconds),
+        searches=ReadBatch(engine, search, deadline_seconds, rows=lambda page: 1 + len(page.found)),
         holds=ReadBatch(engine, read_holds, deadline_seconds),
         holds_by_key=ReadBatch(engine, read_holds_by_key, deadline_seconds),
         hold_pages=ReadBatch(engine, read_hold_pages, deadline_seconds, rows=lambda page: 1 + len(page.holds)),

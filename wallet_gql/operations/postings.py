@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import TypeAlias
 from uuid import UUID
 
+from wallet_gql.domain.access import AskedBy
 from wallet_gql.domain.postings import (
     AmountInvalid,
     AssetMissing,
@@ -43,6 +44,7 @@ class PostingInput:
     """Of top-ups only: what the store gave; it is credited once, whoever the owner is."""
     deadline: float | None = None
     """A time of the event loop's clock; None: as long as a request may take, from now."""
+    asked_by: AskedBy | None = None
 
 
 async def top_up(ledger: Ledger, request: PostingInput) -> PostingOutcome:
@@ -80,6 +82,7 @@ async def _post(ledger: Ledger, type_: TransactionType, request: PostingInput) -
             reference,
             metadata,
             None if receipt is None else Receipt(shard_of_receipt(receipt, ledger.shard_count), receipt),
+            request.asked_by,
         ),
         request.deadline,
     )

@@ -1,9 +1,10 @@
 """What each caller may ask for in a while: a budget of points, which an operation's cost is taken from.
 
-A budget is a bucket that fills up steadily. An operation is charged before it is executed, and what its answer turned
-out not to need is given back. Budgets are kept in the worker's memory, or in Redis or Valkey for all workers together;
-while that is away, each worker keeps its own. A worker takes a hundredth of a budget at a time into a purse, and
-charges operations from it: so the store, however far away, is asked once for some operations.
+A budget is a bucket that fills up steadily. A document is charged before it is prepared, an operation before it is
+executed; what an operation's answer turned out not to need is given back. Budgets are kept in the worker's memory, or
+in Redis or Valkey for all workers together; while that is away, each worker keeps its own. A worker takes a hundredth
+of a budget at a time into a purse, and charges from it: so the store, however far away, is asked once for some
+operations.
 """
 
 import asyncio
@@ -18,12 +19,6 @@ from throttled.asyncio import BaseRateLimiter, MemoryStore, RateLimiterRegistry,
 from wallet_gql.domain.access import Budget, Caller
 from wallet_gql.domain.errors import BadUserInput, RateLimited
 from wallet_gql.settings import Settings
-
-POSTING_POINTS: Final = 10
-"""What a field of Mutation costs at least."""
-
-REFUNDED_FROM_POINTS: Final = 100
-"""What costs less costs what it may: a page and a list of ids may cost far more than they turn out to."""
 
 CALLERS_MAX: Final = 100_000
 """Of how many callers a worker knows the budgets; who asked longest ago is forgotten first."""
@@ -55,7 +50,7 @@ class Charge:
     def refusal(self) -> RateLimited:
         """Say that it was not taken."""
         return RateLimited(
-            f"The operation costs {self.requested} points, and your budget has {self.remaining}:"
+            f"Your budget has {self.remaining} points, and this needs {self.requested}:"
             f" send it again in {self.retry_after_seconds} s, or ask for less.",
             retry_after_seconds=self.retry_after_seconds,
         )
@@ -110,11 +105,22 @@ class Rates:
         full_in_seconds = math.ceil((budget.burst - remaining) / budget.per_second)
         return Charge(caller, budget, points, 0 if wait else points, remaining, full_in_seconds, wait)
 
-    async def settle(self, charge: Charge, data: object, least: int) -> None:
-        """Give back what an answer did not need; it costs `least` whatever it has."""
-        if charge.requested < REFUNDED_FROM_POINTS:
-            return
-        charge.actual = min(charge.requested, max(least, _count(data)))
+    def may_be_empty(self, budget_id: str) -> bool:
+        """Say whether the worker has no point of a budget at hand, so that `refused` tells; it asks nobody."""
+        purse = self._purses.get(budget_id)
+        return purse is None or purse.points < 1
+
+    async def refused(self, caller: Caller) -> Charge | None:
+        """Return why the least operation would be refused; None where a point is left, which stays in the budget."""
+        charge = await self.charge(caller, 1)
+        if charge is None or charge.retry_after_seconds:
+            return charge
+        self._purse(str(caller.budget_id)).points += 1
+        return None
+
+    async def settle(self, charge: Charge, needed: int) -> None:
+        """Give back what was charged beyond the points that turned out to be needed."""
+        charge.actual = min(charge.requested, needed)
         id_, refund, lot = str(charge.caller.budget_id), charge.requested - charge.actual, _lot(charge.budget)
         purse = self._purse(id_)
         charge.remaining += refund
@@ -176,20 +182,3 @@ class Rates:
 
 def _lot(budget: Budget) -> int:
     return max(1, budget.burst // LOTS)
-
-
-def _count(data: object) -> int:
-    """Return how many fields an answer has: what its operation turned out to cost."""
-    total, waiting = 0, [data]
-    while waiting:
-        match waiting.pop():
-            case dict() as fields:
-                total += len(fields)
-                waiting += fields.values()
-            case list() as members:
-                # What was looked for in vain was looked for.
-                total += len(members)
-                waiting += members
-            case _:
-                pass
-    return total

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import TypeAlias
 from uuid import UUID
 
-from wallet_gql.domain.access import ANYONE, Caller
+from wallet_gql.domain.access import ANYONE, AskedBy, Caller
 from wallet_gql.domain.money import AmountFault, to_minor
 from wallet_gql.domain.postings import (
     AmountInvalid,
@@ -49,6 +49,7 @@ class ReverseInput:
     deadline: float | None = None
     caller: Caller = ANYONE
     """Who asks: a transaction of an owner whom it does not reach is as if it did not exist."""
+    asked_by: AskedBy | None = None
 
 
 async def refund(ledger: Ledger, request: ReverseInput) -> ReverseOutcome:
@@ -92,6 +93,7 @@ async def _reverse(ledger: Ledger, kind: RequestKind, request: ReverseInput) -> 
             description,
             reference,
             metadata,
+            request.asked_by,
         ),
         request.deadline,
     )

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Final, TypeAlias
 from uuid import UUID
 
+from wallet_gql.domain.access import AskedBy
 from wallet_gql.domain.assets import Asset
 from wallet_gql.domain.errors import BadUserInput
 from wallet_gql.domain.postings import (
@@ -40,6 +41,7 @@ class StateInput:
     idempotency_key: UUID
     note: str | None = None
     deadline: float | None = None
+    asked_by: AskedBy | None = None
 
 
 async def freeze(ledger: Ledger, request: StateInput, status: WalletStatus, until: datetime | None) -> StateOutcome:
@@ -98,6 +100,7 @@ async def _change(ledger: Ledger, kind: RequestKind, request: StateInput, **more
             request.idempotency_key,
             assets=tuple(assets) if kind is RequestKind.CLOSE else (),
             description=request.note,
+            asked_by=request.asked_by,
             **more,  # type: ignore[arg-type] # each kind's own
         ),
         request.deadline,

@@ -2,7 +2,8 @@
 
 The keys are a JWK set, in a file or at an https address, or a PEM file with one public key. They are read when the
 ledger is opened and every five minutes from then on, so that a key that was taken away ends; a token that names a key
-which is not known has them read at once, at most every 30 seconds. Where they cannot be read the last good ones stay.
+which is not known has them read at once, at most every 30 seconds. A set without a key of use is an answer like any
+other: all tokens are refused. Where no set can be read, the last one stays for a day; then no keys are known.
 """
 
 import asyncio
@@ -40,8 +41,11 @@ KEYS_BYTES_MAX: Final = 64 * 1024
 KEYS_MAX: Final = 100
 RSA_BITS_MIN: Final = 2048
 
+TRUSTED_SECONDS: Final = 24 * 60 * 60
+"""How long keys stay good that cannot be read again: whoever cuts the provider off keeps no key alive for ever."""
+
 REMEMBERED_SECONDS: Final = 60
-"""How long a token that was verified is not verified again; never past its end, or the end of a key."""
+"""How long a token that was verified is not verified again; never past its end, or the end of its key."""
 
 REMEMBERED_MAX: Final = 10_000
 
@@ -74,13 +78,15 @@ class Tokens:
 
     settings: Settings
     keys: Sequence[VerifyingKey] = ()
+    _trusted_until: float = 0
+    """By the wall clock; long ago where none were read yet."""
     _content: bytes = b""
     _remembered: LRUCache[bytes, tuple[float, Caller]] = field(default_factory=lambda: LRUCache(REMEMBERED_MAX))
     _asked_at: float = float("-inf")
     _reading: asyncio.Task[None] | None = None
 
     async def find(self, token: str) -> Caller:
-        """Return whose token it is. Raises `Unauthenticated`, or `Unavailable` where no keys could be read yet."""
+        """Return whose token it is. Raises `Unauthenticated`, or `Unavailable` where no keys could be read for long."""
         digest = sha256(token.encode()).digest()
         good_until, caller = self._remembered.get(digest, (0.0, None))
         if caller is not None and time.time() < good_until:
@@ -91,13 +97,13 @@ class Tokens:
             with suppress(Exception):
                 await self.read()
             candidates = self._candidates(header)
-        if not self.keys:
+        if not self.are_trusted:
             raise Unavailable("The identity provider's keys could not be read.")
         if len(candidates) != 1:
             raise _refused("is signed with a key, or in a way, that this service does not take")
         claims = self._verify(token, candidates[0])
         caller = _caller(claims, self.settings)
-        good_until = min(time.time() + REMEMBERED_SECONDS, int(claims["exp"]))
+        good_until = min(time.time() + REMEMBERED_SECONDS, int(claims["exp"]), self._trusted_until)
         self._remembered[digest] = good_until, caller
         return caller
 
@@ -111,11 +117,19 @@ class Tokens:
     async def _read(self) -> None:
         assert self.settings.token_keys is not None
         content = await _content(self.settings.token_keys)
-        if content == self._content:
-            return
-        self.keys = read_keys(content, self.settings.token_algorithms)
-        self._content = content
-        self._remembered.clear()
+        if content != self._content:
+            self.keys = read_keys(content, self.settings.token_algorithms)
+            self._content = content
+            self._remembered.clear()
+            if not self.keys:
+                allowed = list(self.settings.token_algorithms)
+                _log.warning("the identity provider has no key that verifies a token", algorithms=allowed)
+        self._trusted_until = time.time() + TRUSTED_SECONDS
+
+    @property
+    def are_trusted(self) -> bool:
+        """Whether the keys were read not too long ago."""
+        return time.time() < self._trusted_until
 
     def _may_read(self) -> bool:
         is_under_way = self._reading is not None and not self._reading.done()
@@ -123,6 +137,8 @@ class Tokens:
 
     def _candidates(self, header: Mapping[str, object]) -> list[VerifyingKey]:
         """Return the keys that may have signed a token; more than one where it does not say which."""
+        if not self.are_trusted:
+            return []
         algorithm, kid = str(header.get("alg")), header.get("kid")
         return [key for key in self.keys if algorithm in key.algorithms and (key.id is None or kid in (None, key.id))]
 
@@ -175,21 +191,20 @@ def _caller(claims: Mapping[str, Any], settings: Settings) -> Caller:
 
 
 def read_keys(content: bytes, allowed: Sequence[str]) -> list[VerifyingKey]:
-    """Read a JWK set, or a PEM with one public key; those that verify nothing are left out. Raises `KeysUnreadable`."""
+    """Read a JWK set, or a PEM with one public key; those that verify nothing are left out.
+
+    A set may have none that is left; a PEM is not one. Raises `KeysUnreadable`.
+    """
     if content.lstrip().startswith(b"-----BEGIN"):
-        found = [_pem_key(content, allowed)]
-    else:
-        try:
-            listed = orjson.loads(content)["keys"]
-        except (orjson.JSONDecodeError, KeyError, TypeError):
-            raise KeysUnreadable("it is neither a JWK set nor a PEM with a public key") from None
-        if not isinstance(listed, list) or len(listed) > KEYS_MAX:
-            raise KeysUnreadable(f"its keys are not a list of at most {KEYS_MAX}")
-        found = [key for each in listed if (key := _jwk(each, allowed)) is not None]
-    keys = [key for key in found if key.algorithms]
-    if not keys:
-        raise KeysUnreadable(f"it has no public key for any of {', '.join(allowed)}")
-    return keys
+        return [_pem_key(content, allowed)]
+    try:
+        listed = orjson.loads(content)["keys"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        raise KeysUnreadable("it is neither a JWK set nor a PEM with a public key") from None
+    if not isinstance(listed, list) or len(listed) > KEYS_MAX:
+        raise KeysUnreadable(f"its keys are not a list of at most {KEYS_MAX}")
+    found = [key for each in listed if (key := _jwk(each, allowed)) is not None]
+    return [key for key in found if key.algorithms]
 
 
 def _pem_key(content: bytes, allowed: Sequence[str]) -> VerifyingKey:
@@ -199,7 +214,10 @@ def _pem_key(content: bytes, allowed: Sequence[str]) -> VerifyingKey:
         raise KeysUnreadable("it is a PEM, but not one with a public key") from None
     if not isinstance(key, RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey):
         raise KeysUnreadable("its key is neither RSA nor EC nor Ed25519")
-    return VerifyingKey(None, key, _algorithms(key, allowed))
+    algorithms = _algorithms(key, allowed)
+    if not algorithms:
+        raise KeysUnreadable(f"its key is for none of {', '.join(allowed)}")
+    return VerifyingKey(None, key, algorithms)
 
 
 def _jwk(jwk: object, allowed: Sequence[str]) -> VerifyingKey | None:
@@ -287,11 +305,13 @@ async def tokens(settings: Settings) -> AsyncIterator[Tokens | None]:
         try:
             await kept.read()
         except Exception as error:  # noqa: BLE001 - whatever it is, they are read again, or a key never ends
-            _log.warning("the identity provider's keys cannot be read", reason=str(error) or type(error).__name__)
+            reason = str(error) or type(error).__name__
+            told = _log.warning if kept.are_trusted else _log.error
+            told("the identity provider's keys cannot be read", reason=reason, last_ones_are_good=kept.are_trusted)
 
     async def keep() -> None:
         while True:
-            await asyncio.sleep(READ_EVERY_SECONDS if kept.keys else READ_AGAIN_SECONDS)
+            await asyncio.sleep(READ_EVERY_SECONDS if kept.keys and kept.are_trusted else READ_AGAIN_SECONDS)
             await read()
 
     await read()

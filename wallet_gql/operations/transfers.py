@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import TypeAlias
 from uuid import UUID
 
+from wallet_gql.domain.access import AskedBy
 from wallet_gql.domain.postings import (
     AmountInvalid,
     AssetMissing,
@@ -41,6 +42,7 @@ class TransferInput:
     metadata: Mapping[str, object] = field(default_factory=dict)
     deadline: float | None = None
     """A time of the event loop's clock; None: as long as a request may take, from now."""
+    asked_by: AskedBy | None = None
 
 
 async def transfer(ledger: Ledger, request: TransferInput) -> TransferOutcome:
@@ -64,6 +66,7 @@ async def transfer(ledger: Ledger, request: TransferInput) -> TransferOutcome:
             description,
             reference,
             metadata,
+            request.asked_by,
         ),
         request.deadline,
     )
