@@ -86,7 +86,8 @@ def new_books(client: httpx.Client) -> tuple[str, Example]:
     hold, transaction = made["placeHold"]["hold"]["id"], made["spend"]["transaction"]["id"]
     texts = {
         "ownerId": owner, "ownerIds": owner, "fromOwnerId": owner, "toOwnerId": "nobody", "asset": "GOLD",
-        "id": hold, "ids": hold, "holdId": hold, "transactionId": transaction, "note": "why", "description": "why",
+        "id": hold, "ids": hold, "holdId": hold, "transactionId": transaction, "note": "why",
+        "description": "why", "actor": owner,
     }  # fmt: skip
     return owner, Example({name: f'"{text}"' for name, text in texts.items()}, {"Amount": '"1"', "Int": "1"})
 

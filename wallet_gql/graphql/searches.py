@@ -6,6 +6,7 @@ import strawberry
 from strawberry import UNSET
 
 from wallet_gql.domain.access import ActorKind as DomainActorKind
+from wallet_gql.domain.access import Caller
 from wallet_gql.domain.errors import BadUserInput
 from wallet_gql.domain.text import check_text
 from wallet_gql.graphql import ids, paging
@@ -13,7 +14,7 @@ from wallet_gql.graphql.access import ActorKind
 from wallet_gql.graphql.context import Info
 from wallet_gql.graphql.paging import PAGE_SIZE_DEFAULT, PageInfo
 from wallet_gql.graphql.transactions import Transaction, TransactionConnection, TransactionEdge
-from wallet_gql.ledger.searches import SearchRequest
+from wallet_gql.ledger.searches import FoundPage, SearchRequest
 
 NAME_LENGTH_MAX: Final = 128
 
@@ -64,20 +65,25 @@ class SearchQueries:
         caller = info.context.caller
         wanted = SearchRequest(name, kind, request, size, caller.owner_prefix, *place)
         page = await info.context.ledger.reads.searches.load(wanted)
-        edges = [
-            TransactionEdge(cursor=ids.place(*found.place), node=Transaction(view=found.transaction))
-            for found in page.found
-            if caller.reaches(found.owner_id)
-        ]
-        last = edges[-1].cursor if edges else None
-        return TransactionConnection(
-            edges=edges,
-            nodes=[edge.node for edge in edges],
-            page_info=PageInfo(
-                has_next_page=page.end is not None,
-                has_previous_page=place[0] is not None,
-                start_cursor=edges[0].cursor if edges else None,
-                end_cursor=last if page.end is None else ids.place(*page.end),
-            ),
-            total_count=None,
-        )
+        return _connection(page, caller, has_previous_page=place[0] is not None)
+
+
+def _connection(page: FoundPage, caller: Caller, *, has_previous_page: bool) -> TransactionConnection:
+    """Show what a caller reaches of a page."""
+    edges = [
+        TransactionEdge(cursor=ids.place(*found.place), node=Transaction(view=found.transaction))
+        for found in page.found
+        if caller.reaches(found.owner_id)
+    ]
+    last = edges[-1].cursor if edges else None
+    return TransactionConnection(
+        edges=edges,
+        nodes=[edge.node for edge in edges],
+        page_info=PageInfo(
+            has_next_page=page.end is not None,
+            has_previous_page=has_previous_page,
+            start_cursor=edges[0].cursor if edges else None,
+            end_cursor=last if page.end is None else ids.place(*page.end),
+        ),
+        total_count=None,
+    )
