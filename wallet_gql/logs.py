@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections.abc import MutableMapping
 from typing import Any
 
 import orjson
@@ -16,6 +17,7 @@ def configure(settings: Settings) -> None:
     console = settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())
     shared: list[Any] = [
         structlog.processors.add_log_level,
+        _escape,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     # Local variables in a traceback would be what callers sent, and passwords.
@@ -47,3 +49,11 @@ def configure(settings: Settings) -> None:
     # What uvicorn and Alembic say at INFO is for their developers.
     for name in ("uvicorn", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _escape(_logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Escape what cannot be seen, such as line separators and what moves a terminal's cursor: callers may send it."""
+    for name, value in line.items():
+        if isinstance(value, str) and not value.isprintable():
+            line[name] = repr(value)[1:-1]
+    return line

@@ -5,13 +5,16 @@ import re
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
 from api import Endpoint
+from callers import Callers, open_callers
 from factories import new_owner
+from identity import Identity
 from pydantic import SecretStr
 from watched import endpoint_of, statements_of
 
@@ -233,6 +236,49 @@ async def test_who_needs_no_credentials_has_no_budget(settings: Settings) -> Non
             answers = [await spend(client, {}, owner) for _ in range(3)]
     assert {answer.status_code for answer in answers} == {200}
     assert "ratelimit" not in answers[0].headers
+
+
+WHO = "{ viewer { ownerId } }"
+
+
+async def left(callers: Callers, caller: str) -> int:
+    """Return what a caller's budget has, by an operation that costs little."""
+    answer = await callers.ask(caller, WHO)
+    assert answer.status_code == 200, answer.text
+    return int(answer.headers["ratelimit"].partition(";r=")[2].partition(";")[0])
+
+
+async def test_nobody_spends_the_budget_of_another(settings: Settings, tmp_path: Path) -> None:
+    budget = {"rate_burst": 50, "rate_per_second": 1}
+    async with open_callers(settings, tmp_path, **budget) as callers:
+        key = await callers.add_key("greedy")
+        token = callers.add_person("player", "player-1")
+        # Whoever is called as another is, or as another's key is, is somebody else.
+        callers.add_person("namesake", key[8:16])
+        callers.add_person("other", f"key:{key[8:16]}")
+        await callers.add_key("twin", name="greedy")
+        for _ in range(60):
+            await callers.ask("greedy", WHO)
+        assert (await callers.ask("greedy", WHO)).status_code == 429
+        callers.headers |= {
+            f"forger {n}": {"authorization": f"Bearer {text}"}
+            for n, text in enumerate(("", key[:16], key[:-1], token[:-8], Identity().token("player-1"), "player-1"))
+        }
+        for forger in ["outsider", *(name for name in callers.headers if name.startswith("forger"))] * 10:
+            assert "ratelimit" not in (await callers.ask(forger, WHO)).headers
+        untouched = {name: await left(callers, name) for name in ("operator", "player", "namesake", "other", "twin")}
+        assert set(untouched.values()) == {untouched["operator"]}
+        assert untouched["operator"] > 40
+
+
+async def test_tokens_of_one_person_have_one_budget(settings: Settings, tmp_path: Path) -> None:
+    async with open_callers(settings, tmp_path, rate_burst=50, rate_per_second=1) as callers:
+        callers.add_person("phone", "player-2")
+        before = await left(callers, "phone")
+        for n in range(10):
+            callers.headers["another"] = {"authorization": f"Bearer {callers.identity.token('player-2', jti=str(n))}"}
+            await callers.ask("another", WHO)
+        assert await left(callers, "phone") <= before - 10
 
 
 async def test_budgets_fill_up_again(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

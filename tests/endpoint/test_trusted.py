@@ -136,6 +136,17 @@ async def test_if_so_set_people_run_nothing_else(
         assert "data" in (await client.post("/graphql", json={"query": SCALES})).json()
 
 
+async def test_a_registered_mutation_is_not_for_get(settings: Settings, tmp_path: Path) -> None:
+    text = 'mutation Open { openWallet(input: {ownerId: "by-get"}) { __typename } }'
+    (tmp_path / "manifest.json").write_text(json.dumps({"open": text}))
+    changes = {"trusted_documents": (tmp_path / "manifest.json",)}
+    async with open_ledger(settings.model_copy(update=changes)) as ledger, endpoint_of(ledger) as client:
+        answer = await client.get("/graphql", params={"documentId": "open"})
+        assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+        found = await client.post("/graphql", json={"query": '{ wallet(ownerId: "by-get") { id } }'})
+        assert found.json() == {"data": {"wallet": None}}
+
+
 @pytest.mark.parametrize(
     ("content", "fault"),
     [

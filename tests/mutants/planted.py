@@ -27,6 +27,11 @@ HOLD_TESTS: Final = ("tests/ledger/test_judge_holds.py", "tests/operations/test_
 REVERSAL_TESTS: Final = ("tests/operations/test_reversals.py",)
 REVERSAL_LAW_TESTS: Final = ("tests/ledger/test_reversal_laws.py",)
 
+ACCESS_TESTS: Final = ("tests/endpoint/test_access.py",)
+FIELD_TESTS: Final = ("tests/endpoint/test_every_field.py",)
+OWNER_TESTS: Final = ("tests/endpoint/test_other_owners.py",)
+CREDENTIAL_TESTS: Final = ("tests/endpoint/test_credentials.py",)
+
 
 class Change(NamedTuple):
     """What takes the place of `target` (`module:name`, or `file:name`): Python that makes `wrong` of `right`."""
@@ -1312,5 +1317,163 @@ def wrong(batch, item):
             ("the entries of debts", "entry of a debt"),
             ("repayments", "repayment"),
         )
+    ),
+    Mutant(
+        "the policy forgets a field",
+        (
+            Change(
+                "wallet_gql.graphql.policy:RULES",
+                'wrong = {step: rule for step, rule in right.items() if step != ("Wallet", "statusNote")}',
+            ),
+        ),
+        ("tests/contract/test_policy.py",),
+    ),
+    Mutant(
+        "rules hold for root fields only",
+        (
+            Change(
+                "wallet_gql.endpoint.scopes:_rule",
+                'wrong = lambda type_, name: right(type_, name) if type_ in {"Query", "Mutation"} else FREE',
+            ),
+        ),
+        FIELD_TESTS,
+    ),
+    Mutant("nodes have no rules", (Change("wallet_gql.graphql.nodes:NODES", "wrong = {}"),), FIELD_TESTS),
+    Mutant(
+        "ids lead to everybody's",
+        (
+            Change(
+                "wallet_gql.graphql.owners:reaches_account",
+                "async def wrong(info, shard, wallet_id):\n    return wallet_id is not None",
+            ),
+        ),
+        OWNER_TESTS,
+    ),
+    Mutant(
+        "what does not exist costs less than another's",
+        (
+            Change(
+                "wallet_gql.graphql.owners:reaches_account",
+                "async def wrong(info, shard, wallet_id):\n"
+                "    return wallet_id is not None and await right(info, shard, wallet_id)",
+            ),
+        ),
+        OWNER_TESTS,
+    ),
+    Mutant(
+        "where a search ends tells of others",
+        (
+            Change(
+                "wallet_gql.ledger.searches:_SEARCH", """wrong = right.replace("wanted.owner_prefix = ''", "true")"""
+            ),
+        ),
+        OWNER_TESTS,
+    ),
+    Mutant(
+        "owners in inputs are not looked at",
+        (
+            Change(
+                "wallet_gql.endpoint.scopes:_owner_nodes",
+                "wrong = lambda name, node: [(name, node)] if name in OWNER_ARGUMENTS else []",
+            ),
+        ),
+        OWNER_TESTS,
+    ),
+    Mutant(
+        "owners in variables are not looked at",
+        (
+            Change(
+                "wallet_gql.endpoint.scopes:_owner_ids",
+                "wrong = lambda name, node, variables: right(name, node, {})",
+            ),
+        ),
+        OWNER_TESTS,
+    ),
+    *(
+        Mutant(
+            f"{end} keys are taken",
+            (
+                Change(
+                    "wallet_gql.db.api_keys:read_keys",
+                    f"""
+async def wrong(connection, *, good_only):
+    keys = await right(connection, good_only=False)
+    return [key for key in keys if not good_only or key.state in {{"active", {end!r}}}]
+""",
+                ),
+            ),
+            CREDENTIAL_TESTS,
+        )
+        for end in ("revoked", "expired")
+    ),
+    *(
+        Mutant(
+            f"tokens of any {what} are taken",
+            (
+                Change(
+                    "wallet_gql.operations.tokens:Tokens._verify",
+                    f"""
+from dataclasses import replace
+
+def wrong(self, token, key):
+    said = jwt.decode(token, options={{"verify_signature": False}})
+    settings = self.settings.model_copy(update={{"token_{what}": {taken}}})
+    return right(replace(self, settings=settings), token, key)
+""",
+                ),
+            ),
+            CREDENTIAL_TESTS,
+        )
+        for what, taken in (("issuer", "None"), ("audience", 'said.get("aud") or "wallet"'))
+    ),
+    Mutant(
+        "tokens may be signed in any way",
+        (
+            Change(
+                "wallet_gql.operations.tokens:_algorithms",
+                'wrong = lambda key, allowed: right(key, allowed) | {"none", "HS256"}',
+            ),
+        ),
+        CREDENTIAL_TESTS,
+    ),
+    Mutant(
+        "keys move any amount",
+        (
+            Change(
+                "wallet_gql.domain.access:Caller.check_movement",
+                "wrong = lambda self, asset_code, amount: self.check_asset(asset_code)",
+            ),
+        ),
+        ACCESS_TESTS,
+    ),
+    Mutant(
+        "callers have one budget together",
+        (
+            Change(
+                "wallet_gql.operations.rates:Rates.charge",
+                """
+from dataclasses import replace
+
+async def wrong(self, caller, points):
+    return await right(self, replace(caller, budget_id=caller.budget_id and "all"), points)
+""",
+            ),
+        ),
+        ("tests/endpoint/test_rates.py",),
+    ),
+    Mutant(
+        "people run documents of their own",
+        (
+            Change(
+                "wallet_gql.endpoint.trusted:Trusted.put_query",
+                """
+from dataclasses import replace
+
+def wrong(self, parameters, caller):
+    right(replace(self, only_for_people=False), parameters, caller)
+""",
+            ),
+        ),
+        ("tests/endpoint/test_trusted.py",),
     ),
 )

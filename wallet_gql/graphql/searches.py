@@ -1,6 +1,5 @@
 """What an actor or a request asked for: for auditors."""
 
-from collections.abc import Sequence
 from typing import Annotated, Final
 
 import strawberry
@@ -14,7 +13,7 @@ from wallet_gql.graphql.access import ActorKind
 from wallet_gql.graphql.context import Info
 from wallet_gql.graphql.paging import PAGE_SIZE_DEFAULT, PageInfo
 from wallet_gql.graphql.transactions import After, Transaction, TransactionConnection, TransactionEdge
-from wallet_gql.ledger.searches import Found, Place, SearchRequest
+from wallet_gql.ledger.searches import FoundPage, SearchRequest
 
 NAME_LENGTH_MAX: Final = 128
 
@@ -61,24 +60,24 @@ class SearchQueries:
         kind = None if actor_kind is None or actor_kind is UNSET else DomainActorKind[actor_kind.name]
         size = PAGE_SIZE_DEFAULT if first is None or first is UNSET else first
         place = (None, None) if after is None or after is UNSET else ids.decode_place(after, "after")
-        page = await info.context.ledger.reads.searches.load(SearchRequest(name, kind, request, size, *place))
-        mine = [found for found in page.found if info.context.caller.reaches(found.owner_id)]
-        return _connection(mine, page.end, is_first=place[0] is None)
+        wanted = SearchRequest(name, kind, request, size, info.context.caller.owner_prefix, *place)
+        return _connection(await info.context.ledger.reads.searches.load(wanted), is_first=place[0] is None)
 
 
-def _connection(page: Sequence[Found], end: Place | None, *, is_first: bool) -> TransactionConnection:
+def _connection(page: FoundPage, *, is_first: bool) -> TransactionConnection:
     edges = [
-        TransactionEdge(cursor=ids.place(*found.place), node=Transaction(view=found.transaction)) for found in page
+        TransactionEdge(cursor=ids.place(*found.place), node=Transaction(view=found.transaction))
+        for found in page.found
     ]
     last = edges[-1].cursor if edges else None
     return TransactionConnection(
         edges=edges,
         nodes=[edge.node for edge in edges],
         page_info=PageInfo(
-            has_next_page=end is not None,
+            has_next_page=page.end is not None,
             has_previous_page=not is_first,
             start_cursor=edges[0].cursor if edges else None,
-            end_cursor=last if end is None else ids.place(*end),
+            end_cursor=last if page.end is None else ids.place(*page.end),
         ),
         total_count=None,
     )

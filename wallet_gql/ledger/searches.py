@@ -19,13 +19,15 @@ from wallet_gql.ledger.reads import VIEW_OF_TRANSACTION, view_with_asset
 class SearchRequest(NamedTuple):
     """Whose doings to look for, by name or by request or by both; `before_at` and `before_id` are where a page ended.
 
-    `first` is the most notes of a page.
+    `first` is the most notes of a page. With an `owner_prefix` only transactions of owners count whose ids begin so:
+    not even where a page ends tells of another's.
     """
 
     actor_name: Text | None
     actor_kind: Smallint | None
     request_id: Text | None
     first: Integer
+    owner_prefix: Text = ""
     before_at: Time | None = None
     before_id: Uuid | None = None
 
@@ -52,6 +54,10 @@ class FoundPage(NamedTuple):
     end: Place | None
 
 
+_TRANSACTION: Final = one_row("transaction", "t", by="id", shard="note.shard", id="note.transaction_id")
+_WALLET: Final = one_row("wallet", "w", by="id", shard="t.shard", id="t.wallet_id")
+
+
 def _notes(column: str, other: str) -> str:
     """Return those of one actor or request that are older than the page before."""
     return f"""
@@ -61,6 +67,10 @@ def _notes(column: str, other: str) -> str:
            AND (wanted.actor_kind IS NULL OR note.actor_kind = wanted.actor_kind)
            AND (note.at, note.transaction_id) < (coalesce(wanted.before_at, 'infinity'),
                                                  coalesce(wanted.before_id, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
+           AND (wanted.owner_prefix = '' OR (
+                SELECT starts_with(w.owner_id, wanted.owner_prefix)
+                  FROM {_TRANSACTION}
+                 CROSS JOIN {_WALLET}))
          ORDER BY note.{column} DESC, note.at DESC, note.transaction_id DESC
          LIMIT wanted.first + 1)"""
 
@@ -70,11 +80,11 @@ SELECT wanted.n, note.at AS noted_at, note.transaction_id AS noted_id, w.owner_i
   FROM {unnest(SearchRequest, "wanted", numbered=True)}
  CROSS JOIN LATERAL ({_notes("request_id", "(wanted.actor_name IS NULL OR note.actor_name = wanted.actor_name)")}
         UNION ALL {_notes("actor_name", "wanted.request_id IS NULL")}) AS note
-  LEFT JOIN ({one_row("transaction", "t", by="id", shard="note.shard", id="note.transaction_id")}
+  LEFT JOIN ({_TRANSACTION}
              CROSS JOIN {all_rows("entry", "e", by="transaction_id", shard="t.shard", transaction_id="t.id")}
              CROSS JOIN {one_row("account", "a", by="id", shard="e.shard", id="e.account_id")}
              CROSS JOIN {one_row("asset", "s", by="id", id="a.asset_id")}
-             CROSS JOIN {one_row("wallet", "w", by="id", shard="t.shard", id="t.wallet_id")}) ON a.wallet_id = w.id
+             CROSS JOIN {_WALLET}) ON a.wallet_id = w.id
  ORDER BY wanted.n, note.at DESC, note.transaction_id DESC
 """
 

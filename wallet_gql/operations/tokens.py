@@ -301,18 +301,20 @@ async def tokens(settings: Settings) -> AsyncIterator[Tokens | None]:
         return
     kept = Tokens(settings)
 
+    async def read() -> None:
+        try:
+            await kept.read()
+        except Exception as error:  # noqa: BLE001 - whatever it is, they are read again, or a key never ends
+            reason = str(error) or type(error).__name__
+            told = _log.warning if kept.are_trusted else _log.error
+            told("the identity provider's keys cannot be read", reason=reason, last_ones_are_good=kept.are_trusted)
+
     async def keep() -> None:
         while True:
-            try:
-                await kept.read()
-            except Exception as error:  # noqa: BLE001 - whatever it is, they are read again, or a key never ends
-                reason = str(error) or type(error).__name__
-                told = _log.warning if kept.are_trusted else _log.error
-                told("the identity provider's keys cannot be read", reason=reason, last_ones_are_good=kept.are_trusted)
             await asyncio.sleep(READ_EVERY_SECONDS if kept.keys and kept.are_trusted else READ_AGAIN_SECONDS)
+            await read()
 
-    with suppress(Exception):
-        await kept.read()
+    await read()
     task = asyncio.create_task(keep())
     try:
         yield kept
