@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 
 from wallet_gql import logs
 from wallet_gql.app import Opening, RequestGate
-from wallet_gql.domain.errors import Unavailable
+from wallet_gql.domain.errors import Forbidden, Unavailable
 from wallet_gql.domain.postings import Outcome, Request
 from wallet_gql.endpoint.http import GraphQLEndpoint
 from wallet_gql.hosts import takes_host
@@ -31,7 +31,7 @@ def posting_alone(ledger: Ledger) -> Post:
         async def work() -> Outcome:
             async with unit_of_work(ledger.engine) as connection:
                 (outcome,) = await post_batch(connection, [request], ledger.slot)
-                assert not isinstance(outcome, WalletBusy | Unavailable)
+                assert not isinstance(outcome, WalletBusy | Unavailable | Forbidden)
                 return outcome
 
         return await retrying(work, deadline_seconds=ledger.settings.request_deadline_seconds)

@@ -92,11 +92,11 @@ TARGETS: Final = (
     ),
     Target(
         "Spends with an API key over those without credentials: CPU of server and PostgreSQL (0.95 of the rate)",
-        _cpu(access.KEY.name), _cpu(access.WITHOUT_FOR_KEY.name), at_most=1.053,
+        _cpu(access.KEY.name), _cpu(access.WITHOUT.name), at_most=1.053,
     ),
     Target(
         "Spends with tokens over those without credentials: CPU of server and PostgreSQL (0.9 of the rate)",
-        _cpu(access.TOKEN.name), _cpu(access.WITHOUT_FOR_TOKEN.name), at_most=1.111,
+        _cpu(access.TOKEN.name), _cpu(access.WITHOUT.name), at_most=1.111,
     ),
     Target(
         "10,000 holds that end at once, beside spends: seconds until all ends are booked",
