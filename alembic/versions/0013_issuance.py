@@ -85,6 +85,9 @@ def upgrade() -> None:
         sa.Column("amount", sa.BigInteger(), nullable=False),
         sa.Column("issued_after", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("shard", "actor_name", "asset_id", "day", "step", name="issuance_pkey"),
+        sa.UniqueConstraint(
+            "transaction_shard", "transaction_id", name="issuance_transaction_shard_transaction_id_key"
+        ),
         sa.CheckConstraint("step >= 1", name=op.f("issuance_step_check")),
         sa.CheckConstraint("amount > 0", name=op.f("issuance_amount_check")),
     )

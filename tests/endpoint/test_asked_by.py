@@ -1,8 +1,10 @@
 """Who asked for what: kept with every transaction, hold and status, read by auditors, and by others of themselves."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
@@ -165,6 +167,57 @@ def test_a_debt_says_nothing_of_who_froze_the_wallet(doors: Doors) -> None:
     asked = f'{{ wallet(ownerId: "{owner}") {{ status statusActor {{ kind name }} statusRequestId }} }}'
     expected = {"status": "FROZEN_OUT", "statusActor": actor(owner, "PERSON"), "statusRequestId": "f-1"}
     assert doors.ask("auditor", asked)["wallet"] == expected
+
+
+STATUS: Final = "status statusActor { kind name } statusRequestId"
+
+
+def status(doors: Doors, owner: str) -> tuple[str, str | None, str | None]:
+    """Return an owner's status, the name of who gave it, and by which request."""
+    found = doors.ask("auditor", f'{{ wallet(ownerId: "{owner}") {{ {STATUS} }} }}')["wallet"]
+    return found["status"], found["statusActor"] and found["statusActor"]["name"], found["statusRequestId"]
+
+
+def owe(doors: Doors, owner: str, request_id: str) -> dict[str, Any]:
+    """Take back more than the owner has left."""
+    topped = doors.do("game", "topUp", ownerId=owner, amount="50")["transaction"]
+    doors.do("shop", "spend", ownerId=owner, amount="150")
+    taken: dict[str, Any] = doors.do(
+        "game", "clawback", request_id, transactionId=topped["id"], description="Fraud", onShortfall="DEBT"
+    )
+    return taken
+
+
+def test_who_comes_to_owe_was_given_no_status_by_that(doors: Doors) -> None:
+    owner = player(doors)
+    assert status(doors, owner) == ("OPEN", None, None)
+    assert owe(doors, owner, "d-1") == {"__typename": "ClawbackPayload", "clawback": None, "indebted": "50"}
+    assert status(doors, owner) == ("OPEN", None, None)
+    doors.do("game", "freezeWallet", "d-2", ownerId=owner, note="Why")
+    assert status(doors, owner) == ("FROZEN_OUT", "game", "d-2")
+    # That all is owed is a transaction, and an event of the wallet; both say who asked.
+    for rows in LACKING.values():
+        assert fetch(doors.settings.owner_url(), rows) == []
+    assert search(doors, requestId="d-1")["nodes"] == []
+
+
+def test_the_last_of_those_who_gave_the_same_status_is_told(doors: Doors) -> None:
+    owner = player(doors)
+    doors.do("game", "freezeWallet", "a", ownerId=owner, note="n1")
+    doors.do(owner, "freezeWallet", "b", ownerId=owner, note="n2")
+    doors.do("game", "freezeWallet", "c", ownerId=owner, note="n1")
+    assert status(doors, owner) == ("FROZEN_OUT", "game", "c")
+
+
+def test_a_freeze_that_ended_by_itself_was_ended_by_nobody(doors: Doors) -> None:
+    owner = player(doors)
+    ended = (datetime.now(UTC) + timedelta(seconds=1)).isoformat()
+    doors.do("game", "freezeWallet", "e-1", ownerId=owner, note="Why", until=ended)
+    while status(doors, owner)[0] != "OPEN":
+        time.sleep(0.05)
+    assert status(doors, owner) == ("OPEN", None, None)
+    owe(doors, owner, "e-2")
+    assert status(doors, owner) == ("OPEN", None, None)
 
 
 def test_who_is_no_auditor_sees_what_it_did_itself(doors: Doors) -> None:

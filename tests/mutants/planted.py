@@ -30,6 +30,8 @@ REVERSAL_LAW_TESTS: Final = ("tests/ledger/test_reversal_laws.py",)
 ACCESS_TESTS: Final = ("tests/endpoint/test_access.py",)
 FIELD_TESTS: Final = ("tests/endpoint/test_every_field.py",)
 OWNER_TESTS: Final = ("tests/endpoint/test_other_owners.py",)
+ISSUANCE_TESTS: Final = ("tests/operations/test_issuance.py",)
+ASKED_BY_TESTS: Final = ("tests/endpoint/test_asked_by.py",)
 CREDENTIAL_TESTS: Final = ("tests/endpoint/test_credentials.py",)
 
 
@@ -1475,5 +1477,58 @@ def wrong(self, parameters, caller):
             ),
         ),
         ("tests/endpoint/test_trusted.py",),
+    ),
+    Mutant(
+        "issuance of a day is not bounded",
+        (Change("wallet_gql.ledger.judge:judge_issuance", "wrong = lambda batch, request: None"),),
+        ISSUANCE_TESTS,
+    ),
+    Mutant(
+        "issuers are in several hands at a time",
+        (
+            Change(
+                "wallet_gql.ledger.receipts:_LOCK",
+                """wrong = right.replace("pg_advisory_xact_lock(lock.id)", "pg_try_advisory_xact_lock(lock.id)")""",
+            ),
+        ),
+        ISSUANCE_TESTS,
+    ),
+    Mutant(
+        "who holds an issuer waits for wallets",
+        (
+            Change(
+                "wallet_gql.ledger.posting:lock_items",
+                """
+async def wrong(connection, requests, slot, line, busy_receipts, *, wait):
+    from wallet_gql.ledger.items import has_issuers
+
+    return await right(connection, requests, slot, line, busy_receipts, wait=wait or has_issuers(requests))
+""",
+            ),
+        ),
+        ISSUANCE_TESTS,
+    ),
+    Mutant(
+        "who asked is not noted",
+        (
+            Change(
+                "wallet_gql.graphql.context:Context.asked_by",
+                "wrong = property(lambda self: None)",
+            ),
+        ),
+        ASKED_BY_TESTS,
+    ),
+    Mutant(
+        "everybody sees who asked",
+        (
+            Change(
+                "wallet_gql.graphql.access:read_asked_by",
+                """
+async def wrong(info, event):
+    return (await info.context.ledger.reads.notes.load(event)).asked_by
+""",
+            ),
+        ),
+        ASKED_BY_TESTS,
     ),
 )

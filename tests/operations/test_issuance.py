@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
-from batches import connected
+from batches import connected, held, new_owner_in, wallet
 from conftest import plain
 from factories import POSTINGS, balance, new_owner, post, request
 from tables import count_rows
@@ -20,6 +20,7 @@ from wallet_gql.domain.postings import Posted, Refused
 from wallet_gql.domain.shards import shard_of_receipt
 from wallet_gql.ledger.batch import Issued
 from wallet_gql.ledger.issuance import day_of, read_issued
+from wallet_gql.ledger.receipts import lock_issuers
 from wallet_gql.ledger.verify import verify_shard
 from wallet_gql.operations.opening import Ledger, open_ledger
 from wallet_gql.settings import Settings
@@ -104,6 +105,58 @@ async def test_it_is_exact_whoever_posts_at_the_same_time(ledger: Ledger) -> Non
     assert [type(each) for each in outcomes].count(Posted) == 33
     assert [type(each) for each in outcomes].count(Forbidden) == len(outcomes) - 33
     assert sum([await balance(ledger, owner) for owner in owners]) == 99
+
+
+async def test_a_wallet_that_is_stuck_does_not_stop_what_its_issuer_issues(ledger: Ledger) -> None:
+    issuer, stuck = new_issuer(), await new_owner(ledger)
+    others = [await new_owner(ledger) for _ in range(6)]
+    async with held(ledger.settings, wallet(ledger, stuck)):
+        waiting = asyncio.create_task(issue(ledger, stuck, 1, issuer))
+        for _ in range(3):
+            outcomes = await asyncio.gather(*(issue(ledger, owner, 1, issuer) for owner in others))
+            assert {type(each) for each in outcomes} == {Posted}
+        assert not waiting.done()
+    assert isinstance(await waiting, Posted)
+    assert [row[2] for row in await issued_by(ledger, issuer)] == list(range(1, 20))
+
+
+async def test_who_has_an_issuer_in_hand_for_long_keeps_only_those_waiting_who_need_it(ledger: Ledger) -> None:
+    issuer, owner, other = new_issuer(), await new_owner_in(ledger, 1), await new_owner_in(ledger, 1)
+    async with connected(ledger.settings) as connection, connection.transaction():
+        await lock_issuers(connection, [issuer])
+        waiting = [asyncio.create_task(issue(ledger, owner, 1, issuer)) for _ in range(2)]
+        behind = asyncio.create_task(post(ledger, "top_up", owner, 1))
+        for _ in range(3):
+            assert isinstance(await post(ledger, "top_up", other, 1), Posted)
+        assert not any(task.done() for task in (*waiting, behind))
+    assert {type(each) for each in await asyncio.gather(*waiting, behind)} == {Posted}
+
+
+async def test_what_is_forbidden_tells_the_pace_too(ledger: Ledger) -> None:
+    issuer, owner = new_issuer(), await new_owner_in(ledger, 1)
+    before = [lane.pace._products for lane in ledger.commits._lanes]
+    await forbidden(ledger, owner, 101, issuer)
+    assert [lane.pace._products for lane in ledger.commits._lanes] != before
+
+
+async def issued_by(ledger: Ledger, issuer: str) -> list[tuple[int, int, int]]:
+    async with connected(ledger.settings) as connection:
+        rows = await connection.fetch(
+            "SELECT step, amount, issued_after FROM issuance WHERE actor_name = $1 ORDER BY step", issuer
+        )
+    return [tuple(row) for row in rows]
+
+
+async def test_no_posting_is_counted_twice(ledger: Ledger, settings: Settings) -> None:
+    issuer = new_issuer()
+    assert isinstance(await issue(ledger, await new_owner(ledger), 10, issuer), Posted)
+    async with connected(settings) as connection:
+        again = (
+            "INSERT INTO issuance SELECT shard, actor_name, asset_id, day, 2, transaction_shard, transaction_id,"
+            " amount, issued_after + amount FROM issuance WHERE actor_name = $1"
+        )
+        with pytest.raises(asyncpg.UniqueViolationError):
+            await connection.execute(again, issuer)
 
 
 async def test_another_day_begins_anew(ledger: Ledger, settings: Settings) -> None:

@@ -43,7 +43,7 @@ from wallet_gql.domain.refusals import BalanceLimitExceeded, OutcomeCode, Receip
 from wallet_gql.domain.shards import shard_of, shard_of_receipt
 from wallet_gql.domain.wallets import OwnerName
 from wallet_gql.ledger.reads import OwnTransaction
-from wallet_gql.ledger.receipts import lock_names
+from wallet_gql.ledger.receipts import lock_receipts
 from wallet_gql.operations import group_commit
 from wallet_gql.operations.opening import Ledger, open_ledger
 from wallet_gql.operations.postings import PostingOutcome
@@ -84,7 +84,7 @@ def used(outcome: object, first: TransactionView, *, again: bool = False) -> Ref
 async def receipt_held(settings: Settings, receipt: str) -> AsyncIterator[None]:
     """Hold a receipt's lock while the block lasts, as another worker's batch does."""
     async with connected(settings) as connection, connection.transaction():
-        assert await lock_names(connection, [receipt], wait=False) == set()
+        assert await lock_receipts(connection, [Receipt(0, receipt)], wait=False) == set()
         yield
 
 

@@ -425,6 +425,8 @@ issuance = Table(
     Column("amount", BigInteger, nullable=False),
     Column("issued_after", BigInteger, nullable=False),
     PrimaryKeyConstraint("shard", "actor_name", "asset_id", "day", "step"),
+    # Each is counted once.
+    UniqueConstraint("transaction_shard", "transaction_id", name="issuance_transaction_shard_transaction_id_key"),
     CheckConstraint("step >= 1", name="step"),
     CheckConstraint("amount > 0", name="amount"),
 )

@@ -198,12 +198,6 @@ class PostingRequest:
         return (OwnerName(self.shard, self.owner_id),)
 
     @property
-    def exclusive_names(self) -> tuple[str, ...]:
-        """What nobody else may have in hand meanwhile, besides wallets: its receipt, its issuer."""
-        receipt = () if self.receipt is None else (self.receipt.text,)
-        return receipt if self.issuer is None else (*receipt, f"issuance of {self.issuer.name}")
-
-    @property
     def fingerprint(self) -> bytes:
         """The bytes that tell another request under the same key."""
         more = metadata_text(self.metadata)

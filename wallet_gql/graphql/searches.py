@@ -41,7 +41,8 @@ class SearchQueries:
 
     @strawberry.field(
         description="What an actor or a request asked for, whoever the owners are, newest first: send one of the two,"
-        " or both. A page may be empty although more follow: an actor may have placed holds only. Go on from its end."
+        " or both. A page may be empty although more follow, where much of what was done is not what is asked for: go"
+        " on from its end. What moved nothing of its owner's, such as a clawback of which all is owed, is not shown."
     )
     async def search_transactions(
         self,

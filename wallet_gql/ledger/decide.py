@@ -54,10 +54,7 @@ from wallet_gql.ledger.judge_holds import judge_change, judge_place
 from wallet_gql.ledger.judge_reversals import judge_reversal
 from wallet_gql.ledger.judge_states import judge_state
 from wallet_gql.ledger.recall import view_of
-from wallet_gql.ledger.rows import (
-    HoldRow,
-    KeptRow,
-)
+from wallet_gql.ledger.rows import HoldRow, KeptRow, WalletStateRow
 
 
 def accounts_needed(batch: Batch, items: Sequence[Item]) -> list[Account]:
@@ -166,6 +163,10 @@ def _forgo(batch: Batch, item: Item, fingerprint: bytes, forgone: Forgone) -> No
     owed = forgone.indebted
     if owed is not None:
         append(batch, item.request, owed._replace(wallet=item.owner.wallet), time_of(batch.now, item.owner))
+        events = {row.event_id for row in batch.others.get(WalletStateRow, ()) if isinstance(row, WalletStateRow)}
+        if item.request.transaction_id in events:
+            # That the owner owes something for the first time is an event of its own.
+            note(batch, None, item.key.shard, item.request.transaction_id)
     indebted_minor = 0 if owed is None else -owed.legs[0].amount_minor
     details: dict[str, object] = {"forgone_minor": forgone.amount_minor, "asset_id": item.owner.asset.id}
     if owed is not None:

@@ -19,7 +19,7 @@ from wallet_gql.domain.postings import (
     TransferRequest,
     WalletMissing,
 )
-from wallet_gql.domain.wallets import Wallet, WalletName
+from wallet_gql.domain.wallets import OwnerName, Wallet, WalletName
 from wallet_gql.ledger.batch import (
     HoldItem,
     Item,
@@ -60,7 +60,7 @@ class _Locked:
 
 
 async def lock_items(
-    connection: Connection, requests: Sequence[Request], slot: int, line: int, busy_names: Set[str], *, wait: bool
+    connection: Connection, requests: Sequence[Request], slot: int, line: int, busy_receipts: Set[str], *, wait: bool
 ) -> tuple[list[Joined], list[Account]]:
     """Lock every wallet concerned, and join each request with its accounts; returns them in order, and all accounts."""
     concerned = [
@@ -81,15 +81,31 @@ async def lock_items(
         busy |= taken
     locked = _Locked(wallets, busy)
     items = [
-        _join(locked, request, *names, is_busy=bool(busy_names) and not busy_names.isdisjoint(exclusive_names(request)))
+        _join(locked, request, *names, is_busy=bool(busy_receipts) and _receipt(request) in busy_receipts)
         for request, names in zip(requests, concerned, strict=True)
     ]
     return items, list(locked.accounts.values())
 
 
-def exclusive_names(request: Request) -> tuple[str, ...]:
-    """Return what nobody else may have in hand while a request is decided, besides wallets."""
-    return request.exclusive_names if isinstance(request, PostingRequest) else ()
+def _receipt(request: Request) -> str | None:
+    return request.receipt.text if isinstance(request, PostingRequest) and request.receipt is not None else None
+
+
+def has_issuers(requests: Iterable[Request]) -> bool:
+    """Say whether one of the requests counts against what its issuer may issue."""
+    return any(isinstance(request, PostingRequest) and request.issuer is not None for request in requests)
+
+
+def without_issuers(requests: Sequence[Request]) -> dict[int, Request]:
+    """Return those, by their places, that need no issuer, and come after none that does for one of their owners."""
+    behind: set[OwnerName] = set()
+    free: dict[int, Request] = {}
+    for n, request in enumerate(requests):
+        if has_issuers((request,)) or not behind.isdisjoint(request.owners):
+            behind.update(request.owners)
+        else:
+            free[n] = request
+    return free
 
 
 def _stripes(request: Request, slot: int, line: int) -> tuple[WalletName, ...]:

@@ -8,7 +8,7 @@ What a batch of postings costs between BEGIN and COMMIT, whatever its size:
 | 2 heads | the clock, and the last entry of every account concerned, read after the lock |
 | 3 keys | every key that was answered before, with its transaction |
 | (receipts) | locks of receipts before all others, and which were credited, only where the batch has some |
-| (issuance) | locks of those whose issuance is bounded, with the receipts', and what they issued today, likewise |
+| (issuers) | locks of those who may issue so much a day, before the receipts, and what they issued today, likewise |
 | (reversals) | how much of the originals was reversed, only where the batch has refunds or clawbacks |
 | (settings) | whether owners may transfer the assets, only where the batch has a transfer |
 | (states) | what has become of wallets, and what their owners owe, only where something has; two |
@@ -28,7 +28,7 @@ import structlog
 from asyncpg import Connection
 
 from wallet_gql.domain.errors import Forbidden, Unavailable
-from wallet_gql.domain.postings import Outcome, Request, Shortfall
+from wallet_gql.domain.postings import Outcome, PostingRequest, Request, Shortfall
 from wallet_gql.domain.refusals import OutcomeCode
 from wallet_gql.domain.wallets import WalletKind
 from wallet_gql.ledger.append import append_state
@@ -49,12 +49,12 @@ from wallet_gql.ledger.decide import accounts_needed, book_due, decide
 from wallet_gql.ledger.heads import Account, KeptAnswer, open_accounts, read_heads, read_keys
 from wallet_gql.ledger.holds import read_holds, read_open_holds
 from wallet_gql.ledger.issuance import day_of, read_issued
-from wallet_gql.ledger.items import WalletBusy, exclusive_names, lock_items
+from wallet_gql.ledger.items import WalletBusy, lock_items
 from wallet_gql.ledger.judge import present_state
 from wallet_gql.ledger.locks import lock_wallets
 from wallet_gql.ledger.reads import read_asset_settings
 from wallet_gql.ledger.recall import held_names, recall
-from wallet_gql.ledger.receipts import lock_names, read_receipts
+from wallet_gql.ledger.receipts import lock_issuers, lock_receipts, read_receipts
 from wallet_gql.ledger.reversals import read_reversed
 from wallet_gql.ledger.rows import OTHERS, EntryRow, TransactionRow
 from wallet_gql.ledger.states import WalletId, read_states
@@ -116,15 +116,20 @@ async def post_batch(
     """Post a batch under its wallets' locks against the stripes of `slot`; one outcome per request, in order.
 
     Four statements, five when accounts are opened, one more for transfers, whatever the batch's size. `line` is the
-    slot's line of work: what posts at the same time needs another one. Without `wait`, requests that concern a wallet
-    or stripe that somebody else has locked are answered `WalletBusy`. Raises nothing for a refusal: it is an outcome.
+    slot's line of work: what posts at the same time needs another one. Without `wait`, and where there are issuers,
+    requests that concern a wallet or stripe that somebody else has locked are answered `WalletBusy`. Issuers are waited
+    for. Raises nothing for a refusal: it is an outcome.
     The order in which refusals win is the table in docs/api.md. A request that the owner may make and the ledger cannot
     post gets an `Unavailable`, which is not kept: an owner's last entry is in the future (before balances are looked
     at), or a stripe is at its end.
     """
-    names = [name for request in requests for name in exclusive_names(request)]
-    busy_names = await lock_names(connection, names, wait=wait) if names else set[str]()
-    items, concerned = await lock_items(connection, requests, slot, line, busy_names, wait=wait)
+    receipts = [each.receipt for each in requests if isinstance(each, PostingRequest) and each.receipt is not None]
+    issuers = {each.issuer.name for each in requests if isinstance(each, PostingRequest) and each.issuer is not None}
+    if issuers:
+        await lock_issuers(connection, issuers)
+        wait = False
+    busy_receipts = await lock_receipts(connection, receipts, wait=wait) if receipts else set[str]()
+    items, concerned = await lock_items(connection, requests, slot, line, busy_receipts, wait=wait)
     found = [item for item in items if isinstance(item, ITEMS)]
     if not found:
         return [item for item in items if not isinstance(item, ITEMS)]
@@ -132,7 +137,7 @@ async def post_batch(
     batch = Batch(await read_heads(connection, accounts), {})
     kept = await read_keys(connection, {wanted_key(item) for item in found})
     await read_debts(connection, batch, concerned)
-    if names:
+    if receipts or issuers:
         await _read_named(connection, batch, found)
     await _read_more(connection, batch, found, concerned, kept)
     book_due(batch, concerned)
@@ -201,7 +206,7 @@ async def _open_debts(connection: Connection, batch: Batch, items: Sequence[Item
 
 
 async def _read_named(connection: Connection, batch: Batch, items: Sequence[Item]) -> None:
-    """Read what was done under the names that are held."""
+    """Read what was done with the receipts and by the issuers of a batch."""
     postings = [item.request for item in items if isinstance(item, PostingItem)]
     if receipts := [each.receipt for each in postings if each.receipt is not None]:
         batch.credited = await read_receipts(connection, receipts)

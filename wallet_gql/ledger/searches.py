@@ -1,10 +1,12 @@
 """What an actor or a request asked for, whoever the owners are: transactions, by what is noted of them, newest first.
 
-A page is a span of notes: those of events that are no transactions, such as a hold that was placed, leave it shorter.
+A page is a span of notes, which are found by an index: those of events that are no transactions, such as a hold that
+was placed, leave it shorter. So do those that are not of the kind, the actor or the owners that are asked for: at most
+`SPAN` are looked at for a page, however many there are.
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -15,12 +17,15 @@ from wallet_gql.ledger.columns import Integer, Smallint, Text, Time, Uuid, array
 from wallet_gql.ledger.lookups import all_rows, one_row
 from wallet_gql.ledger.reads import VIEW_OF_TRANSACTION, view_with_asset
 
+SPAN: Final = 1000
+"""The most notes that are looked at for a page. More than are noted at one moment: a batch shares its moment."""
+
 
 class SearchRequest(NamedTuple):
     """Whose doings to look for, by name or by request or by both; `before_at` and `before_id` are where a page ended.
 
-    `first` is the most notes of a page. With an `owner_prefix` only transactions of owners count whose ids begin so:
-    not even where a page ends tells of another's.
+    `first` is the most notes of a page. With an `owner_prefix` only transactions of owners count whose ids begin so;
+    what a page tells of others' is no more than that it ends early.
     """
 
     actor_name: Text | None
@@ -57,29 +62,43 @@ class FoundPage(NamedTuple):
 _TRANSACTION: Final = one_row("transaction", "t", by="id", shard="note.shard", id="note.transaction_id")
 _WALLET: Final = one_row("wallet", "w", by="id", shard="t.shard", id="t.wallet_id")
 
+_IS_FILTERED: Final = """(wanted.actor_kind IS NOT NULL OR wanted.owner_prefix <> ''
+                           OR (wanted.actor_name IS NOT NULL AND wanted.request_id IS NOT NULL))"""
 
-def _notes(column: str, other: str) -> str:
-    """Return those of one actor or request that are older than the page before."""
+_IS_WANTED: Final = f"""(wanted.actor_kind IS NULL OR note.actor_kind = wanted.actor_kind)
+           AND (wanted.actor_name IS NULL OR note.actor_name = wanted.actor_name)
+           AND (wanted.owner_prefix = '' OR (
+                SELECT starts_with(w.owner_id, wanted.owner_prefix) FROM {_TRANSACTION} CROSS JOIN {_WALLET}))"""
+
+
+def _notes(column: str, condition: str, end: str) -> str:
+    """Return the notes of one actor or request that are older than the page before, newest first."""
     return f"""
        (SELECT note.*
           FROM transaction_note note
-         WHERE note.{column} = wanted.{column} AND {other}
-           AND (wanted.actor_kind IS NULL OR note.actor_kind = wanted.actor_kind)
+         WHERE note.{column} = wanted.{column} AND {condition}
            AND (note.at, note.transaction_id) < (coalesce(wanted.before_at, 'infinity'),
                                                  coalesce(wanted.before_id, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
-           AND (wanted.owner_prefix = '' OR (
-                SELECT starts_with(w.owner_id, wanted.owner_prefix)
-                  FROM {_TRANSACTION}
-                 CROSS JOIN {_WALLET}))
          ORDER BY note.{column} DESC, note.at DESC, note.transaction_id DESC
-         LIMIT wanted.first + 1)"""
+         {end})"""
 
 
+def _found(end: str, more: str = "") -> str:
+    """Return the notes by the request where one is named, else by the actor."""
+    return f"""{_notes("request_id", f"true{more}", end)}
+        UNION ALL {_notes("actor_name", f"wanted.request_id IS NULL{more}", end)}"""
+
+
+_SPAN: Final = _found(f"LIMIT {SPAN}", f" AND {_IS_FILTERED}")
+_WANTED: Final = _found("LIMIT wanted.first + 1", f" AND note.at > coalesce(edge.at, '-infinity') AND {_IS_WANTED}")
+
+# Where much of what an index finds is passed over, a page ends at the moment of the last note of the span.
 _SEARCH: Final = f"""
-SELECT wanted.n, note.at AS noted_at, note.transaction_id AS noted_id, w.owner_id, {VIEW_OF_TRANSACTION}
+SELECT wanted.n, edge.at AS span_end, note.at AS noted_at, note.transaction_id AS noted_id, w.owner_id,
+       {VIEW_OF_TRANSACTION}
   FROM {unnest(SearchRequest, "wanted", numbered=True)}
- CROSS JOIN LATERAL ({_notes("request_id", "(wanted.actor_name IS NULL OR note.actor_name = wanted.actor_name)")}
-        UNION ALL {_notes("actor_name", "wanted.request_id IS NULL")}) AS note
+  LEFT JOIN LATERAL (SELECT span.at FROM ({_SPAN}) AS span OFFSET {SPAN - 1}) AS edge ON true
+  LEFT JOIN LATERAL ({_WANTED}) AS note ON true
   LEFT JOIN ({_TRANSACTION}
              CROSS JOIN {all_rows("entry", "e", by="transaction_id", shard="t.shard", transaction_id="t.id")}
              CROSS JOIN {one_row("account", "a", by="id", shard="e.shard", id="e.account_id")}
@@ -98,10 +117,15 @@ async def search(connection: Connection, requests: Sequence[SearchRequest]) -> l
 
 
 def _page(request: SearchRequest, rows: Sequence[Record]) -> FoundPage:
-    places = [Place(row["noted_at"], row["noted_id"]) for row in rows[: request.first]]
+    noted = [row for row in rows if row["noted_at"] is not None]
+    places = [Place(row["noted_at"], row["noted_id"]) for row in noted[: request.first]]
     found = [
         Found(view_with_asset(row), row["owner_id"], place)
-        for place, row in zip(places, rows, strict=False)
+        for place, row in zip(places, noted, strict=False)
         if row["account_id"] is not None
     ]
-    return FoundPage(found, places[-1] if len(rows) > request.first else None)
+    if len(noted) > request.first:
+        return FoundPage(found, places[-1])
+    span_end = rows[0]["span_end"]
+    # What was noted at that very moment comes next, all of it.
+    return FoundPage(found, None if span_end is None else Place(span_end + timedelta(microseconds=1), UUID(int=0)))

@@ -31,21 +31,25 @@ SELECT s.shard, s.wallet_id, s.step, s.status, s.since, s.until, s.note, s.debt_
 """
 
 
-# The first of the last rows that are alike in what is shown: what only came to be owed is a row of its own.
+# That the owner came to owe something is a row of its own, once: the status is that of the row before it, or came to be
+# so by itself.
 _STATUS_EVENTS: Final = f"""
-SELECT last.shard, last.wallet_id, s.event_id
+SELECT last.shard, last.wallet_id,
+       CASE WHEN last.debt_wallet_id IS NULL OR before.debt_wallet_id IS NOT NULL THEN last.event_id
+            WHEN (before.status, before.since, before.until, before.note)
+                 IS NOT DISTINCT FROM (last.status, last.since, last.until, last.note) THEN before.event_id END
   FROM {unnest(WalletId, "wanted")}
  CROSS JOIN LATERAL (
        SELECT * FROM wallet_state s
         WHERE s.shard = wanted.shard AND s.wallet_id = wanted.wallet_id
         ORDER BY s.step DESC
         LIMIT 1) AS last
- CROSS JOIN LATERAL (
-       SELECT s.event_id FROM wallet_state s
-        WHERE s.shard = last.shard AND s.wallet_id = last.wallet_id AND (s.status, s.since) = (last.status, last.since)
-          AND (s.until, s.note) IS NOT DISTINCT FROM (last.until, last.note)
+  LEFT JOIN LATERAL (
+       SELECT * FROM wallet_state s
+        WHERE s.shard = last.shard AND s.wallet_id = last.wallet_id
+          AND s.step BETWEEN last.step - 1 AND last.step - 1
         ORDER BY s.step
-        LIMIT 1) AS s
+        LIMIT 1) AS before ON true
  WHERE last.until IS NULL OR last.until > (SELECT wallet_now())
 """
 
@@ -65,7 +69,7 @@ async def read_states_in_order(connection: Connection, wallets: Sequence[WalletI
 async def read_status_events(connection: Connection, wallets: Sequence[WalletId]) -> list[TransactionName | None]:
     """Return the event by which each wallet got its status, in order; None where it came to be so by itself."""
     rows = await connection.fetch(_STATUS_EVENTS, *arrays(WalletId, wallets))
-    events = {WalletId(shard, wallet_id): TransactionName(shard, event_id) for shard, wallet_id, event_id in rows}
+    events = {WalletId(shard, wallet_id): TransactionName(shard, id_) for shard, wallet_id, id_ in rows if id_}
     return [events.get(wallet) for wallet in wallets]
 
 

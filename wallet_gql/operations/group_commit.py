@@ -33,10 +33,10 @@ from typing import Any, Final
 import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from wallet_gql.domain.errors import Fault, OutcomeUnknown, Overloaded, Unavailable
+from wallet_gql.domain.errors import Fault, Forbidden, OutcomeUnknown, Overloaded, Unavailable
 from wallet_gql.domain.postings import Outcome, Request
 from wallet_gql.domain.wallets import OwnerName
-from wallet_gql.ledger.items import WalletBusy
+from wallet_gql.ledger.items import WalletBusy, has_issuers, without_issuers
 from wallet_gql.ledger.posting import Decided, post_batch
 from wallet_gql.operations.pace import Pace
 from wallet_gql.operations.parking import PROBE_SECONDS, find_busy, wait_in_slices
@@ -364,7 +364,7 @@ class GroupCommit:
                 await asyncio.sleep(0)
                 if loop.time() - ended > TURNS_SECONDS_MAX:
                     break
-            if not any(isinstance(outcome, Fault) for outcome in outcomes):
+            if not any(isinstance(outcome, Fault) and not isinstance(outcome, Forbidden) for outcome in outcomes):
                 lane.pace.measure(len(batch), loop.time() - started)
                 lane.batch_size = lane.pace.count_within(self._batch_seconds_max, BATCH_SIZE_MAX)
         lane.is_running = False
@@ -467,6 +467,9 @@ class GroupCommit:
                     self._queue(item, group.queue)
             if not any(isinstance(outcome, WalletBusy) for outcome in outcomes):
                 self._unpark(group)
+            else:
+                # What waits for nothing in the line, for it holds an issuer's name, must not ask again and again.
+                await asyncio.sleep(PROBE_SECONDS)
         self._is_standing = False
 
     def _take_parked(self, group: _Group) -> list[_Item]:
@@ -495,18 +498,22 @@ class GroupCommit:
         left_seconds = max(MARGIN_SECONDS, deadline - started - MARGIN_SECONDS)
         requests = [item.request for item in batch]
 
+        async def unit(requests: Sequence[Request]) -> list[Decided]:
+            async with unit_of_work(self._engine, deadline=started + left_seconds + MARGIN_SECONDS / 2) as connection:
+                if wait or has_issuers(requests):
+                    await wait_in_slices(connection)
+                return await post_batch(connection, requests, self.slot, line=line, wait=wait)
+
         async def work() -> list[Decided]:
             try:
-                async with unit_of_work(
-                    self._engine, deadline=started + left_seconds + MARGIN_SECONDS / 2
-                ) as connection:
-                    if wait:
-                        await wait_in_slices(connection)
-                    return await post_batch(connection, requests, self.slot, line=line, wait=wait)
+                return await unit(requests)
             except asyncpg.LockNotAvailableError:
-                if not wait:
-                    raise
-                return [WalletBusy()] * len(batch)
+                if wait:
+                    return [WalletBusy()] * len(batch)
+                # Somebody else has an issuer in hand for long: who does not need it goes on.
+                others = without_issuers(requests)
+                posted = dict(zip(others, await unit(list(others.values())), strict=True)) if others else {}
+                return [posted.get(n, WalletBusy()) for n in range(len(batch))]
 
         def doubt() -> None:
             for item in batch:

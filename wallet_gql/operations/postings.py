@@ -11,6 +11,7 @@ from uuid import UUID
 
 from wallet_gql.domain.access import AskedBy
 from wallet_gql.domain.assets import Asset
+from wallet_gql.domain.money import MINOR_MAX
 from wallet_gql.domain.postings import (
     AmountInvalid,
     AssetMissing,
@@ -101,5 +102,5 @@ def _issuer(ledger: Ledger, type_: TransactionType, request: PostingInput, asset
         return None
     assert request.asked_by is not None
     assert request.asked_by.name is not None
-    name, most_minor = request.asked_by.name, int(request.daily_issuance.scaleb(asset.scale))
+    name, most_minor = request.asked_by.name, min(int(request.daily_issuance.scaleb(asset.scale)), MINOR_MAX)
     return Issuer(shard_of_receipt(name, ledger.shard_count), name, most_minor)
