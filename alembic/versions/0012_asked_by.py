@@ -38,15 +38,11 @@ INDEXES = {
     "wallet_state_shard_event_id_idx": "wallet_state (shard, event_id)",
 }
 
-# Most notes are of transactions: what else they may be of is looked for where that is not found. A hold's step has the
-# entry of its event.
-IS_ALONE = """(t.id IS NULL
-            AND (SELECT true FROM entry e
-                  WHERE e.shard = n.shard AND e.transaction_id BETWEEN n.transaction_id AND n.transaction_id
-                  ORDER BY e.transaction_id LIMIT 1) IS NULL
-            AND (SELECT true FROM wallet_state s
-                  WHERE s.shard = n.shard AND s.event_id BETWEEN n.transaction_id AND n.transaction_id
-                  ORDER BY s.event_id LIMIT 1) IS NULL)"""
+TRANSACTION = """
+      LEFT JOIN LATERAL (
+           SELECT t.id FROM transaction t
+            WHERE t.shard = n.shard AND t.id BETWEEN n.transaction_id AND n.transaction_id
+            ORDER BY t.id LIMIT 1) AS t ON true"""
 
 # The bounds of the new columns. They are no CHECK: each statement reads and plans that anew, a law once a session.
 IS_HALF_KNOWN = """((n.actor_kind IS NULL) <> (n.actor_name IS NULL) OR n.actor_kind NOT BETWEEN 1 AND 4
@@ -58,19 +54,32 @@ CREATE OR REPLACE FUNCTION transaction_note_law() RETURNS trigger LANGUAGE plpgs
 DECLARE
     broken record;
 BEGIN
-    SELECT n.shard, n.transaction_id, {IS_ALONE} AS is_alone, {IS_HALF_KNOWN} AS is_half_known
+    -- Most notes are of transactions, and have no receipt: the others pay for the rest.
+    PERFORM FROM inserted n {TRANSACTION}
+      WHERE t.id IS NULL OR n.receipt IS NOT NULL OR {IS_HALF_KNOWN};
+    IF NOT FOUND THEN
+        RETURN NULL;
+    END IF;
+
+    SELECT found.*
       INTO broken
-      FROM inserted n
-      LEFT JOIN LATERAL (
-           SELECT t.id FROM transaction t
-            WHERE t.shard = n.shard AND t.id BETWEEN n.transaction_id AND n.transaction_id
-            ORDER BY t.id LIMIT 1) AS t ON true
-     WHERE {IS_ALONE}
-        OR {IS_HALF_KNOWN}
-        OR (n.receipt IS NOT NULL
-            AND (SELECT (r.transaction_shard, r.transaction_id) = (n.shard, n.transaction_id) FROM receipt r
-                  WHERE r.shard = receipt_shard(n.receipt) AND r.receipt BETWEEN n.receipt AND n.receipt
-                  ORDER BY r.receipt LIMIT 1) IS NOT TRUE)
+      FROM (SELECT n.shard, n.transaction_id,
+                   {IS_HALF_KNOWN} IS TRUE AS is_half_known,
+                   -- A hold's step has the entry of its event.
+                   t.id IS NULL
+                   AND (SELECT true FROM entry e
+                         WHERE e.shard = n.shard AND e.transaction_id BETWEEN n.transaction_id AND n.transaction_id
+                         ORDER BY e.transaction_id LIMIT 1) IS NULL
+                   AND (SELECT true FROM wallet_state s
+                         WHERE s.shard = n.shard AND s.event_id BETWEEN n.transaction_id AND n.transaction_id
+                         ORDER BY s.event_id LIMIT 1) IS NULL AS is_alone,
+                   n.receipt IS NOT NULL
+                   AND (SELECT (r.transaction_shard, r.transaction_id) = (n.shard, n.transaction_id) FROM receipt r
+                         WHERE r.shard = receipt_shard(n.receipt) AND r.receipt BETWEEN n.receipt AND n.receipt
+                         ORDER BY r.receipt LIMIT 1) IS NOT TRUE AS has_anothers_receipt
+              FROM inserted n {TRANSACTION}
+            OFFSET 0) AS found
+     WHERE found.is_half_known OR found.is_alone OR found.has_anothers_receipt
      LIMIT 1;
     IF NOT FOUND THEN
         RETURN NULL;

@@ -90,14 +90,27 @@ SELECT shard, wallet_id, idempotency_key, fingerprint, {OutcomeCode.POSTED:d}, i
 """
 
 
+# A column that says when something was decided: one value for the whole batch, which is not sent for each row.
+_DECIDED_AT: Final = {
+    "transaction_note": (
+        "at",
+        "CASE WHEN num_nonnulls(other.actor_kind, other.request_id) > 0 THEN $1::timestamptz END",
+    )
+}
+
+
 @cache
 def _insert(*tables: str) -> str:
     """Return the statement that inserts a batch; `tables` are what it fills besides transactions, entries and keys."""
     statement, first = _INSERT, _FIRST_OTHER
     for table in tables:
         row = OTHERS[table]
-        rows = f"SELECT {cast(row, 'other')} FROM {unnest(row, 'other', first=first)} ORDER BY 1, 2, 3"
-        inserted = f"other_{table} AS (INSERT INTO {table} ({names(row)}) {rows})"
+        columns, values = names(row), cast(row, "other")
+        if table in _DECIDED_AT:
+            column, value = _DECIDED_AT[table]
+            columns, values = f"{columns}, {column}", f"{values}, {value}"
+        rows = f"SELECT {values} FROM {unnest(row, 'other', first=first)} ORDER BY 1, 2, 3"
+        inserted = f"other_{table} AS (INSERT INTO {table} ({columns}) {rows})"
         statement = statement.replace("WITH ", f"WITH {inserted}, ", 1)
         first += len(row._fields)
     return statement

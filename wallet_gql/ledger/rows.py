@@ -121,7 +121,10 @@ class WalletStateRow(NamedTuple):
 
 
 class NoteRow(NamedTuple):
-    """What only some transactions, and events of holds and of wallets, have: texts, a receipt, who asked for them."""
+    """What only some transactions, and events of holds and of wallets, have: texts, a receipt, who asked for them.
+
+    `at`, which says when that was decided, is the batch's clock.
+    """
 
     shard: Smallint
     transaction_id: Uuid
@@ -130,7 +133,6 @@ class NoteRow(NamedTuple):
     actor_kind: Smallint | None
     actor_name: Text | None
     request_id: Text | None
-    at: Time | None
 
 
 class ReceiptRow(NamedTuple):
