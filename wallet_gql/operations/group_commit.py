@@ -489,6 +489,24 @@ class GroupCommit:
             return self._is_closing or asyncio.get_running_loop().time() >= item.deadline
         return item.future.done()
 
+    async def _unit(self, requests: Sequence[Request], line: int, deadline: float, *, wait: bool) -> list[Decided]:
+        """Post in one unit of work what is not busy; what needs an issuer waits for it a slice, and is busy then."""
+        try:
+            async with unit_of_work(self._engine, deadline=deadline) as connection:
+                if wait or has_issuers(requests):
+                    await wait_in_slices(connection)
+                return await post_batch(connection, requests, self.slot, line=line, wait=wait)
+        except asyncpg.LockNotAvailableError:
+            if wait:
+                return [WalletBusy()] * len(requests)
+            if not has_issuers(requests):
+                raise
+        # Somebody else has an issuer in hand for long: who does not need it goes on.
+        others = without_issuers(requests)
+        posted = await self._unit(list(others.values()), line, deadline, wait=False) if others else []
+        by_place = dict(zip(others, posted, strict=True))
+        return [by_place.get(place, WalletBusy()) for place in range(len(requests))]
+
     async def _post(self, batch: Sequence[_Item], *, line: int, wait: bool) -> Sequence[Decided | Exception]:
         """Post a batch in a unit of work; one result per item, in order."""
         loop = asyncio.get_running_loop()
@@ -498,22 +516,8 @@ class GroupCommit:
         left_seconds = max(MARGIN_SECONDS, deadline - started - MARGIN_SECONDS)
         requests = [item.request for item in batch]
 
-        async def unit(requests: Sequence[Request]) -> list[Decided]:
-            async with unit_of_work(self._engine, deadline=started + left_seconds + MARGIN_SECONDS / 2) as connection:
-                if wait or has_issuers(requests):
-                    await wait_in_slices(connection)
-                return await post_batch(connection, requests, self.slot, line=line, wait=wait)
-
         async def work() -> list[Decided]:
-            try:
-                return await unit(requests)
-            except asyncpg.LockNotAvailableError:
-                if wait:
-                    return [WalletBusy()] * len(batch)
-                # Somebody else has an issuer in hand for long: who does not need it goes on.
-                others = without_issuers(requests)
-                posted = dict(zip(others, await unit(list(others.values())), strict=True)) if others else {}
-                return [posted.get(n, WalletBusy()) for n in range(len(batch))]
+            return await self._unit(requests, line, started + left_seconds + MARGIN_SECONDS / 2, wait=wait)
 
         def doubt() -> None:
             for item in batch:
