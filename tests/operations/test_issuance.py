@@ -107,6 +107,14 @@ async def test_it_is_exact_whoever_posts_at_the_same_time(ledger: Ledger) -> Non
     assert sum([await balance(ledger, owner) for owner in owners]) == 99
 
 
+# Sessions that wait for a row while they have something else in hand that others wait for.
+WAITING_WITH_AN_ISSUER: Final = """
+SELECT count(*) FROM pg_locks w JOIN pg_locks a USING (pid) JOIN pg_stat_activity s USING (pid)
+ WHERE s.datname = current_database() AND NOT w.granted AND w.locktype IN ('transactionid', 'tuple')
+   AND a.granted AND a.locktype = 'advisory' AND a.objsubid = 1
+"""
+
+
 async def test_a_wallet_that_is_stuck_does_not_stop_what_its_issuer_issues(ledger: Ledger) -> None:
     issuer, stuck = new_issuer(), await new_owner(ledger)
     others = [await new_owner(ledger) for _ in range(6)]
@@ -115,6 +123,10 @@ async def test_a_wallet_that_is_stuck_does_not_stop_what_its_issuer_issues(ledge
         for _ in range(3):
             outcomes = await asyncio.gather(*(issue(ledger, owner, 1, issuer) for owner in others))
             assert {type(each) for each in outcomes} == {Posted}
+        async with connected(ledger.settings) as connection:
+            for _ in range(40):
+                assert await connection.fetchval(WAITING_WITH_AN_ISSUER) == 0
+                await asyncio.sleep(0.01)
         assert not waiting.done()
     assert isinstance(await waiting, Posted)
     assert [row[2] for row in await issued_by(ledger, issuer)] == list(range(1, 20))
