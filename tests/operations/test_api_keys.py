@@ -65,6 +65,39 @@ async def test_what_is_not_exactly_a_key_that_is_good_lets_nobody_in(ledger: Led
         assert await ring.find(wrong) is None
 
 
+async def test_a_key_that_was_used_is_known_by_its_header_until_all_are_read_again(
+    ledger: Ledger, owner: AsyncEngine
+) -> None:
+    text = await api_keys.create_key(owner, "live", KeyInput("server", ["wallet:read"]))
+    header, ring = f"Bearer {text}".encode(), await known(ledger)
+    assert ring.recall(header) is None
+    ring.used.clear()
+    caller = await ring.find(text)
+    ring.used.clear()
+    assert ring.recall(header) == caller
+    assert ring.used == {id_of(text)}
+    for other in (f"bearer {text}", f"Bearer  {text}", f"Bearer {text} ", text, f"Bearer {make_key('live')}", ""):
+        assert ring.recall(other.encode()) is None
+    await api_keys.revoke_key(owner, id_of(text))
+    await ring.read()
+    assert ring.recall(header) is None
+
+
+async def test_a_key_is_not_known_by_its_header_where_keys_have_not_been_read_for_long(
+    ledger: Ledger, owner: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = await api_keys.create_key(owner, "live", KeyInput("server", ["wallet:read"]))
+    header, ring = f"Bearer {text}".encode(), await known(ledger)
+    monkeypatch.setattr(api_keys, "GOOD_FOR_SECONDS", 0.2)
+    await ring.read()
+    assert await ring.find(text) == ring.recall(header) is not None
+    async with asyncio.timeout(5):
+        while ring.recall(header) is not None:  # noqa: ASYNC110 - nobody tells it
+            await asyncio.sleep(0.05)
+    with pytest.raises(Unavailable):
+        await ring.find(text)
+
+
 async def test_each_mode_refuses_the_keys_of_the_other(ledger: Ledger, owner: AsyncEngine) -> None:
     text = await api_keys.create_key(owner, "test", KeyInput("server", ["wallet:read"]))
     assert await (await known(ledger)).find(text) is None

@@ -1,6 +1,7 @@
 """What is charged to a request's caller, and what the answer says of its budget."""
 
 import math
+from functools import lru_cache
 from typing import Any, Final
 
 from graphql import GraphQLError
@@ -78,8 +79,9 @@ def extension(charge: Charge) -> dict[str, int]:
 
 def headers(charge: Charge) -> tuple[tuple[bytes, bytes], ...]:
     """Return the header fields of draft-ietf-httpapi-ratelimit-headers-10; the window is the time to fill a bucket."""
-    budget = charge.budget
-    return (
-        (b"ratelimit-policy", b'"points";q=%d;w=%d' % (budget.burst, math.ceil(budget.burst / budget.per_second))),
-        (b"ratelimit", b'"points";r=%d;t=%d' % (charge.remaining, charge.full_in_seconds)),
-    )
+    return _policy(*charge.budget), (b"ratelimit", b'"points";r=%d;t=%d' % (charge.remaining, charge.full_in_seconds))
+
+
+@lru_cache(maxsize=1000)
+def _policy(burst: int, per_second: int) -> tuple[bytes, bytes]:
+    return b"ratelimit-policy", b'"points";q=%d;w=%d' % (burst, math.ceil(burst / per_second))
