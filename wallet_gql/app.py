@@ -197,7 +197,7 @@ def _refusal(
 
 
 def _has_policy(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    return any(name == b"content-security-policy" for name, _ in headers)
+    return b"content-security-policy" in dict(headers)
 
 
 class RequestGate:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
+import pytest
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -55,6 +56,10 @@ async def answer(request: Request) -> Response:
                 await asyncio.sleep(0.01)
 
         return StreamingResponse(parts())
+    if request.url.path == "/named":
+        response = PlainTextResponse("small")
+        response.raw_headers.append((b"x-name", await request.body()))
+        return response
     return PlainTextResponse(LARGE if request.url.path == "/large" else "small")
 
 
@@ -94,6 +99,27 @@ async def test_head_and_body_are_one_piece() -> None:
             head, body = await read_answer(reader)
             assert (head.splitlines()[0], body) == (b"HTTP/1.1 200 OK", b"small")
         assert len(Recording.sent) == 3
+
+
+async def test_the_head_has_each_field_once_and_the_server_s_own() -> None:
+    async with connected() as (reader, writer):
+        writer.write(ask("/"))
+        head, _ = await read_answer(reader)
+        names = [line.partition(b":")[0] for line in head.splitlines()[1:-1]]
+        assert sorted(names) == [b"content-length", b"content-type", b"date", b"server"]
+        assert b"content-type: text/plain; charset=utf-8\r\n" in head
+
+
+@pytest.mark.parametrize(
+    "name", [b"a\r\nset-cookie: b", b"a\nset-cookie: b", b"a\rb", b"a\r\n\r\nHTTP/1.1 200 OK", b"\0"]
+)
+async def test_a_field_does_not_end_early(name: bytes) -> None:
+    async with connected() as (reader, writer):
+        writer.write(ask("/named", "POST", f"content-length: {len(name)}\r\n") + name)
+        answered = await reader.read()
+        assert answered.startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
+        assert name not in answered
+        assert answered.count(b"HTTP/1.1") == 1
 
 
 async def test_requests_sent_at_once_are_answered_in_order() -> None:

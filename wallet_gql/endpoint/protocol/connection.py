@@ -17,6 +17,7 @@ from uvicorn._types import HTTPScope
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from wallet_gql.endpoint.protocol.answer import Answer
 from wallet_gql.endpoint.protocol.refusals import refusal
 from wallet_gql.endpoint.protocol.transport import GatheringTransport
 
@@ -147,6 +148,8 @@ class Connection(HttpToolsProtocol):
         if not self.url.startswith(b"/"):
             self._name_host_of_target()
         super().on_headers_complete()
+        # uvicorn names the class itself, and runs none of it before this turn of the event loop is over.
+        self.cycle.__class__ = Answer
         self._body_bytes = 0
         # What comes as a header from now on is a trailer, and would be added to the headers of the running request.
         self.headers = []
