@@ -27,7 +27,22 @@ from wallet_gql.operations.proof import prove
 from wallet_gql.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011")
+REVISIONS = (
+    "0001",
+    "0002",
+    "0003",
+    "0004",
+    "0005",
+    "0006",
+    "0007",
+    "0008",
+    "0009",
+    "0010",
+    "0011",
+    "0012",
+    "0013",
+    "0014",
+)
 BEFORE_HEAD = REVISIONS[-2]
 BEFORE_CHECKS = "0008"
 """The last one that replaces checks of tables comes after it."""
