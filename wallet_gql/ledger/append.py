@@ -96,7 +96,7 @@ def append(
             movement.id,
             movement.type,
             wallet.id,
-            executed_at,
+            None if executed_at == batch.now else executed_at,
             None if request is None or fingerprint is None else request.idempotency_key,
             None if request is None else request.description,
             None if request is None else request.reference,

@@ -3,7 +3,7 @@
 So no column is told from another by its position, and none stands in two lists that could differ.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import date, datetime
 from functools import cache
 from typing import Annotated, Any, Final, TypeAlias, get_args, get_type_hints
@@ -14,6 +14,9 @@ Integer: TypeAlias = Annotated[int, "int"]
 Bigint: TypeAlias = Annotated[int, "bigint"]
 Boolean: TypeAlias = Annotated[bool, "boolean"]
 Text: TypeAlias = Annotated[str, "text"]
+Line: TypeAlias = Annotated[str, "line"]
+"""A text that is not empty and has no line breaks: those of a column are sent as the lines of one text."""
+
 Bytes: TypeAlias = Annotated[bytes, "bytea"]
 Uuid: TypeAlias = Annotated[UUID, "uuid"]
 Uuids: TypeAlias = Annotated[str, "text", "uuid[]"]
@@ -49,10 +52,13 @@ def element(row: type[tuple[Any, ...]], column: str, number: str, *, first: int 
 
 def _parameters(row: type[tuple[Any, ...]], first: int) -> list[str]:
     types = [_sql_type(hint) for hint in get_type_hints(row, include_extras=True).values()]
-    return [
-        f"${n}::text::{type_}[]" if type_ in _PLAIN else f"${n}::{type_}[]"
-        for n, type_ in enumerate(types, start=first)
-    ]
+    return [_parameter(n, type_) for n, type_ in enumerate(types, start=first)]
+
+
+def _parameter(n: int, type_: str) -> str:
+    if type_ == "line":
+        return f"string_to_array(${n}, E'\\n', '')"
+    return f"${n}::text::{type_}[]" if type_ in _PLAIN else f"${n}::{type_}[]"
 
 
 def arrays(row: type[tuple[Any, ...]], rows: Collection[tuple[Any, ...]]) -> Sequence[tuple[Any, ...] | str]:
@@ -60,16 +66,23 @@ def arrays(row: type[tuple[Any, ...]], rows: Collection[tuple[Any, ...]]) -> Seq
 
     A column without any value is an empty array, which `unnest` fills up with NULLs: each value costs the driver time.
     """
-    are_plain = _are_plain(row)
-    columns = list(zip(*rows, strict=True)) or [()] * len(are_plain)
+    writers = _writers(row)
+    columns = list(zip(*rows, strict=True)) or [()] * len(writers)
     return [
-        _literal(values) if is_plain else values
-        for is_plain, values in zip(are_plain, map(_without_blanks, columns), strict=True)
+        values if write is None else write(values)
+        for write, values in zip(writers, map(_without_blanks, columns), strict=True)
     ]
 
 
 def _without_blanks(column: tuple[Any, ...]) -> tuple[Any, ...]:
-    return () if column and column[0] is None and all(value is None for value in column) else column
+    return () if column and column[0] is None and column.count(None) == len(column) else column
+
+
+def _lines(values: tuple[str | None, ...]) -> str:
+    text = "\n".join(["" if value is None else value for value in values])
+    if text.count("\n") != max(0, len(values) - 1):
+        raise ValueError("A text has a line break, where it must not.")
+    return text
 
 
 def _literal(values: tuple[Any, ...]) -> str:
@@ -78,8 +91,9 @@ def _literal(values: tuple[Any, ...]) -> str:
 
 
 @cache
-def _are_plain(row: type[tuple[Any, ...]]) -> tuple[bool, ...]:
-    return tuple(_sql_type(hint) in _PLAIN for hint in get_type_hints(row, include_extras=True).values())
+def _writers(row: type[tuple[Any, ...]]) -> tuple[Callable[[tuple[Any, ...]], str] | None, ...]:
+    writers = {**dict.fromkeys(_PLAIN, _literal), "line": _lines}
+    return tuple(writers.get(_sql_type(hint)) for hint in get_type_hints(row, include_extras=True).values())
 
 
 def select(row: type[tuple[Any, ...]], **expressions: str) -> str:

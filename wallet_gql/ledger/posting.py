@@ -65,7 +65,8 @@ _FIRST_OTHER: Final = _FIRST_ENTRY + len(EntryRow._fields)
 
 # What a leg shares with its transaction, by the number of that: a join would compare each leg with each transaction.
 _SHARED: Final = ", ".join(
-    f"{element(TransactionRow, column, 'n', first=2)} AS {column}" for column in ("shard", "id", "type", "executed_at")
+    [f"{element(TransactionRow, column, 'n', first=2)} AS {column}" for column in ("shard", "id", "type")]
+    + [f"coalesce({element(TransactionRow, 'executed_at', 'n', first=2)}, $1) AS executed_at"]
 )
 
 # Sorted by their keys, rows keep the indexes' pages dense.
@@ -75,7 +76,7 @@ WITH posted AS MATERIALIZED (
 ), new_transaction AS (
   INSERT INTO transaction (shard, id, type, wallet_id, executed_at, idempotency_key, description, reference,
                            counterpart_shard, counterpart_id)
-  SELECT shard, id, type, wallet_id, executed_at, idempotency_key, description, reference,
+  SELECT shard, id, type, wallet_id, coalesce(executed_at, $1::timestamptz), idempotency_key, description, reference,
          counterpart_shard, counterpart_id
     FROM posted ORDER BY shard, id
 ), new_entry AS (

@@ -3,7 +3,20 @@
 from collections.abc import Mapping
 from typing import Final, NamedTuple, TypeAlias
 
-from wallet_gql.ledger.columns import Bigint, Boolean, Bytes, Day, Integer, Json, Smallint, Text, Time, Uuid, Uuids
+from wallet_gql.ledger.columns import (
+    Bigint,
+    Boolean,
+    Bytes,
+    Day,
+    Integer,
+    Json,
+    Line,
+    Smallint,
+    Text,
+    Time,
+    Uuid,
+    Uuids,
+)
 
 
 class WalletRow(NamedTuple):
@@ -11,17 +24,20 @@ class WalletRow(NamedTuple):
 
     shard: Smallint
     kind: Smallint
-    owner_id: Text
+    owner_id: Line
 
 
 class TransactionRow(NamedTuple):
-    """A transaction, and its key where it is the one that was asked for; without a `fingerprint` it follows another."""
+    """A transaction, and its key where it is the one that was asked for; without a `fingerprint` it follows another.
+
+    Without a time it is of the batch's: a driver takes long to write one.
+    """
 
     shard: Smallint
     id: Uuid
     type: Smallint
     wallet_id: Bigint
-    executed_at: Time
+    executed_at: Time | None
     idempotency_key: Uuid | None
     description: Text | None
     reference: Text | None
@@ -131,8 +147,8 @@ class NoteRow(NamedTuple):
     metadata: Json | None
     receipt: Text | None
     actor_kind: Smallint | None
-    actor_name: Text | None
-    request_id: Text | None
+    actor_name: Line | None
+    request_id: Line | None
 
 
 class ReceiptRow(NamedTuple):

@@ -1,0 +1,17 @@
+"""Rows as the database is given them."""
+
+import pytest
+
+from wallet_gql.ledger.columns import arrays
+from wallet_gql.ledger.rows import WalletRow
+
+
+def test_lines_are_one_text() -> None:
+    assert arrays(WalletRow, [WalletRow(1, 1, "a b"), WalletRow(2, 1, "NULL")]) == ["{1,2}", "{1,1}", "a b\nNULL"]
+    assert arrays(WalletRow, []) == ["{}", "{}", ""]
+
+
+@pytest.mark.parametrize("owner_id", ["a\nb", "\n", "a\n"])
+def test_what_would_be_two_lines_is_never_sent(owner_id: str) -> None:
+    with pytest.raises(ValueError, match="line break"):
+        arrays(WalletRow, [WalletRow(1, 1, "a"), WalletRow(2, 1, owner_id)])
