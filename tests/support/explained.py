@@ -27,7 +27,7 @@ class Explained:
 
 async def explain(connection: Connection, mode: str, statement: str, *parameters: object) -> Explained:
     """Run one of the ledger's statements for one caller, planned for its parameters or for any."""
-    arrays = ", ".join("'{NULL}'" if parameter is None else f"'{{{parameter}}}'" for parameter in parameters)
+    arrays = ", ".join(_column(statement, n, parameter) for n, parameter in enumerate(parameters, start=1))
     async with connection.transaction():
         await connection.execute(f"SET LOCAL plan_cache_mode = {mode}")
         await connection.execute(f"PREPARE explained AS {statement}")
@@ -36,3 +36,10 @@ async def explain(connection: Connection, mode: str, statement: str, *parameters
         [plan] = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE explained({arrays})")
         await connection.execute("DEALLOCATE explained")
     return Explained(plan["Plan"])
+
+
+def _column(statement: str, n: int, value: object) -> str:
+    """Return a column of one value as a statement takes its nth parameter: an array, or the lines of a text."""
+    if f"string_to_array(${n}," in statement:
+        return f"'{value}'"
+    return "'{NULL}'" if value is None else f"'{{{value}}}'"
