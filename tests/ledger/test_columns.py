@@ -1,5 +1,7 @@
 """Rows as the database is given them."""
 
+from uuid import UUID
+
 import pytest
 
 from wallet_gql.ledger.columns import arrays
@@ -15,3 +17,11 @@ def test_lines_are_one_text() -> None:
 def test_what_would_be_two_lines_is_never_sent(owner_id: str) -> None:
     with pytest.raises(ValueError, match="line break"):
         arrays(WalletRow, [WalletRow(1, 1, "a"), WalletRow(2, 1, owner_id)])
+
+
+def test_a_name_that_was_never_checked_spoils_nobody_s_batch() -> None:
+    """A key's name comes from a table that its owner may change by hand."""
+    names = arrays(
+        NoteRow, [NoteRow(1, UUID(int=n), None, None, 1, name, "r-1") for n, name in enumerate(["a\nb", ""])]
+    )
+    assert ("a\nb", "") in names

@@ -15,7 +15,7 @@ Bigint: TypeAlias = Annotated[int, "bigint"]
 Boolean: TypeAlias = Annotated[bool, "boolean"]
 Text: TypeAlias = Annotated[str, "text"]
 Line: TypeAlias = Annotated[str, "line"]
-"""A text that is not empty and has no line breaks: those of a column are sent as the lines of one text."""
+"""A text that is not empty and was checked for line breaks: those of a column are sent as the lines of one text."""
 
 Bytes: TypeAlias = Annotated[bytes, "bytea"]
 Uuid: TypeAlias = Annotated[UUID, "uuid"]

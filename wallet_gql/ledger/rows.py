@@ -147,7 +147,7 @@ class NoteRow(NamedTuple):
     metadata: Json | None
     receipt: Text | None
     actor_kind: Smallint | None
-    actor_name: Line | None
+    actor_name: Text | None
     request_id: Line | None
 
 

@@ -76,7 +76,7 @@ class Keyring:
     """By the hashes of their keys."""
     read_at: float = float("-inf")
     """By the event loop's clock."""
-    _usual: dict[bytes, _Known] = field(default_factory=dict, repr=False)
+    _by_header: dict[bytes, _Known] = field(default_factory=dict, repr=False)
     """Keys that were used since all were read, by the usual header: to look one up costs a tenth of hashing it."""
     _forgetting: asyncio.TimerHandle | None = None
     """Empties that where keys have not been read again for long."""
@@ -89,7 +89,7 @@ class Keyring:
     def recall(self, header: bytes) -> Caller | None:
         """Return whose key an Authorization header has; None where `find` has to tell."""
         # Compared by a hash that nobody can foresee, so that here, too, time tells nothing of a secret.
-        known = self._usual.get(header)
+        known = self._by_header.get(header)
         if known is None:
             return None
         id_, caller = known
@@ -117,7 +117,7 @@ class Keyring:
         self.used.add(id_)
         if hash_ in self.callers:
             # In its one usual spelling: others are as many as somebody likes.
-            self._usual[b"Bearer " + text.encode()] = known
+            self._by_header[b"Bearer " + text.encode()] = known
         return caller
 
     async def _look_up(self, key: PresentedKey) -> _Known | None:
@@ -162,11 +162,11 @@ class Keyring:
         async with asyncio.timeout(ANSWER_WITHIN_SECONDS), connect(self.engine) as connection:
             keys = await api_keys.read_keys(connection, good_only=True)
         self.callers = {key.hash: (key.id, caller_of(key)) for key in keys if key.mode == self.mode}
-        self._usual.clear()
+        self._by_header.clear()
         self.read_at = started
         if self._forgetting is not None:
             self._forgetting.cancel()
-        self._forgetting = loop.call_at(started + GOOD_FOR_SECONDS, self._usual.clear)
+        self._forgetting = loop.call_at(started + GOOD_FOR_SECONDS, self._by_header.clear)
 
     async def note_use(self) -> None:
         """Note which keys were used since it was noted last; what cannot be noted now is noted another time."""

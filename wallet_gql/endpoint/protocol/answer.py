@@ -28,9 +28,9 @@ class Answer(RequestResponseCycle):
             fields = dict(headers)
             length = fields.get(b"content-length")
             if length and self.keep_alive and not self.flow.write_paused and _UVICORNS.isdisjoint(fields):
-                self.transport.write(_head(message["status"], headers))
-                self.response_started, self.waiting_for_100_continue = True, False
-                self.chunked_encoding, self.expected_content_length = False, int(length)
+                head, self.expected_content_length = _head(message["status"], headers), int(length)
+                self.response_started, self.waiting_for_100_continue, self.chunked_encoding = True, False, False
+                self.transport.write(head)
                 return
         await super().send(message)
 
