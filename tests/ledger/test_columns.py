@@ -5,7 +5,7 @@ from uuid import UUID
 import pytest
 
 from wallet_gql.ledger.columns import arrays
-from wallet_gql.ledger.rows import WalletRow
+from wallet_gql.ledger.rows import NoteRow, WalletRow
 
 
 def test_lines_are_one_text() -> None:
