@@ -347,14 +347,26 @@ def add_asset(
 @app.command("set-asset")
 def set_asset(
     code: Annotated[str, typer.Argument(help="The asset's code.")],
-    transfers: Annotated[Literal["ALL", "NONE"], typer.Option(help="Whether owners may transfer it to each other.")],
+    transfers: Annotated[
+        Literal["ALL", "PURCHASED", "NONE"] | None,
+        typer.Option(help="Whether owners may transfer it to each other: any of it, what was paid for, or none of it."),
+    ] = None,
+    lots: Annotated[
+        bool, typer.Option("--lots", help="Let each bonus be a lot, which may expire: for ever, it cannot be undone.")
+    ] = False,
 ) -> None:
     """Set what may change of an asset: it holds from the next posting on, and what was posted stays."""
     from wallet_gql.operations import assets
 
+    if transfers is None and not lots:
+        raise typer.BadParameter("say what to set: --transfers, --lots or both")
+
     async def set_(ledger: "Ledger") -> None:
-        await assets.set_asset(ledger, code, TransferPolicy[transfers])
-        typer.echo(f"Asset {code}: transfers {transfers}.")
+        policy = None if transfers is None else TransferPolicy[transfers]
+        setting = await assets.set_asset(ledger, code, policy, has_lots=lots)
+        typer.echo(
+            f"Asset {code}: transfers {setting.transfers.name}, {'with' if setting.has_lots else 'without'} lots."
+        )
 
     with _database() as settings:
         _in_ledger(settings, set_)

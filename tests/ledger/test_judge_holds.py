@@ -61,7 +61,7 @@ from wallet_gql.ledger.decide import book_due, decide
 from wallet_gql.ledger.heads import Account, KeyName
 from wallet_gql.ledger.judge import HEAD_AHEAD_MAX
 from wallet_gql.ledger.recall import held_names, recall
-from wallet_gql.ledger.rows import EntryRow, HeldEntryRow, HoldRow, HoldStepRow, KeptRow
+from wallet_gql.ledger.rows import EntryRow, HoldRow, HoldStepRow, KeptRow, OwnersEntryRow
 
 DAY: Final = timedelta(days=1)
 AHEAD: Final = NOW + HEAD_AHEAD_MAX + MICROSECOND
@@ -155,7 +155,7 @@ def escrow() -> Books:
 
 def other_rows(made: Batch) -> tuple[list[Any], list[Any], list[Any]]:
     """Return the held entries, the holds and the steps."""
-    return made.others[HeldEntryRow], made.others[HoldRow], made.others[HoldStepRow]
+    return made.others[OwnersEntryRow], made.others[HoldRow], made.others[HoldStepRow]
 
 
 def test_the_first_hold_of_an_account_is_an_entry_that_moves_nothing() -> None:
@@ -168,9 +168,9 @@ def test_the_first_hold_of_an_account_is_an_entry_that_moves_nothing() -> None:
     assert (owner.held_seq, owner.position, owner.next_due_at, owner.executed_at) == (8, 7, ends, NOW)
     assert (made.transactions, made.entries) == ([], [])
     assert other_rows(made) == (
-        [HeldEntryRow(1, owner.id, 8, id_, 51, 0, 100, False, NOW, 60, 8, 7, ends)],
-        [HoldRow(1, id_, owner.id, 8, owner.wallet.id, None, None, request.idempotency_key, "Sword", "r-1")],
-        [HoldStepRow(1, id_, 1, 51, id_, owner.id, 8, 60, 0, 0, 60, 0, ends, NOW, f"{{{id_}}}")],
+        [OwnersEntryRow(1, owner.id, 8, id_, 51, 0, 100, False, NOW, 60, 8, 7, ends, None, None, None)],
+        [HoldRow(1, id_, owner.id, 8, owner.wallet.id, None, None, request.idempotency_key, "Sword", "r-1", None)],
+        [HoldStepRow(1, id_, 1, 51, id_, owner.id, 8, 60, 0, 0, 60, 0, ends, NOW, f"{{{id_}}}", None, None)],
     )
     [key] = kept_rows(made)
     assert key[:-1] == KeptRow(*item.key, request.fingerprint, OutcomeCode.HELD, id_, NOW, "")[:-1]
@@ -196,7 +196,7 @@ def test_what_follows_the_first_hold_says_what_is_held(books: Books) -> None:
     assert outcome.balance == Balance(books.owner.wallet, GOLD, 60, 8, 60)
     [row], _, _ = other_rows(books.batch)
     assert row[:5] == (1, books.owner.id, 8, item.request.transaction_id, SPEND)
-    assert row[5:] == (-40, 60, False, NOW, 60, 7, 7, NOW + DAY)
+    assert row[5:] == (-40, 60, False, NOW, 60, 7, 7, NOW + DAY, None, None, None)
     # The stripe's entry has nothing of it.
     assert [type(entry) for entry in books.batch.entries] == [EntryRow]
 
@@ -303,9 +303,17 @@ def test_a_capture_moves_what_it_takes_and_releases_the_rest(books: Books) -> No
         TransactionType.CAPTURE, request.idempotency_key, request.fingerprint,
     )  # fmt: skip
     assert other_rows(books.batch) == (
-        [HeldEntryRow(1, owner.id, 8, request.transaction_id, 6, -25, 75, False, NOW, 0, 8, 7, None)],
+        [
+            OwnersEntryRow(
+                1, owner.id, 8, request.transaction_id, 6, -25, 75, False, NOW, 0, 8, 7, None, None, None, None
+            )
+        ],
         [],
-        [HoldStepRow(1, id_, 2, 52, request.transaction_id, owner.id, 8, 60, 25, 35, -60, 1, NOW + DAY, NOW, "{}")],
+        [
+            HoldStepRow(
+                1, id_, 2, 52, request.transaction_id, owner.id, 8, 60, 25, 35, -60, 1, NOW + DAY, NOW, "{}", None, None
+            )
+        ],
     )
     assert books.batch.entries == [
         EntryRow(1, stripe.id, 8, 25, -475, True),
@@ -513,12 +521,12 @@ def test_a_void_releases_what_remains(books: Books, captured: int) -> None:
     assert (books.figures(), outcome.transaction) == ((100, 0), None)
     id_, owner = item.request.transaction_id, books.owner
     entries, holds, steps = other_rows(books.batch)
-    assert entries == [HeldEntryRow(1, owner.id, 8, id_, 54, 0, 100, False, NOW, 0, 8, 6, None)]
+    assert entries == [OwnersEntryRow(1, owner.id, 8, id_, 54, 0, 100, False, NOW, 0, 8, 6, None, None, None, None)]
     assert holds == []
     change, released = captured - 60, 60 - captured
     assert steps == [
         HoldStepRow(
-            1, books.hold.id, 5, 54, id_, owner.id, 8, 60, captured, released, change, 0, NOW + DAY, NOW, "{}"
+            1, books.hold.id, 5, 54, id_, owner.id, 8, 60, captured, released, change, 0, NOW + DAY, NOW, "{}", None, None
         )
     ]  # fmt: skip
     assert (books.batch.transactions, books.batch.entries) == ([], [])

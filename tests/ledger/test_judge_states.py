@@ -27,7 +27,7 @@ from wallet_gql.ledger.batch import Remains, StateItem
 from wallet_gql.ledger.decide import book_due, decide
 from wallet_gql.ledger.heads import Account, KeyName
 from wallet_gql.ledger.judge import HEAD_AHEAD_MAX
-from wallet_gql.ledger.rows import HeldEntryRow, WalletStateRow
+from wallet_gql.ledger.rows import OwnersEntryRow, WalletStateRow
 
 OUT, CLOSED = WalletStatus.FROZEN_OUT, WalletStatus.CLOSED
 SECOND: Final = timedelta(seconds=1)
@@ -129,7 +129,7 @@ def test_what_the_end_of_holds_releases_repays_what_is_owed() -> None:
     assert [(row.amount, row.balance_after) for row in made.entries] == [(10, -15), (15, 0)]
     moved = [
         (row.amount, row.balance_after, row.held_after)
-        for row in made.others[HeldEntryRow]
-        if isinstance(row, HeldEntryRow)
+        for row in made.others[OwnersEntryRow]
+        if isinstance(row, OwnersEntryRow)
     ]
     assert moved == [(0, 60, 50), (-10, 50, 50), (0, 50, 30), (-15, 35, 30)]

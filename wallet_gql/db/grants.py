@@ -21,6 +21,8 @@ RIGHTS: Final = {
     "receipt": "SELECT, INSERT",
     "entry": "SELECT, INSERT",
     "reversal": "SELECT, INSERT",
+    "lot": "SELECT, INSERT",
+    "lot_step": "SELECT, INSERT",
     "hold": "SELECT, INSERT",
     "hold_step": "SELECT, INSERT",
     "idempotency_key": "SELECT, INSERT",

@@ -106,10 +106,12 @@ asset_setting = Table(
     Column("step", Integer, nullable=False, autoincrement=False),
     Column("transfers", SmallInteger, nullable=False),
     Column("set_at", Timestamp, nullable=False, server_default=NOW),
+    # From then on, for ever.
+    Column("has_lots", Boolean, nullable=False, server_default=text("false")),
     PrimaryKeyConstraint("asset_id", "step"),
     ForeignKeyConstraint(["asset_id"], ["asset.id"]),
     CheckConstraint("step >= 1", name="step"),
-    CheckConstraint("transfers IN (1, 3)", name="transfers"),
+    CheckConstraint("transfers BETWEEN 1 AND 3", name="transfers"),
     CheckConstraint("isfinite(set_at)", name="set_at"),
 )
 
@@ -181,7 +183,7 @@ transaction = Table(
     Column("counterpart_shard", SmallInteger),
     Column("counterpart_id", Uuid),
     PrimaryKeyConstraint("shard", "id"),
-    CheckConstraint("type BETWEEN 1 AND 10", name="type"),
+    CheckConstraint("type BETWEEN 1 AND 11", name="type"),
     CheckConstraint(
         "(counterpart_id IS NULL) = (counterpart_shard IS NULL)"
         " AND CASE WHEN counterpart_id IS NULL THEN type NOT IN (4, 5) ELSE type IN (4, 5, 8) END",
@@ -249,12 +251,17 @@ entry = Table(
     Column("balance_after", BigInteger, nullable=False),
     Column("may_go_negative", Boolean, nullable=False),
     Column("executed_at", Timestamp, nullable=False),
-    # Of accounts that ever had a hold, NULL on others: what open holds hold, the last entry that changed it, the number
-    # of this entry among those that move credits, and when the first open hold ends.
+    # Of accounts that ever had a hold, NULL on others: what open holds hold, the last entry that changed it, and the
+    # number of this entry among those that move credits. When the first open hold ends, or the first lot.
     Column("held_after", BigInteger),
     Column("held_seq", BigInteger),
     Column("position", BigInteger),
     Column("next_due_at", Timestamp),
+    # Of accounts that ever had a lot, NULL on others: what is in lots, the last entry that changed which lots have
+    # something left, and where it is that entry these lots, as they are spent.
+    Column("lots_after", BigInteger),
+    Column("lots_seq", BigInteger),
+    Column("live_lots", ARRAY(Integer)),
     PrimaryKeyConstraint("shard", "account_id", "seq"),
     # An account has one leg of a transaction at most; finds the legs of a transaction.
     Index("entry_shard_transaction_id_account_id_key", "shard", "transaction_id", "account_id", unique=True),
@@ -269,12 +276,13 @@ entry = Table(
         postgresql_where=text("position IS NOT NULL AND amount <> 0"),
     ),
     CheckConstraint("amount <> 0 OR held_after IS NOT NULL", name="amount"),
-    CheckConstraint("may_go_negative OR balance_after >= coalesce(held_after, 0)", name="balance_after"),
-    CheckConstraint("held_after IS NULL OR (held_after >= 0 AND NOT may_go_negative)", name="held_after"),
+    CheckConstraint("may_go_negative OR balance_after >= greatest(held_after, lots_after, 0)", name="balance_after"),
+    # The law of entries says what is what on these chains.
     CheckConstraint(
-        "(held_seq IS NULL) = (held_after IS NULL) AND (held_seq IS NULL) = (position IS NULL)", name="held_seq"
+        "CASE WHEN num_nonnulls(held_seq, lots_seq) = 0"
+        " THEN num_nonnulls(held_after, position, next_due_at, lots_after, live_lots) = 0 ELSE NOT may_go_negative END",
+        name="owners_only",
     ),
-    CheckConstraint("(next_due_at IS NOT NULL) = (coalesce(held_after, 0) > 0)", name="next_due_at"),
     # Arithmetic bounds, above the rules of the ledger's own decisions: one row cannot exhaust a stripe's 64 bits.
     CheckConstraint(f"abs(amount) <= {MINOR_MAX}", name="amount_limit"),
     CheckConstraint(
@@ -298,8 +306,11 @@ hold = Table(
     Column("idempotency_key", Uuid, nullable=False),
     Column("description", Text),
     Column("reference", Code),
+    # The only source that it takes from: 1 what was paid for, 2 bonuses.
+    Column("sources", SmallInteger),
     PrimaryKeyConstraint("shard", "id"),
     UniqueConstraint("shard", "account_id", "seq"),
+    CheckConstraint("sources IN (1, 2)", name="sources"),
     CheckConstraint("length(description) <= 500", name="description"),
     CheckConstraint("length(reference) <= 500", name="reference"),
     CheckConstraint("(receiver_shard IS NULL) = (receiver_wallet_id IS NULL)", name="receiver"),
@@ -325,6 +336,9 @@ hold_step = Table(
     Column("held_until", Timestamp, nullable=False),
     Column("at", Timestamp, nullable=False),
     Column("open_holds", ARRAY(Uuid), nullable=False),
+    # What it has of which lots of the account; the rest is of the pool.
+    Column("lots", ARRAY(Integer)),
+    Column("earmarks", ARRAY(BigInteger)),
     PrimaryKeyConstraint("shard", "hold_id", "step"),
     UniqueConstraint("shard", "account_id", "seq"),
     Index(
@@ -340,7 +354,56 @@ hold_step = Table(
     ),
     CheckConstraint("capture_count BETWEEN 0 AND 50", name="capture_count"),
     CheckConstraint("cardinality(open_holds) <= 100", name="open_holds"),
+    CheckConstraint("coalesce(cardinality(lots), 0) = coalesce(cardinality(earmarks), 0)", name="earmarks"),
     CheckConstraint("isfinite(held_until) AND isfinite(at)", name="at"),
+)
+
+# Some of an account's credits, by its number in the account: of one kind, with one end or none. source: 1 what was paid
+# for, 2 a bonus. What is in no lot is the pool, which has no row.
+lot = Table(
+    "lot",
+    metadata,
+    Column("shard", SmallInteger, nullable=False, autoincrement=False),
+    Column("account_id", BigInteger, nullable=False, autoincrement=False),
+    Column("n", Integer, nullable=False, autoincrement=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("source", SmallInteger, nullable=False),
+    Column("priority", SmallInteger, nullable=False),
+    Column("campaign", Code),
+    Column("expires_at", Timestamp),
+    Column("granted_at", Timestamp, nullable=False),
+    # The transaction that granted it; NULL of one that never expires, for several may.
+    Column("origin_id", Uuid),
+    PrimaryKeyConstraint("shard", "account_id", "n"),
+    Index("lot_shard_expires_at_idx", "shard", "expires_at", postgresql_where=text("expires_at IS NOT NULL")),
+    CheckConstraint("n >= 1", name="n"),
+    CheckConstraint("source IN (1, 2)", name="source"),
+    CheckConstraint("priority BETWEEN 0 AND 100", name="priority"),
+    CheckConstraint("length(campaign) BETWEEN 1 AND 100", name="campaign"),
+    CheckConstraint("isfinite(expires_at) AND isfinite(granted_at)", name="expires_at"),
+)
+
+# The chain of a lot: what was ever put into it, what remains, and what open holds have of that. Each step belongs to an
+# entry; `place` is its number among those that do, as they were taken.
+lot_step = Table(
+    "lot_step",
+    metadata,
+    Column("shard", SmallInteger, nullable=False, autoincrement=False),
+    Column("account_id", BigInteger, nullable=False, autoincrement=False),
+    Column("lot", Integer, nullable=False, autoincrement=False),
+    Column("step", Integer, nullable=False, autoincrement=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("place", SmallInteger, nullable=False),
+    Column("change", BigInteger, nullable=False),
+    Column("granted", BigInteger, nullable=False),
+    Column("remaining", BigInteger, nullable=False),
+    Column("held", BigInteger, nullable=False),
+    PrimaryKeyConstraint("shard", "account_id", "lot", "step"),
+    UniqueConstraint("shard", "account_id", "seq", "place"),
+    CheckConstraint("step >= 1 AND place >= 1", name="step"),
+    CheckConstraint(
+        f"held >= 0 AND remaining >= held AND granted >= remaining AND granted <= {MINOR_MAX}", name="remaining"
+    ),
 )
 
 # What becomes of an owner's wallet: a chain. status: 1 open, 2 nothing leaves, 3 nothing moves, 4 closed. The wallet of
@@ -399,7 +462,7 @@ idempotency_key = Table(
     Column("created_at", Timestamp, nullable=False, server_default=NOW),
     PrimaryKeyConstraint("shard", "wallet_id", "key"),
     CheckConstraint("octet_length(fingerprint) = 16", name="fingerprint"),
-    CheckConstraint("outcome BETWEEN 1 AND 14 OR outcome IN (50, 51, 52)", name="outcome"),
+    CheckConstraint("outcome BETWEEN 1 AND 15 OR outcome IN (50, 51, 52)", name="outcome"),
     CheckConstraint("(outcome = 1) = (details IS NULL)", name="details"),
     CheckConstraint("isfinite(created_at)", name="created_at"),
 )

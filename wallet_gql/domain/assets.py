@@ -9,6 +9,8 @@ class TransferPolicy(IntEnum):
     """Whether owners may transfer an asset to each other. The numbers are stored."""
 
     ALL = 1
+    PURCHASED = 2
+    """No bonuses."""
     NONE = 3
 
 
@@ -27,6 +29,8 @@ class AssetSetting:
     """What operators set of an asset; it can change at any time."""
 
     transfers: TransferPolicy
+    has_lots: bool = False
+    """Whether each bonus is a lot: once it is so, for ever."""
 
 
 DEFAULT_SETTING: Final = AssetSetting(TransferPolicy.ALL)

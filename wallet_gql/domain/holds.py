@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from uuid import UUID
 
 from wallet_gql.domain.assets import Asset
+from wallet_gql.domain.lots import CreditSource
 from wallet_gql.domain.wallets import OwnerName, Wallet
 
 TTL_SECONDS_DEFAULT: Final = 7 * 86_400
@@ -40,6 +41,13 @@ class HoldState(Enum):
     CAPTURED = "CAPTURED"
     VOIDED = "VOIDED"
     EXPIRED = "EXPIRED"
+
+
+class Earmark(NamedTuple):
+    """What a hold has of a lot."""
+
+    lot: int
+    amount_minor: int
 
 
 class HoldName(NamedTuple):
@@ -74,6 +82,10 @@ class Hold:
     changed_at: datetime
     as_of: datetime = field(compare=False)
     """The time at which it was read or decided on."""
+    sources: CreditSource | None = None
+    """The only source that it takes from; None where it takes from all."""
+    earmarks: tuple[Earmark, ...] = ()
+    """What it has of which lots, those that end first first; the rest is of the pool."""
 
     @property
     def name(self) -> HoldName:

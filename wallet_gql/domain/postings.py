@@ -15,6 +15,7 @@ from uuid_utils.compat import uuid7
 from wallet_gql.domain.access import AskedBy
 from wallet_gql.domain.assets import Asset
 from wallet_gql.domain.holds import TTL_SECONDS_DEFAULT, Hold
+from wallet_gql.domain.lots import PRIORITY_DEFAULT, CreditSource, LotTerms
 from wallet_gql.domain.money import AmountFault
 from wallet_gql.domain.refusals import Facts, OutcomeCode
 from wallet_gql.domain.text import Metadata
@@ -36,6 +37,7 @@ class TransactionType(IntEnum):
     CLAWBACK = 8
     REPAYMENT = 9
     FORFEIT = 10
+    EXPIRY = 11
 
     @property
     def sign(self) -> int:
@@ -50,6 +52,7 @@ _LOWERING: Final = {
     TransactionType.CLAWBACK,
     TransactionType.REPAYMENT,
     TransactionType.FORFEIT,
+    TransactionType.EXPIRY,
 }
 
 REFUNDABLE: Final = frozenset({TransactionType.SPEND, TransactionType.CAPTURE})
@@ -170,6 +173,23 @@ def metadata_text(metadata: Metadata) -> tuple[tuple[str, str], ...]:
     return (("metadata", "".join(f"{len(key)}:{key}{len(value)}:{value}" for key, value in metadata)),)
 
 
+DEFAULT_TERMS: Final = LotTerms(CreditSource.BONUS, PRIORITY_DEFAULT, None, None)
+"""What a bonus is that says nothing of the lot it shall be of."""
+
+
+def terms_text(terms: LotTerms, metadata: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    """Return what a bonus says of its lot as fields of a fingerprint, around those of its metadata."""
+    campaign = () if terms.campaign is None else (("campaign", terms.campaign),)
+    ends = () if terms.expires_at is None else (("expiresAt", str(unix_us(terms.expires_at))),)
+    priority = () if terms.priority == PRIORITY_DEFAULT else (("priority", str(terms.priority)),)
+    return (*campaign, *ends, *metadata, *priority)
+
+
+def sources_text(sources: CreditSource | None) -> tuple[tuple[str, str], ...]:
+    """Return the only source that a request takes from as a field of a fingerprint; none where it takes from all."""
+    return () if sources is None else (("sources", sources.name),)
+
+
 @dataclass(frozen=True, slots=True)
 class PostingRequest:
     """A posting that is well-formed: its type is one of `POSTING_TYPES`, its asset exists and its amount fits.
@@ -191,6 +211,10 @@ class PostingRequest:
     issuer: Issuer | None = None
     asked_by: AskedBy | None = None
     transaction_id: UUID = field(default_factory=uuid7)
+    terms: LotTerms = DEFAULT_TERMS
+    """Of a bonus: of which lot it shall be."""
+    sources: CreditSource | None = None
+    """Of a spend: the only source that it takes from; None where it takes from all."""
 
     @property
     def owners(self) -> tuple[OwnerName, ...]:
@@ -201,8 +225,12 @@ class PostingRequest:
     def fingerprint(self) -> bytes:
         """The bytes that tell another request under the same key."""
         more = metadata_text(self.metadata)
+        if self.terms is not DEFAULT_TERMS:
+            more = terms_text(self.terms, more)
         if self.receipt is not None:
             more += (("receipt", self.receipt.text),)
+        if self.sources is not None:
+            more += sources_text(self.sources)
         return fingerprint(self.type, self.asset.code, self.amount_minor, self.description, self.reference, *more)
 
 
@@ -242,6 +270,7 @@ class TransferRequest(_OfOwners):
     asked_by: AskedBy | None = None
     transaction_id: UUID = field(default_factory=uuid7)
     receiving_id: UUID = field(default_factory=uuid7)
+    sources: CreditSource | None = None
 
     @property
     def owners(self) -> tuple[OwnerName, ...]:
@@ -258,6 +287,7 @@ class TransferRequest(_OfOwners):
             self.description,
             self.reference,
             *metadata_text(self.metadata),
+            *sources_text(self.sources),
             ("to", self.receiver.owner_id),
         )
 
@@ -277,6 +307,7 @@ class PlaceHoldRequest(_OfOwners):
     metadata: Metadata = ()
     asked_by: AskedBy | None = None
     transaction_id: UUID = field(default_factory=uuid7)
+    sources: CreditSource | None = None
 
     @property
     def owners(self) -> tuple[OwnerName, ...]:
@@ -295,6 +326,7 @@ class PlaceHoldRequest(_OfOwners):
             self.description,
             self.reference,
             *metadata_text(self.metadata),
+            *sources_text(self.sources),
             *to,
             *ttl,
         )
@@ -354,6 +386,8 @@ class Shortfall(Enum):
     """What a clawback does where less is available than it is to take back. The names are in fingerprints."""
 
     REFUSE = "REFUSE"
+    LOT_ONLY = "LOT_ONLY"
+    """Nothing is taken but what is left of what was credited: of its lot, or of the pool."""
     AVAILABLE = "AVAILABLE"
     DEBT = "DEBT"
 
@@ -378,6 +412,8 @@ class ReverseRequest(_OfOwners):
     asked_by: AskedBy | None = None
     transaction_id: UUID = field(default_factory=uuid7)
     receiving_id: UUID = field(default_factory=uuid7)
+    lapsed_until: datetime | None = None
+    """Of a refund: the end of what goes back to lots that have lapsed; None where it lapses again at once."""
 
     @property
     def asset(self) -> Asset:
@@ -394,12 +430,14 @@ class ReverseRequest(_OfOwners):
         """The bytes that tell another request under the same key; an amount that is not named is 0, which none is."""
         is_default = self.on_shortfall is Shortfall.REFUSE
         shortfall = () if is_default else (("onShortfall", self.on_shortfall.value),)
+        until = () if self.lapsed_until is None else (("lapsedUntil", str(unix_us(self.lapsed_until))),)
         return fingerprint(
             self.kind,
             self.asset.code,
             self.amount_minor or 0,
             self.description,
             self.reference,
+            *until,
             *metadata_text(self.metadata),
             *shortfall,
             ("original", str(self.original.id)),

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from wallet_gql.domain.assets import Asset, TransferPolicy
 from wallet_gql.domain.holds import HoldState
+from wallet_gql.domain.lots import InvalidExpiryReason
 from wallet_gql.domain.wallets import WalletStatus
 
 
@@ -35,6 +36,7 @@ class OutcomeCode(IntEnum):
     WALLET_CLOSED = 12
     WALLET_FROZEN = 13
     WALLET_NOT_EMPTY = 14
+    INVALID_EXPIRY = 15
     HELD = 50
     NOTHING = 51
     CHANGED = 52
@@ -46,6 +48,7 @@ class ReceiverCause(Enum):
     FULL = "FULL"
     FROZEN = "FROZEN"
     CLOSED = "CLOSED"
+    TOO_MANY_LOTS = "TOO_MANY_LOTS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +127,7 @@ class Counted(Enum):
     HOLDS = "HOLDS"
     CAPTURES = "CAPTURES"
     REFUNDS = "REFUNDS"
+    LOTS = "LOTS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +187,15 @@ class WalletNotEmpty:
     open_holds: int
 
 
+@dataclass(frozen=True, slots=True)
+class InvalidExpiry:
+    """The end that the credits shall have cannot be."""
+
+    code: ClassVar = OutcomeCode.INVALID_EXPIRY
+    asset: Asset
+    fault: InvalidExpiryReason
+
+
 Facts: TypeAlias = (
     BalanceLimitExceeded
     | InsufficientBalance
@@ -197,6 +210,7 @@ Facts: TypeAlias = (
     | WalletClosed
     | WalletFrozen
     | WalletNotEmpty
+    | InvalidExpiry
 )
 
 _FACTS: Final[Mapping[OutcomeCode, type[Facts]]] = {kind.code: kind for kind in get_args(Facts)}

@@ -15,6 +15,7 @@ from wallet_gql.domain.errors import BadUserInput
 OWNER_ID_LENGTH_MAX: Final = 128
 TEXT_LENGTH_MAX: Final = 500
 RECEIPT_LENGTH_MAX: Final = 200
+CAMPAIGN_LENGTH_MAX: Final = 100
 
 METADATA_PAIRS_MAX: Final = 20
 METADATA_VALUE_LENGTH_MAX: Final = 500
@@ -84,6 +85,15 @@ def check_receipt(receipt: str | None) -> str | None:
     if not 1 <= len(receipt) <= RECEIPT_LENGTH_MAX:
         raise BadUserInput("receipt", f"has {len(receipt)} characters", f"send 1 to {RECEIPT_LENGTH_MAX}")
     return check_text(receipt, "receipt")
+
+
+def check_campaign(campaign: str | None) -> str | None:
+    """Accept nothing, or 1 to 100 characters without NUL."""
+    if campaign is None:
+        return None
+    if not 1 <= len(campaign) <= CAMPAIGN_LENGTH_MAX:
+        raise BadUserInput("campaign", f"has {len(campaign)} characters", f"send 1 to {CAMPAIGN_LENGTH_MAX}")
+    return check_text(campaign, "campaign")
 
 
 def check_metadata(pairs: Mapping[str, object]) -> Metadata:

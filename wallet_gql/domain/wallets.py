@@ -88,8 +88,8 @@ class WalletState:
 class Balance:
     """An account's present position: its last entry, or zero at sequence 0 where there is none.
 
-    `held_minor`, what open holds hold, is part of the amount; `debt_minor`, what the owner owes, is not. `state_step`
-    is the wallet's last state, 0 where it has none.
+    `held_minor`, what open holds hold, is part of the amount; `debt_minor`, what the owner owes, is not, nor is
+    `lapsed_minor`, what has lapsed and is not booked yet. `state_step` is the wallet's last state, 0 where it has none.
     """
 
     wallet: Wallet
@@ -99,6 +99,7 @@ class Balance:
     held_minor: int = 0
     debt_minor: int = 0
     state_step: int = 0
+    lapsed_minor: int = 0
 
     @property
     def available_minor(self) -> int:

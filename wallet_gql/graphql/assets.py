@@ -24,6 +24,7 @@ class TransferPolicy(Enum):
     """Whether owners may transfer an asset."""
 
     ALL = strawberry.enum_value("ALL", description="Any of it.")
+    PURCHASED = strawberry.enum_value("PURCHASED", description="What was paid for: no bonuses.")
     NONE = strawberry.enum_value("NONE", description="None of it.")
 
 
@@ -41,6 +42,12 @@ class Asset(Node):
         """Read what operators set."""
         settings = await info.context.ledger.reads.asset_settings.load(None)
         return TransferPolicy[settings.get(self.asset.id, domain.DEFAULT_SETTING).transfers.name]
+
+    @strawberry.field(description="Whether each bonus of it is a lot, which may expire: once it is so, for ever.")
+    async def has_lots(self, info: Info) -> bool:
+        """Read what operators set."""
+        settings = await info.context.ledger.reads.asset_settings.load(None)
+        return settings.get(self.asset.id, domain.DEFAULT_SETTING).has_lots
 
     def global_id(self) -> str:
         """Return its global id."""

@@ -45,6 +45,9 @@ class ErrorCode(Enum):
     WALLET_NOT_EMPTY = strawberry.enum_value(
         "WALLET_NOT_EMPTY", description="The owner's wallet has credits, open holds or debts."
     )
+    INVALID_EXPIRY = strawberry.enum_value(
+        "INVALID_EXPIRY", description="The lot that the credits shall be of cannot be."
+    )
     TEST_CLOCK_OFF = strawberry.enum_value("TEST_CLOCK_OFF", description="The service is not in test mode.")
     TOO_MANY = strawberry.enum_value("TOO_MANY", description="There are as many as there may be.")
     RECEIPT_USED = strawberry.enum_value("RECEIPT_USED", description="The receipt was credited before.")
@@ -96,6 +99,7 @@ _MESSAGES: Final = {
     OutcomeCode.WALLET_CLOSED: "The wallet is closed",
     OutcomeCode.WALLET_FROZEN: "The wallet is frozen",
     OutcomeCode.WALLET_NOT_EMPTY: "The wallet is not empty",
+    OutcomeCode.INVALID_EXPIRY: "The credits cannot expire so",
 }
 
 

@@ -28,11 +28,13 @@ from wallet_gql.graphql.refusals_of_wallets import (
     WalletFrozen,
 )
 from wallet_gql.graphql.scalars import Amount, Metadata
+from wallet_gql.graphql.sources import SOURCES, CreditSource, sources_of
 from wallet_gql.graphql.transactions import After, First, Key, Transaction
 from wallet_gql.graphql.wallets import Wallet
 from wallet_gql.ledger.reads import WalletAsset
 from wallet_gql.operations import holds
 from wallet_gql.operations.assets import find_asset
+from wallet_gql.operations.lots import check_sources
 
 AMOUNT = "How much: greater than zero, at most 10^15 smallest units."
 KEY = "A fresh UUID for each new request, the same one for each retry of it: it is done once. It is the owner's."
@@ -59,6 +61,7 @@ class PlaceHoldInput:
     description: str | None = strawberry.field(default=UNSET, description=DESCRIPTION)
     reference: str | None = strawberry.field(default=UNSET, description=REFERENCE)
     metadata: Metadata | None = strawberry.field(default=UNSET, description=METADATA)
+    sources: list[CreditSource] | None = strawberry.field(default=UNSET, description=SOURCES)
 
 
 @strawberry.input(description="A hold to take, or a part of it.")
@@ -285,6 +288,7 @@ class HoldMutations:
             input.metadata or {},
             info.context.deadline,
             info.context.asked_by,
+            check_sources(sources_of(input.sources)),
         )
         outcome = await holds.place_hold(info.context.ledger, request)
         if isinstance(outcome, postings.Held):

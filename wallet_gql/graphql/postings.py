@@ -4,21 +4,27 @@ A refusal of the business is a member of the result's union; results are nullabl
 not erase the committed answer of another.
 """
 
+from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, cast
 from uuid import UUID
 
 import strawberry
 
-from wallet_gql.domain.text import RECEIPT_LENGTH_MAX, TEXT_LENGTH_MAX
+from wallet_gql.domain.lots import PRIORITY_DEFAULT, PRIORITY_MAX, LotTerms
+from wallet_gql.domain.postings import DEFAULT_TERMS
+from wallet_gql.domain.text import CAMPAIGN_LENGTH_MAX, RECEIPT_LENGTH_MAX, TEXT_LENGTH_MAX
 from wallet_gql.graphql import refusals
 from wallet_gql.graphql.assets import DEFAULT_ASSET
 from wallet_gql.graphql.context import Info
 from wallet_gql.graphql.payloads import Payload, result
+from wallet_gql.graphql.refusals_of_holds import TooMany
 from wallet_gql.graphql.refusals_of_transactions import ReceiptUsed
 from wallet_gql.graphql.refusals_of_wallets import WalletClosed, WalletFrozen
 from wallet_gql.graphql.scalars import Amount, Metadata
+from wallet_gql.graphql.sources import SOURCES, CreditSource, InvalidExpiry, sources_of
 from wallet_gql.operations import postings
+from wallet_gql.operations.lots import check_sources, check_terms
 
 
 @strawberry.input(description="What every posting needs.")
@@ -56,10 +62,27 @@ class TopUpInput(_PostingInput):
 class BonusInput(_PostingInput):
     """Credits that the platform gives."""
 
+    expires_at: datetime | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="From when on what is left of it is gone, at most ten years away; never if not given. For assets"
+        " with lots.",
+    )
+    priority: int = strawberry.field(
+        default=PRIORITY_DEFAULT,
+        description=f"What is spent first: 0 to {PRIORITY_MAX}, the lower the earlier. For assets with lots.",
+    )
+    campaign: str | None = strawberry.field(
+        default=strawberry.UNSET,
+        description=f"What it is given for, 1 to {CAMPAIGN_LENGTH_MAX} characters: reports sum by it. For assets with"
+        " lots.",
+    )
+
 
 @strawberry.input(description="Credits that a player pays.")
 class SpendInput(_PostingInput):
     """Credits that a player pays."""
+
+    sources: list[CreditSource] | None = strawberry.field(default=strawberry.UNSET, description=SOURCES)
 
 
 @strawberry.type(description="The top-up is in the books.")
@@ -107,6 +130,8 @@ BonusResult = Annotated[
     | WalletFrozen
     | refusals.AssetNotFound
     | refusals.InvalidAmount
+    | InvalidExpiry
+    | TooMany
     | refusals.BalanceLimitExceeded,
     strawberry.union("BonusResult", description="Unions grow: keep a `... on Error` branch."),
 ]
@@ -139,6 +164,16 @@ def _posting_input(info: Info, posting: _PostingInput) -> postings.PostingInput:
         info.context.deadline,
         info.context.asked_by,
         info.context.caller.daily_issuance,
+        _terms(posting) if isinstance(posting, BonusInput) else DEFAULT_TERMS,
+        check_sources(sources_of(posting.sources)) if isinstance(posting, SpendInput) else None,
+    )
+
+
+def _terms(bonus: BonusInput) -> LotTerms:
+    return check_terms(
+        None if bonus.expires_at is strawberry.UNSET else bonus.expires_at,
+        bonus.priority,
+        None if bonus.campaign is strawberry.UNSET else bonus.campaign,
     )
 
 

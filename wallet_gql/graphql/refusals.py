@@ -29,6 +29,7 @@ from wallet_gql.graphql.refusals_of_wallets import (
     WalletNotEmpty,
 )
 from wallet_gql.graphql.scalars import Amount, amount
+from wallet_gql.graphql.sources import InvalidExpiry
 
 ECHO_LENGTH_MAX: Final = 64
 
@@ -230,6 +231,7 @@ Kept: TypeAlias = (
     | WalletClosed
     | WalletFrozen
     | WalletNotEmpty
+    | InvalidExpiry
 )
 """What is kept under a key."""
 
@@ -263,6 +265,8 @@ def of_refused(refusal: domain.Refused) -> Kept:  # noqa: C901, PLR0912 - a case
             return WalletFrozen.of(refusal, facts)
         case kept.WalletNotEmpty():
             return WalletNotEmpty.of(refusal, facts)
+        case kept.InvalidExpiry():
+            return InvalidExpiry.of(refusal, facts)
         case _:
             assert_never(facts)
 

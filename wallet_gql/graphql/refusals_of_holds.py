@@ -88,6 +88,7 @@ class Counted(Enum):
     HOLDS = strawberry.enum_value("HOLDS", description="Open holds of an account.")
     CAPTURES = strawberry.enum_value("CAPTURES", description="Captures of a hold.")
     REFUNDS = strawberry.enum_value("REFUNDS", description="Refunds and clawbacks of a transaction.")
+    LOTS = strawberry.enum_value("LOTS", description="Lots of an account that have something left.")
 
 
 @strawberry.type(description="There are as many as there may be. Kept under the key.")

@@ -85,6 +85,9 @@ class ReceiverCause(Enum):
     FULL = strawberry.enum_value("FULL", description="The receiver would hold more than a wallet may.")
     FROZEN = strawberry.enum_value("FROZEN", description="The receiver's wallet is frozen.")
     CLOSED = strawberry.enum_value("CLOSED", description="The receiver's wallet is closed.")
+    TOO_MANY_LOTS = strawberry.enum_value(
+        "TOO_MANY_LOTS", description="The receiver would have more lots than an account may."
+    )
 
 
 @strawberry.type(

@@ -1,5 +1,7 @@
 """Refunds give back what an owner paid; clawbacks take back what one was credited."""
 
+from dataclasses import replace
+from datetime import datetime
 from decimal import Decimal
 from enum import Enum
 from typing import Annotated, Self, cast
@@ -20,6 +22,7 @@ from wallet_gql.graphql.refusals_of_holds import TooMany
 from wallet_gql.graphql.refusals_of_transactions import NotRefundable, RefundExceedsOriginal, TransactionNotFound
 from wallet_gql.graphql.refusals_of_wallets import ReceiverRefused, WalletClosed, WalletFrozen
 from wallet_gql.graphql.scalars import Amount, Metadata, amount
+from wallet_gql.graphql.sources import InvalidExpiry
 from wallet_gql.graphql.transactions import Transaction
 from wallet_gql.graphql.wallets import Wallet
 from wallet_gql.ledger.reads import EntryName, OwnTransaction
@@ -31,6 +34,10 @@ class Shortfall(Enum):
     """What a clawback does where less is available."""
 
     REFUSE = strawberry.enum_value("REFUSE", description="It takes all or nothing.")
+    LOT_ONLY = strawberry.enum_value(
+        "LOT_ONLY",
+        description="It takes what is left of what was credited, of its lot or of the pool; the rest is forgone.",
+    )
     AVAILABLE = strawberry.enum_value("AVAILABLE", description="It takes what is available; the rest is forgone.")
     DEBT = strawberry.enum_value(
         "DEBT", description="It takes what is available; the rest is owed, and repaid by what is credited next."
@@ -57,6 +64,12 @@ class _ReverseInput:
 @strawberry.input(description="A spend or capture to give back, or a part of it.")
 class RefundInput(_ReverseInput):
     """A spend or capture to give back."""
+
+    lapsed_until: datetime | None = strawberry.field(
+        default=UNSET,
+        description="A new end for what goes back to lots that have lapsed meanwhile; it lapses again at once if not"
+        " given.",
+    )
 
 
 @strawberry.input(description="A credit to take back, or a part of it.")
@@ -155,6 +168,7 @@ RefundResult = Annotated[
     | refusals.IdempotencyKeyReused
     | WalletClosed
     | WalletFrozen
+    | InvalidExpiry
     | NotRefundable
     | RefundExceedsOriginal
     | TooMany
@@ -211,7 +225,8 @@ class ReversalMutations:
         self, info: Info, input: Annotated[RefundInput, strawberry.argument(description="What is given back.")]
     ) -> RefundResult | None:
         """Give back what an owner paid."""
-        request = _reverse_input(info, input, domain.Shortfall.REFUSE)
+        until = None if input.lapsed_until is UNSET else input.lapsed_until
+        request = replace(_reverse_input(info, input, domain.Shortfall.REFUSE), lapsed_until=until)
         outcome = await reversals.refund(info.context.ledger, request)
         if isinstance(outcome, domain.Posted):
             return RefundPayload.of(outcome)

@@ -60,6 +60,7 @@ class TransactionType(Enum):
     REPAYMENT = strawberry.enum_value("REPAYMENT", description="A credit repaid what the owner owed.")
     FORFEIT = strawberry.enum_value("FORFEIT", description="A wallet was closed, and the platform took what was left.")
     TRANSFER_IN = strawberry.enum_value("TRANSFER_IN", description="The owner got credits from another owner.")
+    EXPIRY = strawberry.enum_value("EXPIRY", description="What was left of a lot expired.")
 
 
 @strawberry.enum(description="Which way credits moved, as the account sees it.")

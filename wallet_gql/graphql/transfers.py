@@ -19,7 +19,9 @@ from wallet_gql.graphql.refusals_of_wallets import (
     WalletFrozen,
 )
 from wallet_gql.graphql.scalars import Amount, Metadata
+from wallet_gql.graphql.sources import SOURCES, CreditSource, sources_of
 from wallet_gql.operations import transfers
+from wallet_gql.operations.lots import check_sources
 
 
 @strawberry.input(description="Credits that one owner gives to another.")
@@ -45,6 +47,7 @@ class TransferInput:
         default=strawberry.UNSET,
         description="The caller's own pairs of texts, kept with both transactions; both owners see them.",
     )
+    sources: list[CreditSource] | None = strawberry.field(default=strawberry.UNSET, description=SOURCES)
 
 
 @strawberry.type(description="The transfer is in the books. What is told is the sender's side.")
@@ -91,5 +94,6 @@ class TransferMutations:
             input.metadata or {},
             info.context.deadline,
             info.context.asked_by,
+            check_sources(sources_of(input.sources)),
         )
         return cast("TransferResult", result(TransferPayload, await transfers.transfer(info.context.ledger, request)))

@@ -1,13 +1,15 @@
 """Appends to the rows that a batch inserts, and moves the accounts' heads with them.
 
-What is available repays what its owner owes, right after what made it available.
+What became available lapses, where it is over, and repays what its owner owes: right after what made it so.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
 import orjson
+from uuid_utils.compat import uuid7
 
 from wallet_gql.domain.holds import Hold
 from wallet_gql.domain.postings import (
@@ -20,6 +22,7 @@ from wallet_gql.domain.postings import (
     repayment_id,
 )
 from wallet_gql.domain.wallets import Wallet, WalletKind, WalletState
+from wallet_gql.ledger.append_lots import change_lots, lots_of
 from wallet_gql.ledger.batch import (
     Batch,
     HoldChange,
@@ -28,14 +31,16 @@ from wallet_gql.ledger.batch import (
     Movement,
     Reversed,
 )
+from wallet_gql.ledger.columns import array
 from wallet_gql.ledger.heads import Account
 from wallet_gql.ledger.issuance import day_of
+from wallet_gql.ledger.lots import LotChange
 from wallet_gql.ledger.rows import (
     EntryRow,
-    HeldEntryRow,
     HoldStepRow,
     IssuanceRow,
     NoteRow,
+    OwnersEntryRow,
     ReceiptRow,
     ReversalRow,
     TransactionRow,
@@ -64,20 +69,35 @@ def append_state(batch: Batch, state: WalletState, event_id: UUID) -> None:
     )
 
 
-def repay_by(batch: Batch, movement: Movement, executed_at: datetime) -> None:
-    """Let what a transaction credits repay what its owners owe."""
-    for account, _ in movement.legs:
-        if account.debt is not None:
-            repay(batch, account, movement.id, executed_at)
+def settle_by(batch: Batch, movement: Movement, executed_at: datetime) -> None:
+    """Let what a transaction credits its owners lapse, where it is over, or repay what they owe."""
+    for leg in movement.legs:
+        settle(batch, leg.account, movement.id, executed_at)
 
 
-def repay(batch: Batch, account: Account, cause: UUID, executed_at: datetime) -> None:
-    """Repay what an owner owes as far as it is available: right after what made it available."""
-    if account.debt is None:
-        return
+def settle(batch: Batch, account: Account, cause: UUID, executed_at: datetime) -> None:
+    """Let what became available lapse, where it is over, or repay what its owner owes: right after what made it so."""
+    if account.expiry is not None:
+        lapse(batch, account, executed_at)
+    if account.debt is not None:
+        _repay(batch, account, account.debt, cause, executed_at)
+
+
+def lapse(batch: Batch, account: Account, executed_at: datetime) -> None:
+    """Book what has lapsed, lot by lot: what is free of those whose end has come goes to the treasury."""
+    over = [lot for lot in account.lots.values() if lot.free_minor and lot.terms.has_lapsed(batch.now)]
+    for lot in over:
+        assert account.expiry is not None
+        taken = Leg(account, -lot.free_minor, (LotChange(lot.n, lot.terms, -lot.free_minor),))
+        legs = (taken, Leg(account.expiry, lot.free_minor))
+        append(batch, None, Movement(TransactionType.EXPIRY, uuid7(), legs), executed_at)
+
+
+def _repay(batch: Batch, account: Account, debt: Account, cause: UUID, executed_at: datetime) -> None:
+    """Repay what an owner owes as far as it is available."""
     repaid_minor = min(account.available_minor, account.debt_minor)
     if repaid_minor > 0:
-        legs = (Leg(account, -repaid_minor), Leg(account.debt, repaid_minor))
+        legs = (Leg(account, -repaid_minor), Leg(debt, repaid_minor))
         append(batch, None, Movement(TransactionType.REPAYMENT, repayment_id(cause), legs), executed_at)
 
 
@@ -111,12 +131,16 @@ def append(
     if movement.reverses is not None:
         _count_reversed(batch, movement, *movement.reverses)
     change = movement.captured
-    for account, amount_minor in movement.legs:
+    for leg in movement.legs:
+        account, amount_minor, _ = leg
+        lots = lots_of(batch, movement, leg) if account.kind is WalletKind.USER else ()
         if change is not None and account.kind is WalletKind.USER:
-            change_hold(batch, account, change, movement.id, executed_at, movement.type, amount_minor)
-        else:
-            account.move(amount_minor, executed_at)
-            _append_entry(batch, account, movement.id, movement.type, amount_minor, executed_at)
+            change_hold(batch, account, change, movement.id, executed_at, movement.type, amount_minor, lots)
+            continue
+        account.move(amount_minor, executed_at)
+        if lots:
+            change_lots(batch, account, movement.id, executed_at, lots)
+        _append_entry(batch, account, movement.id, movement.type, amount_minor, executed_at)
 
 
 def wallet_of(movement: Movement) -> Wallet:
@@ -127,15 +151,15 @@ def wallet_of(movement: Movement) -> Wallet:
 def _append_entry(
     batch: Batch, account: Account, id_: UUID, type_: int, amount_minor: int, executed_at: datetime
 ) -> None:
-    """Append the entry to which an account has moved: the last transaction's, unless the account has holds."""
+    """Append the entry to which an account has moved: the last transaction's, unless it has holds or lots."""
     may_go_negative = account.kind is not WalletKind.USER
-    if account.held_seq is None:
+    if account.held_seq is None and account.lots_seq is None:
         n, seq, balance_minor = len(batch.transactions), account.seq, account.balance_minor
         batch.entries.append(EntryRow(n, account.id, seq, amount_minor, balance_minor, may_go_negative))
         return
-    assert account.position is not None
-    batch.others[HeldEntryRow].append(
-        HeldEntryRow(
+    has_holds, has_lots = account.held_seq is not None, account.lots_seq is not None
+    batch.others[OwnersEntryRow].append(
+        OwnersEntryRow(
             account.wallet.shard,
             account.id,
             account.seq,
@@ -145,10 +169,13 @@ def _append_entry(
             account.balance_minor,
             may_go_negative,
             executed_at,
-            account.held_minor,
+            account.held_minor if has_holds else None,
             account.held_seq,
             account.position,
             account.next_due_at,
+            account.lots_minor if has_lots else None,
+            account.lots_seq,
+            account.live_lots if account.lots_seq == account.seq else None,
         )
     )
 
@@ -161,6 +188,7 @@ def change_hold(
     executed_at: datetime,
     type_: int = 0,
     amount_minor: int = 0,
+    lots: Sequence[LotChange] = (),
 ) -> Hold:
     """Append a step of a hold and the entry that it belongs to, which moves credits where the step captures some."""
     before, after = change
@@ -170,6 +198,9 @@ def change_hold(
     hold = after if before is None else replace(after, step=before.step + 1, changed_at=executed_at)
     account.hold(before, hold)
     batch.holds[hold.name] = hold
+    held = _earmarked(before, hold)
+    if lots or held:
+        change_lots(batch, account, event_id, executed_at, lots, held)
     _append_entry(batch, account, event_id, type_ or hold.kind, amount_minor, executed_at)
     batch.others[HoldStepRow].append(_step_row(before, hold, event_id, account))
     return hold
@@ -191,8 +222,20 @@ def _step_row(before: Hold | None, hold: Hold, event_id: UUID, account: Account)
         hold.capture_count,
         hold.held_until,
         hold.changed_at,
-        "{" + ",".join(map(str, account.holds)) + "}",
+        array(account.holds),
+        array(each.lot for each in hold.earmarks) if hold.earmarks else None,
+        array(each.amount_minor for each in hold.earmarks) if hold.earmarks else None,
     )
+
+
+def _earmarked(before: Hold | None, after: Hold) -> dict[int, int]:
+    """Return how much more a step of a hold has of which lots, or less."""
+    if not after.earmarks and (before is None or not before.earmarks):
+        return {}
+    held = dict(after.earmarks)
+    for lot, amount_minor in () if before is None else before.earmarks:
+        held[lot] = held.get(lot, 0) - amount_minor
+    return {lot: amount_minor for lot, amount_minor in held.items() if amount_minor}
 
 
 def note(batch: Batch, request: Request | None, shard: int, id_: UUID, *, is_asked_for: bool = False) -> None:

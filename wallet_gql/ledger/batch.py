@@ -11,6 +11,7 @@ from wallet_gql.domain.access import SWEEPER, AskedBy
 from wallet_gql.domain.assets import AssetSetting
 from wallet_gql.domain.errors import Forbidden, Unavailable
 from wallet_gql.domain.holds import Hold, HoldName
+from wallet_gql.domain.lots import LotUse
 from wallet_gql.domain.postings import (
     Changed,
     Held,
@@ -31,6 +32,7 @@ from wallet_gql.domain.postings import (
 from wallet_gql.domain.refusals import Facts
 from wallet_gql.domain.wallets import Wallet, WalletState
 from wallet_gql.ledger.heads import Account, KeyName, WantedKey
+from wallet_gql.ledger.lots import LotChange
 from wallet_gql.ledger.rows import EntryRow, OtherRow, TransactionRow
 from wallet_gql.ledger.states import States
 
@@ -169,10 +171,14 @@ ITEMS: Final = (PostingItem, TransferItem, PlaceItem, HoldItem, ReverseItem, Sta
 
 
 class Leg(NamedTuple):
-    """What a transaction adds to an account's balance."""
+    """What a transaction adds to an account's balance, and to which of its lots.
+
+    Without `lots` it is what there is to take, as it is spent, or what the other half of a transfer took.
+    """
 
     account: Account
     amount_minor: int
+    lots: tuple[LotChange, ...] | None = None
 
 
 class HoldChange(NamedTuple):
@@ -270,6 +276,10 @@ class Batch:
     issued: dict[IssuerAsset, Issued] = field(default_factory=dict)
     holds: dict[HoldName, Hold] = field(default_factory=dict)
     reversed: dict[TransactionName, Reversed] = field(default_factory=dict)
+    uses: dict[TransactionName, tuple[LotUse, ...]] = field(default_factory=dict)
+    """What originals took from lots, or put into them."""
+    given: dict[UUID, tuple[LotChange, ...]] = field(default_factory=dict)
+    """What the first half of a transfer takes from lots, as the second one gives it."""
     states: States = field(default_factory=dict)
     transactions: list[TransactionRow] = field(default_factory=list)
     entries: list[EntryRow] = field(default_factory=list)

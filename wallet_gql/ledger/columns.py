@@ -3,7 +3,7 @@
 So no column is told from another by its position, and none stands in two lists that could differ.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import date, datetime
 from functools import cache
 from typing import Annotated, Any, Final, TypeAlias, get_args, get_type_hints
@@ -21,6 +21,9 @@ Bytes: TypeAlias = Annotated[bytes, "bytea"]
 Uuid: TypeAlias = Annotated[UUID, "uuid"]
 Uuids: TypeAlias = Annotated[str, "text", "uuid[]"]
 """Written as PostgreSQL writes an array, and cast by `cast`: the arrays in an array must all be as long."""
+
+Integers: TypeAlias = Annotated[str, "text", "int[]"]
+Bigints: TypeAlias = Annotated[str, "text", "bigint[]"]
 
 _PLAIN: Final = frozenset({"smallint", "int", "bigint", "boolean"})
 """Types whose arrays are sent as PostgreSQL writes them, as one text: the driver takes four times as long per value."""
@@ -86,7 +89,7 @@ def _lines(values: tuple[str | None, ...]) -> str:
 
 
 def _literal(values: tuple[Any, ...]) -> str:
-    text = "{" + ",".join(map(str, values)) + "}"
+    text = array(values)
     return text.replace("None", "NULL") if None in values else text
 
 
@@ -94,6 +97,11 @@ def _literal(values: tuple[Any, ...]) -> str:
 def _writers(row: type[tuple[Any, ...]]) -> tuple[Callable[[tuple[Any, ...]], str] | None, ...]:
     writers = {**dict.fromkeys(_PLAIN, _literal), "line": _lines}
     return tuple(writers.get(_sql_type(hint)) for hint in get_type_hints(row, include_extras=True).values())
+
+
+def array(values: Iterable[object]) -> str:
+    """Write an array as PostgreSQL does: of numbers or UUIDs, for a column of arrays."""
+    return "{" + ",".join(map(str, values)) + "}"
 
 
 def select(row: type[tuple[Any, ...]], **expressions: str) -> str:
@@ -105,7 +113,7 @@ def select(row: type[tuple[Any, ...]], **expressions: str) -> str:
 def cast(row: type[tuple[Any, ...]], alias: str) -> str:
     """Return a list for SELECT: the columns of an item of `unnest` as the table has them."""
     hints = get_type_hints(row, include_extras=True)
-    casts = {name: getattr(hint, "__metadata__", ())[1:] for name, hint in hints.items()}
+    casts = {name: _metadata(hint)[1:] for name, hint in hints.items()}
     return ", ".join(f"{alias}.{name}" + "".join(f"::{type_}" for type_ in casts[name]) for name in hints)
 
 
@@ -120,6 +128,12 @@ def _names(row: type[tuple[Any, ...]]) -> tuple[str, ...]:
 
 
 def _sql_type(hint: Any) -> str:
+    return str(_metadata(hint)[0])
+
+
+def _metadata(hint: Any) -> tuple[Any, ...]:
     # What may be null is a union of the type and None.
-    annotated = next(each for each in (hint, *get_args(hint)) if hasattr(each, "__metadata__"))
-    return str(annotated.__metadata__[0])
+    found: tuple[Any, ...] = next(
+        each for each in (hint, *get_args(hint)) if hasattr(each, "__metadata__")
+    ).__metadata__
+    return found

@@ -30,7 +30,7 @@ from wallet_gql.domain.postings import (
 )
 from wallet_gql.domain.refusals import Facts, OutcomeCode, details_of
 from wallet_gql.domain.wallets import WalletKind
-from wallet_gql.ledger.append import append, append_state, change_hold, note, repay, repay_by, wallet_of
+from wallet_gql.ledger.append import append, append_state, change_hold, lapse, note, settle, settle_by, wallet_of
 from wallet_gql.ledger.batch import (
     Answered,
     Batch,
@@ -50,7 +50,7 @@ from wallet_gql.ledger.batch import (
 )
 from wallet_gql.ledger.heads import Account, AccountName
 from wallet_gql.ledger.judge import judge_posting, judge_transfer, state_of, time_of
-from wallet_gql.ledger.judge_holds import judge_change, judge_place
+from wallet_gql.ledger.judge_holds import closed, judge_change, judge_place
 from wallet_gql.ledger.judge_reversals import judge_reversal
 from wallet_gql.ledger.judge_states import judge_state
 from wallet_gql.ledger.recall import view_of
@@ -81,17 +81,17 @@ def _is_settled(batch: Batch, item: Item) -> bool:
 
 
 def book_due(batch: Batch, accounts: Iterable[Account]) -> None:
-    """Book the end of holds whose time is over, before anything is decided on what they held."""
+    """Book the end of holds whose time is over, and what has lapsed, before anything is decided on it."""
     for account in accounts:
-        if not account.holds:
-            continue
         due = [hold for hold in account.holds.values() if hold.is_due]
         for hold in sorted(due, key=lambda hold: hold.held_until):
-            after = replace(hold, kind=HoldStepKind.EXPIRED, released_minor=hold.amount_minor - hold.captured_minor)
+            after = closed(hold, HoldStepKind.EXPIRED)
             event_id = uuid5(hold.id, HoldStepKind.EXPIRED.name)
             executed_at = time_of(batch.now, account)
             change_hold(batch, account, HoldChange(hold, after), event_id, executed_at)
-            repay(batch, account, event_id, executed_at)
+            settle(batch, account, event_id, executed_at)
+        if account.expiry is not None:
+            lapse(batch, account, time_of(batch.now, account))
 
 
 def decide(batch: Batch, item: Item) -> Outcome | Unavailable | Forbidden:
@@ -190,12 +190,12 @@ def _change_state(batch: Batch, item: Item, fingerprint: bytes, change: StateCha
         event_id = uuid5(request.transaction_id, str(hold_change.after.id))
         change_hold(batch, account, hold_change, event_id, executed_at)
         note(batch, None, account.wallet.shard, event_id)
-        repay(batch, account, event_id, executed_at)
+        settle(batch, account, event_id, executed_at)
     own = [each for each in change.movements if wallet_of(each) == item.owner.wallet]
     for movement in change.movements:
         # Both owners see a transfer's texts: why a wallet is closed is not told to whoever gets what it had.
         append(batch, request if movement.counterpart is None else None, movement, executed_at)
-        repay_by(batch, movement, executed_at)
+        settle_by(batch, movement, executed_at)
     if change.after is not None:
         append_state(batch, change.after, request.transaction_id)
         note(batch, None, change.after.shard, request.transaction_id)
@@ -228,10 +228,11 @@ def _hold(batch: Batch, item: Item, fingerprint: bytes, change: HoldChange) -> H
                 hold.idempotency_key,
                 hold.description,
                 hold.reference,
+                hold.sources,
             )
         )
     note(batch, request, hold.shard, request.transaction_id)
-    repay(batch, owner, request.transaction_id, executed_at)
+    settle(batch, owner, request.transaction_id, executed_at)
     _keep(batch, item, fingerprint, OutcomeCode.HELD, {"hold_id": str(hold.id), "asset_id": hold.asset.id})
     return Held(hold, owner.balance(), already_processed=False)
 
@@ -247,10 +248,10 @@ def _post(batch: Batch, item: Item, fingerprint: bytes, movements: Movements) ->
     transaction = view_of(
         item, first.id, owner.id, owner.seq, amount_minor, owner.balance_minor, executed_at, first.counterpart
     )
-    repay_by(batch, first, executed_at)
+    settle_by(batch, first, executed_at)
     for movement in others:
         append(batch, item.request, movement, executed_at)
-        repay_by(batch, movement, executed_at)
+        settle_by(batch, movement, executed_at)
     if first.captured is not None:
         hold = batch.holds[first.captured.after.name]
         return Held(hold, owner.balance(), already_processed=False, transaction=transaction)

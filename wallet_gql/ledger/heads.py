@@ -14,8 +14,9 @@ from asyncpg import Connection
 
 from wallet_gql.domain.assets import Asset
 from wallet_gql.domain.holds import Hold
+from wallet_gql.domain.lots import Lot
 from wallet_gql.domain.wallets import Balance, Wallet, WalletKind
-from wallet_gql.ledger.columns import Bigint, Bytes, Integer, Smallint, Text, Time, Uuid, arrays, select, unnest
+from wallet_gql.ledger.columns import Bigint, Bytes, Integer, Smallint, Text, Time, Uuid, array, arrays, select, unnest
 from wallet_gql.ledger.lookups import ACCOUNT, HEAD, OWNERS_STATE, one_row
 
 
@@ -63,6 +64,8 @@ class _Head(NamedTuple):
     held_seq: Bigint | None
     position: Bigint | None
     next_due_at: Time | None
+    lots_minor: Bigint | None
+    lots_seq: Bigint | None
     state_step: Integer | None
     now: Time
 
@@ -113,6 +116,8 @@ SELECT {
         held_seq="head.held_seq",
         position="head.position",
         next_due_at="head.next_due_at",
+        lots_minor="head.lots_after",
+        lots_seq="head.lots_seq",
         state_step="state.step",
         now="(SELECT wallet_now())",
     )
@@ -180,6 +185,14 @@ class Account:
     next_due_at: datetime | None = None
     holds: dict[UUID, Hold] = field(default_factory=dict)
     """Open holds, in the order in which they were placed; read only where they are needed."""
+    lots_minor: int = 0
+    lots_seq: int | None = None
+    """The last entry that changed which lots have something left; None where there never was a lot."""
+    lots: dict[int, Lot] = field(default_factory=dict)
+    """Those that have something left, as they are spent, and others that a request may put something into."""
+    lot_count: int = 0
+    expiry: "Account | None" = None
+    """The stripe that gets what expires; only where something may."""
     state_step: int = 0
     """The last state of its wallet, which `ledger.states` reads; 0 where nothing has become of it."""
     debt: "Account | None" = None
@@ -189,6 +202,11 @@ class Account:
     def available_minor(self) -> int:
         """What can be spent."""
         return self.balance_minor - self.held_minor
+
+    @property
+    def pool_minor(self) -> int:
+        """What can be spent that is in no lot."""
+        return self.available_minor - sum(lot.free_minor for lot in self.lots.values())
 
     @property
     def debt_minor(self) -> int:
@@ -216,7 +234,29 @@ class Account:
             self.holds[after.id] = after
         else:
             self.holds.pop(after.id, None)
-        self.next_due_at = min((hold.held_until for hold in self.holds.values()), default=None)
+        self.look_ahead()
+
+    def change_lot(self, lot: Lot) -> None:
+        """Let the last entry change a lot by a step of it, in memory."""
+        before = self.lots.get(lot.n)
+        remained_minor = 0 if before is None else before.remaining_minor
+        self.lots_minor += lot.remaining_minor - remained_minor
+        self.lots[lot.n] = lot
+        if (remained_minor > 0) is not (lot.remaining_minor > 0):
+            self.lots_seq = self.seq
+            self.lots = {each.n: each for each in sorted(self.lots.values(), key=lambda lot: lot.spend_order)}
+        self.look_ahead()
+
+    @property
+    def live_lots(self) -> str:
+        """Lots that have something left, as they are spent, as the table has them."""
+        return array(lot.n for lot in self.lots.values() if lot.remaining_minor)
+
+    def look_ahead(self) -> None:
+        """Find out when the first hold ends, or the first lot of which something is free."""
+        ends = [hold.held_until for hold in self.holds.values()]
+        lots = (lot.terms.expires_at for lot in self.lots.values() if lot.free_minor)
+        self.next_due_at = min((*ends, *(each for each in lots if each is not None)), default=None)
 
     def balance(self) -> Balance:
         """Return where the chain stands."""
@@ -245,7 +285,10 @@ async def read_heads(connection: Connection, accounts: dict[AccountName, Account
             account.seq, account.balance_minor, account.executed_at = head.seq, head.balance_minor, head.executed_at
         if head.held_seq is not None:
             account.held_minor, account.held_seq = head.held_minor or 0, head.held_seq
-            account.position, account.next_due_at = head.position, head.next_due_at
+            account.position = head.position
+        if head.lots_seq is not None:
+            account.lots_minor, account.lots_seq = head.lots_minor or 0, head.lots_seq
+        account.next_due_at = head.next_due_at
     return heads[0].now
 
 

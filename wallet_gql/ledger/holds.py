@@ -13,7 +13,8 @@ from uuid import UUID
 from asyncpg import Connection, Record
 
 from wallet_gql.domain.assets import Asset
-from wallet_gql.domain.holds import Hold, HoldName, HoldState, HoldStepKind
+from wallet_gql.domain.holds import Earmark, Hold, HoldName, HoldState, HoldStepKind
+from wallet_gql.domain.lots import CreditSource
 from wallet_gql.domain.money import INT64_MAX
 from wallet_gql.domain.postings import TransactionName
 from wallet_gql.domain.refusals import OutcomeCode
@@ -81,7 +82,8 @@ LAST_STEP: Final = """LATERAL (
 _DETAILS: Final = """
        h.shard, h.id, h.account_id, h.seq, h.wallet_id, w.owner_id, w.opened_at,
        s.id AS asset_id, s.code, s.name, s.scale, h.receiver_shard, r.owner_id AS receiver, h.idempotency_key,
-       h.description, h.reference, first.at AS placed_at, last.step, last.kind, last.amount, last.captured,
+       h.description, h.reference, h.sources, last.lots, last.earmarks,
+       first.at AS placed_at, last.step, last.kind, last.amount, last.captured,
        last.released, last.capture_count, last.held_until, last.at, (SELECT wallet_now()) AS now"""
 
 _JOINS: Final = f"""
@@ -251,4 +253,6 @@ def _hold(row: Record) -> Hold:
         held_until=row["held_until"],
         changed_at=row["at"],
         as_of=row["now"],
+        sources=None if row["sources"] is None else CreditSource(row["sources"]),
+        earmarks=tuple(map(Earmark, row["lots"] or (), row["earmarks"] or ())),
     )

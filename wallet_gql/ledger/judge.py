@@ -4,20 +4,31 @@ Each kind of request has one function, which says what is posted, or why nothing
 which refusals win. No I/O, and no clock but the batch's.
 """
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from datetime import datetime, timedelta
 from typing import Final
 
-from wallet_gql.domain.assets import Asset, TransferPolicy
+from wallet_gql.domain.assets import DEFAULT_SETTING, Asset, TransferPolicy
 from wallet_gql.domain.errors import Forbidden, Unavailable
+from wallet_gql.domain.lots import EXPIRES_WITHIN, LIVE_LOTS_MAX, CreditSource, InvalidExpiryReason, LotTerms
 from wallet_gql.domain.money import BALANCE_MINOR_MAX, TREASURY_MINOR_MAX, format_minor
-from wallet_gql.domain.postings import PostingRequest, TransactionName, TransactionType, WalletMissing, unix_us
+from wallet_gql.domain.postings import (
+    DEFAULT_TERMS,
+    PostingRequest,
+    TransactionName,
+    TransactionType,
+    WalletMissing,
+    unix_us,
+)
 from wallet_gql.domain.refusals import (
     BalanceLimitExceeded,
+    Counted,
     InsufficientBalance,
+    InvalidExpiry,
     ReceiptUsed,
     ReceiverCause,
     ReceiverRefused,
+    TooMany,
     TransferForbidden,
     WalletClosed,
     WalletFrozen,
@@ -25,6 +36,7 @@ from wallet_gql.domain.refusals import (
 from wallet_gql.domain.wallets import NOTHING_LEAVES, NOTHING_MOVES, WalletState, WalletStatus
 from wallet_gql.ledger.batch import Batch, Decision, Leg, Movement, Movements, PostingItem, TransferItem
 from wallet_gql.ledger.heads import Account
+from wallet_gql.ledger.lots import LotChange, as_given, available_of, count_live, take
 from wallet_gql.ledger.states import WalletId
 
 HEAD_AHEAD_MAX: Final = timedelta(seconds=60)
@@ -35,20 +47,31 @@ def judge_posting(batch: Batch, item: PostingItem) -> Decision:
     """Top-up, bonus, spend: one transaction against the treasury."""
     request = item.request
     amount_minor = request.type.sign * request.amount_minor
+    lots = _lots_of_posting(batch, item)
     movement = Movement(
         request.type,
         request.transaction_id,
-        (Leg(item.owner, amount_minor), Leg(item.treasury, -amount_minor)),
+        (Leg(item.owner, amount_minor, lots), Leg(item.treasury, -amount_minor)),
     )
     return (
         judge_clock(batch, item.owner)
         or judge_issuance(batch, request)
         or judge_status(batch, item.owner, NOTHING_LEAVES if amount_minor < 0 else NOTHING_MOVES)
         or judge_receipt(batch, request)
-        or judge_balance(item.owner, amount_minor)
+        or judge_terms(batch, request.asset, request.terms)
+        or (judge_room(item.owner, lots) if lots and amount_minor > 0 else None)
+        or judge_balance(item.owner, amount_minor, request.sources)
         or judge_stripe(batch, movement.legs[1])
         or Movements([movement])
     )
+
+
+def _lots_of_posting(batch: Batch, item: PostingItem) -> tuple[LotChange, ...] | None:
+    """Return which lots a posting changes, where it is not what there is to take as it is spent."""
+    request = item.request
+    if request.type is TransactionType.BONUS and has_lots(batch, request.asset):
+        return (LotChange(None, request.terms, request.amount_minor),)
+    return None if request.sources is None else take(item.owner, request.amount_minor, request.sources)
 
 
 def judge_transfer(batch: Batch, item: TransferItem) -> Decision:
@@ -56,11 +79,12 @@ def judge_transfer(batch: Batch, item: TransferItem) -> Decision:
     request, sender, receiver = item.request, item.owner, item.receiver
     if receiver is None:
         return WalletMissing(request.receiver.owner_id)
-    amount_minor = request.amount_minor
+    amount_minor, source = request.amount_minor, source_of(batch, request.asset, request.sources)
+    lots = take(sender, amount_minor, source)
     sent = Movement(
         TransactionType.TRANSFER_OUT,
         request.transaction_id,
-        (Leg(sender, -amount_minor), Leg(item.clearing, amount_minor)),
+        (Leg(sender, -amount_minor, lots), Leg(item.clearing, amount_minor)),
         TransactionName(request.receiver.shard, request.receiving_id),
     )
     received = Movement(
@@ -73,9 +97,9 @@ def judge_transfer(batch: Batch, item: TransferItem) -> Decision:
         judge_clock(batch, sender)
         or judge_clock(batch, receiver)
         or judge_status(batch, sender, NOTHING_LEAVES)
-        or judge_policy(batch, request.asset)
-        or judge_balance(sender, -amount_minor)
-        or judge_receiver(batch, receiver, amount_minor)
+        or judge_policy(batch, request.asset, request.sources)
+        or judge_balance(sender, -amount_minor, source)
+        or judge_receiver(batch, receiver, amount_minor, as_given(lots))
         or judge_stripe(batch, sent.legs[1])
         or judge_stripe(batch, received.legs[1])
         or Movements([sent, received])
@@ -115,12 +139,44 @@ def present_state(batch: Batch, account: Account) -> WalletState:
     return state_of(batch, account) or WalletState(wallet.shard, wallet.id, 0, WalletStatus.OPEN, wallet.opened_at)
 
 
-def judge_policy(batch: Batch, asset: Asset) -> TransferForbidden | None:
-    """Refuse to transfer an asset that owners may not give away."""
-    setting = batch.settings.get(asset.id)
-    if setting is None or setting.transfers is TransferPolicy.ALL:
+def judge_policy(batch: Batch, asset: Asset, source: CreditSource | None) -> TransferForbidden | None:
+    """Refuse to transfer what owners may not give away."""
+    policy = batch.settings.get(asset.id, DEFAULT_SETTING).transfers
+    is_forbidden = policy is TransferPolicy.NONE or (
+        policy is TransferPolicy.PURCHASED and source is CreditSource.BONUS
+    )
+    return TransferForbidden(asset, policy) if is_forbidden else None
+
+
+def source_of(batch: Batch, asset: Asset, source: CreditSource | None) -> CreditSource | None:
+    """Return the only source that a transfer takes from, by the asset's policy or the request; None for all."""
+    policy = batch.settings.get(asset.id, DEFAULT_SETTING).transfers
+    return CreditSource.PURCHASED if policy is TransferPolicy.PURCHASED else source
+
+
+def has_lots(batch: Batch, asset: Asset) -> bool:
+    """Say whether each bonus of an asset is a lot."""
+    return batch.settings.get(asset.id, DEFAULT_SETTING).has_lots
+
+
+def judge_terms(batch: Batch, asset: Asset, terms: LotTerms) -> InvalidExpiry | None:
+    """Refuse what a lot cannot be: without lots, over before it begins, or too far away."""
+    if terms is DEFAULT_TERMS or terms == DEFAULT_TERMS:
         return None
-    return TransferForbidden(asset, setting.transfers)
+    if not has_lots(batch, asset):
+        return InvalidExpiry(asset, InvalidExpiryReason.LOTS_OFF)
+    if terms.has_lapsed(batch.now):
+        return InvalidExpiry(asset, InvalidExpiryReason.IN_THE_PAST)
+    if terms.expires_at is not None and terms.expires_at > batch.now + EXPIRES_WITHIN:
+        return InvalidExpiry(asset, InvalidExpiryReason.TOO_FAR)
+    return None
+
+
+def judge_room(account: Account, lots: Sequence[LotChange]) -> TooMany | None:
+    """Refuse to make more lots than an account may have."""
+    if count_live(account, lots) <= LIVE_LOTS_MAX:
+        return None
+    return TooMany(account.asset, Counted.LOTS, LIVE_LOTS_MAX)
 
 
 def judge_issuance(batch: Batch, request: PostingRequest) -> Forbidden | None:
@@ -143,25 +199,33 @@ def judge_receipt(batch: Batch, request: PostingRequest) -> ReceiptUsed | None:
     return None if used is None else ReceiptUsed(request.asset, *used)
 
 
-def judge_balance(account: Account, amount_minor: int) -> BalanceLimitExceeded | InsufficientBalance | None:
+def judge_balance(
+    account: Account, amount_minor: int, source: CreditSource | None = None
+) -> BalanceLimitExceeded | InsufficientBalance | None:
     """Refuse what would take more than is available, or raise a balance above what an owner's account may hold."""
     # What takes from a balance that is above the limit is not refused for that.
     if amount_minor > 0 and account.balance_minor + amount_minor > BALANCE_MINOR_MAX:
         return BalanceLimitExceeded(account.asset, account.balance_minor, abs(amount_minor))
-    if account.available_minor + amount_minor < 0:
-        return InsufficientBalance(account.asset, account.available_minor, abs(amount_minor))
+    available_minor = account.available_minor if source is None else available_of(account, source)
+    if available_minor + amount_minor < 0:
+        return InsufficientBalance(account.asset, available_minor, abs(amount_minor))
     return None
 
 
-def judge_receiver(batch: Batch, account: Account, amount_minor: int) -> ReceiverRefused | None:
+def judge_receiver(
+    batch: Batch, account: Account, amount_minor: int, lots: Sequence[LotChange] = ()
+) -> ReceiverRefused | None:
     """Refuse what another owner cannot take, without telling what it holds."""
-    match judge_status(batch, account, NOTHING_MOVES) or judge_balance(account, amount_minor):
+    room = judge_room(account, lots) if lots else None
+    match judge_status(batch, account, NOTHING_MOVES) or room or judge_balance(account, amount_minor):
         case None:
             return None
         case WalletClosed():
             cause = ReceiverCause.CLOSED
         case WalletFrozen():
             cause = ReceiverCause.FROZEN
+        case TooMany():
+            cause = ReceiverCause.TOO_MANY_LOTS
         case _:
             cause = ReceiverCause.FULL
     return ReceiverRefused(account.asset, account.wallet.owner_id, cause)

@@ -23,8 +23,10 @@ from wallet_gql.ledger.judge import (
     judge_receiver,
     judge_status,
     judge_stripe,
+    source_of,
     time_of,
 )
+from wallet_gql.ledger.lots import LotChange, as_given, earmark, take, use_earmarks
 
 
 def judge_place(batch: Batch, item: PlaceItem) -> Decision:
@@ -32,12 +34,16 @@ def judge_place(batch: Batch, item: PlaceItem) -> Decision:
     request, owner = item.request, item.owner
     if request.receiver is not None and item.receiver is None:
         return WalletMissing(request.receiver.owner_id)
+    source, policy = request.sources, None
+    if request.receiver is not None:
+        source = source_of(batch, request.asset, source)
+        policy = judge_policy(batch, request.asset, request.sources)
     refusal = (
         judge_clock(batch, owner)
         or judge_status(batch, owner, NOTHING_LEAVES)
-        or (judge_policy(batch, request.asset) if request.receiver is not None else None)
+        or policy
         or (TooMany(owner.asset, Counted.HOLDS, OPEN_HOLDS_MAX) if len(owner.holds) >= OPEN_HOLDS_MAX else None)
-        or judge_balance(owner, -request.amount_minor)
+        or judge_balance(owner, -request.amount_minor, source)
     )
     if refusal is not None:
         return refusal
@@ -63,6 +69,8 @@ def judge_place(batch: Batch, item: PlaceItem) -> Decision:
         held_until=placed_at + timedelta(seconds=request.ttl_seconds),
         changed_at=placed_at,
         as_of=batch.now,
+        sources=source,
+        earmarks=earmark(owner, (), take(owner, request.amount_minor, source)),
     )
     return HoldChange(None, hold)
 
@@ -108,15 +116,18 @@ def judge_capture(batch: Batch, item: HoldItem, hold: Hold) -> Decision:
     if hold.capture_count >= CAPTURES_MAX:
         return TooMany(hold.asset, Counted.CAPTURES, CAPTURES_MAX)
     captured_minor = hold.captured_minor + amount_minor
+    used, left = use_earmarks(hold.earmarks, amount_minor)
     after = replace(
         hold,
         kind=HoldStepKind.CAPTURED,
         captured_minor=captured_minor,
         released_minor=hold.released_minor if request.keep_remainder else hold.amount_minor - captured_minor,
         capture_count=hold.capture_count + 1,
+        earmarks=left if request.keep_remainder else (),
     )
     assert item.stripe is not None
-    legs = (Leg(owner, -amount_minor), Leg(item.stripe, amount_minor))
+    lots = tuple(LotChange(n, owner.lots[n].terms, -part_minor) for n, part_minor in used)
+    legs = (Leg(owner, -amount_minor, lots), Leg(item.stripe, amount_minor))
     change = HoldChange(hold, after)
     if receiver is None:
         paid = Movement(TransactionType.CAPTURE, request.transaction_id, legs, captured=change)
@@ -131,7 +142,7 @@ def judge_capture(batch: Batch, item: HoldItem, hold: Hold) -> Decision:
     counterpart = TransactionName(receiver.wallet.shard, request.receiving_id)
     sent = Movement(TransactionType.TRANSFER_OUT, request.transaction_id, legs, counterpart, change)
     return (
-        judge_receiver(batch, receiver, amount_minor)
+        judge_receiver(batch, receiver, amount_minor, as_given(lots))
         or judge_stripe(batch, legs[1])
         or judge_stripe(batch, received.legs[1])
         or Movements([sent, received])
@@ -145,15 +156,22 @@ def judge_adjust(batch: Batch, item: HoldItem, hold: Hold) -> Decision:
     if amount_minor < hold.captured_minor:
         return HoldExceeded(hold.asset, hold.id, hold.remaining_minor, amount_minor)
     raised_minor = amount_minor - hold.amount_minor
-    if raised_minor > 0 and (refusal := judge_balance(owner, -raised_minor)) is not None:
+    if raised_minor > 0 and (refusal := judge_balance(owner, -raised_minor, hold.sources)) is not None:
         return refusal
+    if raised_minor > 0:
+        earmarks = earmark(owner, hold.earmarks, take(owner, raised_minor, hold.sources))
+    else:
+        # What is released lives longest: what is kept is used first.
+        earmarks, _ = use_earmarks(hold.earmarks, hold.remaining_minor + raised_minor)
     held_until = hold.held_until
     if request.ttl_seconds is not None:
         held_until = min(time_of(batch.now, owner) + timedelta(seconds=request.ttl_seconds), hold.latest_end)
-    after = replace(hold, kind=HoldStepKind.ADJUSTED, amount_minor=amount_minor, held_until=held_until)
+    after = replace(
+        hold, kind=HoldStepKind.ADJUSTED, amount_minor=amount_minor, held_until=held_until, earmarks=earmarks
+    )
     return HoldChange(hold, after)
 
 
 def closed(hold: Hold, kind: HoldStepKind) -> Hold:
     """Return the hold with what remains released."""
-    return replace(hold, kind=kind, released_minor=hold.amount_minor - hold.captured_minor)
+    return replace(hold, kind=kind, released_minor=hold.amount_minor - hold.captured_minor, earmarks=())

@@ -5,11 +5,13 @@ What is so already is no fault: it is answered with the wallet as it is.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import TypeVar
 from uuid import UUID, uuid5
 
 from wallet_gql.domain.errors import Unavailable
 from wallet_gql.domain.holds import HoldStepKind
+from wallet_gql.domain.lots import CreditSource
 from wallet_gql.domain.postings import (
     Remainder,
     RequestKind,
@@ -18,7 +20,7 @@ from wallet_gql.domain.postings import (
     TransactionType,
     WalletMissing,
 )
-from wallet_gql.domain.refusals import Facts, WalletClosed, WalletNotEmpty
+from wallet_gql.domain.refusals import Facts, ReceiverRefused, WalletClosed, WalletNotEmpty
 from wallet_gql.domain.wallets import NOTHING_LEAVES, WalletStatus
 from wallet_gql.ledger.batch import (
     Batch,
@@ -40,6 +42,7 @@ from wallet_gql.ledger.judge import (
     present_state,
 )
 from wallet_gql.ledger.judge_holds import closed
+from wallet_gql.ledger.lots import LotChange
 
 Refusal = TypeVar("Refusal", bound=Facts | Unavailable)
 
@@ -64,18 +67,32 @@ def judge_close(batch: Batch, item: StateItem) -> Decision:
     request, remains = item.request, item.remains
     if request.receiver is not None and item.receiver is None:
         return WalletMissing(request.receiver.owner_id)
-    given = [each for each in remains if each.receiver is not None and _credits(each)]
-    movements = tuple(movement for each in remains for movement in _dispose(item, each))
+    given = [each for each in remains if each.receiver is not None and _credits(each, batch.now) > 0]
+    movements = tuple(movement for each in remains for movement in _dispose(item, each, batch.now))
     moving = (*(each.owner for each in remains), *(each.receiver for each in given if each.receiver is not None))
     return (
         _first(judge_clock(batch, account) for account in moving)
         or (judge_status(batch, item.owner, NOTHING_LEAVES) if request.receiver is not None else None)
-        or _first(judge_policy(batch, each.owner.asset) for each in given)
+        or _first(judge_policy(batch, each.owner.asset, _source(each.owner)) for each in given)
         or _judge_empty(request, remains)
-        or _first(judge_receiver(batch, each.receiver, _credits(each)) for each in given if each.receiver is not None)
+        or _first(_judge_given(batch, each) for each in given)
         or _first(judge_stripe(batch, leg) for movement in movements for leg in movement.legs[1:])
         or _become(batch, item, WalletStatus.CLOSED, _voided(remains), movements)
     )
+
+
+def _source(account: Account) -> CreditSource | None:
+    """Return the source that a policy must let through: an owner gives all that there is."""
+    return CreditSource.BONUS if account.lots_minor else None
+
+
+def _judge_given(batch: Batch, remains: Remains) -> ReceiverRefused | None:
+    assert remains.receiver is not None
+    lasting = (
+        lot for lot in remains.owner.lots.values() if lot.remaining_minor and not lot.terms.has_lapsed(batch.now)
+    )
+    lots = tuple(LotChange(None, lot.terms, lot.remaining_minor) for lot in lasting)
+    return judge_receiver(batch, remains.receiver, _credits(remains, batch.now), lots)
 
 
 def _judge_empty(request: StateRequest, remains: Sequence[Remains]) -> WalletNotEmpty | None:
@@ -91,24 +108,21 @@ def _is_kept(remains: Remains, remainder: Remainder) -> bool:
         case Remainder.REFUSE:
             return remains.owner.balance_minor > 0 or remains.owner.debt_minor > 0
         case Remainder.TRANSFER:
-            return _debt(remains) > 0
+            return remains.owner.debt_minor > remains.owner.balance_minor
         case Remainder.FORFEIT:
             return False
 
 
-def _credits(remains: Remains) -> int:
-    """Return what an account still has when its holds are voided and what is owed is repaid."""
-    return max(remains.owner.balance_minor - remains.owner.debt_minor, 0)
+def _credits(remains: Remains, now: datetime) -> int:
+    """Return what an account still has when its holds are voided, what lapses then is gone, and debts are repaid."""
+    lapsing_minor = sum(lot.held_minor for lot in remains.owner.lots.values() if lot.terms.has_lapsed(now))
+    return remains.owner.balance_minor - lapsing_minor - remains.owner.debt_minor
 
 
-def _debt(remains: Remains) -> int:
-    """Return what is still owed then."""
-    return max(remains.owner.debt_minor - remains.owner.balance_minor, 0)
-
-
-def _dispose(item: StateItem, remains: Remains) -> Iterator[Movement]:
+def _dispose(item: StateItem, remains: Remains, now: datetime) -> Iterator[Movement]:
     """Say what is posted of what remains in an asset: it is forfeited or given, and what is owed is written off."""
-    account, credits_minor, debt_minor = remains.owner, _credits(remains), _debt(remains)
+    account, left_minor = remains.owner, _credits(remains, now)
+    credits_minor, debt_minor = max(left_minor, 0), max(-left_minor, 0)
     id_ = uuid5(item.request.transaction_id, account.asset.code)
     if credits_minor and remains.receiver is not None:
         yield from _give(item, remains, id_, credits_minor)

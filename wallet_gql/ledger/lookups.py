@@ -37,7 +37,8 @@ ACCOUNT: Final = one_row(
 """The account `a` of the wallet and asset in `wanted`."""
 
 HEAD: Final = """LATERAL (
-       SELECT e.seq, e.balance_after, e.executed_at, e.held_after, e.held_seq, e.position, e.next_due_at
+       SELECT e.seq, e.balance_after, e.executed_at, e.held_after, e.held_seq, e.position, e.next_due_at, e.lots_after,
+              e.lots_seq
          FROM entry e
         WHERE e.shard = a.shard AND e.account_id = a.id
         ORDER BY e.seq DESC

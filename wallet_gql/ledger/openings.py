@@ -28,8 +28,12 @@ SELECT $1, $2, $3 WHERE NOT EXISTS (SELECT FROM asset WHERE code = $1)
 
 # Two at once: the second conflicts, and finds another last step when it tries again.
 _SET_ASSET: Final = """
-INSERT INTO asset_setting (asset_id, step, transfers)
-SELECT $1::smallint, coalesce(max(s.step), 0) + 1, $2::smallint FROM asset_setting s WHERE s.asset_id = $1::smallint
+INSERT INTO asset_setting (asset_id, step, transfers, has_lots)
+SELECT $1::smallint, coalesce(max(s.step), 0) + 1,
+       coalesce($2::smallint, (array_agg(s.transfers ORDER BY s.step DESC))[1], 1),
+       $3::boolean OR coalesce(bool_or(s.has_lots), false)
+  FROM asset_setting s
+ WHERE s.asset_id = $1::smallint
 """
 
 
@@ -50,6 +54,11 @@ async def add_asset(connection: Connection, code: str, name: str, scale: int) ->
     await connection.execute(_ADD_ASSET, code, name, scale)
 
 
-async def set_asset(connection: Connection, asset_id: int, transfers: TransferPolicy) -> None:
-    """Append a setting of an asset. One statement; a conflict with another one raises UniqueViolationError."""
-    await connection.execute(_SET_ASSET, asset_id, transfers)
+async def set_asset(
+    connection: Connection, asset_id: int, transfers: TransferPolicy | None, *, has_lots: bool = False
+) -> None:
+    """Append a setting of an asset: what is not set stays as it was, and lots stay for ever.
+
+    One statement; a conflict with another one raises UniqueViolationError.
+    """
+    await connection.execute(_SET_ASSET, asset_id, transfers, has_lots)

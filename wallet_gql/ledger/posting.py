@@ -12,6 +12,8 @@ What a batch of postings costs between BEGIN and COMMIT, whatever its size:
 | (reversals) | how much of the originals was reversed, only where the batch has refunds or clawbacks |
 | (settings) | whether owners may transfer the assets, only where the batch has a transfer |
 | (states) | what has become of wallets, and what their owners owe, only where something has; two |
+| (lots) | what accounts with lots have left in them, and what originals moved of them, only where there are some |
+| (expiry) | the treasury's side of what is over, locked, opened and read, only where something is |
 | (holds) | those that are open or named, only where the batch has requests for holds, or some that are due; two |
 | (4 open) | accounts for the first posting in an asset |
 | 5 insert | transactions, entries and keys, by one statement over arrays |
@@ -28,7 +30,7 @@ import structlog
 from asyncpg import Connection
 
 from wallet_gql.domain.errors import Forbidden, Unavailable
-from wallet_gql.domain.postings import Outcome, PostingRequest, Request, Shortfall
+from wallet_gql.domain.postings import Outcome, PostingRequest, Request, Shortfall, TransactionType
 from wallet_gql.domain.refusals import OutcomeCode
 from wallet_gql.domain.wallets import WalletKind
 from wallet_gql.ledger.append import append_state
@@ -46,19 +48,21 @@ from wallet_gql.ledger.batch import (
 )
 from wallet_gql.ledger.columns import arrays, cast, element, names, unnest
 from wallet_gql.ledger.decide import accounts_needed, book_due, decide
+from wallet_gql.ledger.expiring import prepare_expiry, what_may_lapse
 from wallet_gql.ledger.heads import Account, KeptAnswer, open_accounts, read_heads, read_keys
 from wallet_gql.ledger.holds import read_holds, read_open_holds
 from wallet_gql.ledger.issuance import day_of, read_issued
 from wallet_gql.ledger.items import WalletBusy, lock_items
 from wallet_gql.ledger.judge import present_state
 from wallet_gql.ledger.locks import lock_wallets
+from wallet_gql.ledger.lots import read_lots, read_uses
 from wallet_gql.ledger.reads import read_asset_settings
 from wallet_gql.ledger.recall import held_names, recall
 from wallet_gql.ledger.receipts import lock_issuers, lock_receipts, read_receipts
 from wallet_gql.ledger.reversals import read_reversed
 from wallet_gql.ledger.rows import OTHERS, EntryRow, TransactionRow
 from wallet_gql.ledger.states import WalletId, read_states
-from wallet_gql.ledger.treasury import debts_of, open_stripes
+from wallet_gql.ledger.treasury import debts_of, expiry, open_stripes
 
 _FIRST_ENTRY: Final = len(TransactionRow._fields) + 2
 _FIRST_OTHER: Final = _FIRST_ENTRY + len(EntryRow._fields)
@@ -154,6 +158,10 @@ async def post_batch(
     if receipts or issuers:
         await _read_named(connection, batch, found)
     await _read_more(connection, batch, found, concerned, kept)
+    if any(account.lots_seq is not None for account in concerned):
+        await _read_lots(connection, batch, found, concerned)
+        over = what_may_lapse(batch, found, concerned)
+        await prepare_expiry(connection, over, lambda shard: expiry(shard, slot, line))
     book_due(batch, concerned)
     batch.answered = recall(batch, found, kept)
     await _open_debts(connection, batch, found)
@@ -230,6 +238,29 @@ async def _read_named(connection: Connection, batch: Batch, items: Sequence[Item
         batch.issued = await read_issued(connection, issuers, day_of(batch.now))
 
 
+def _asks_for_settings(item: Item) -> bool:
+    """Say whether a request is decided on what operators set of its asset."""
+    match item:
+        case PostingItem():
+            return item.request.type is TransactionType.BONUS
+        case PlaceItem():
+            return item.receiver is not None
+        case ReverseItem():
+            return item.request.lapsed_until is not None
+        case _:
+            return False
+
+
+async def _read_lots(connection: Connection, batch: Batch, items: Sequence[Item], accounts: Iterable[Account]) -> None:
+    """Read which lots accounts have, and what the originals took from them or put into them."""
+    await read_lots(connection, accounts)
+    reversing = [item for item in items if isinstance(item, ReverseItem) and item.owner.lots_seq is not None]
+    if reversing:
+        originals = [(item.owner, item.request.original.seq) for item in reversing]
+        for item, uses in zip(reversing, await read_uses(connection, originals), strict=True):
+            batch.uses[item.request.original.name] = uses
+
+
 async def _read_more(
     connection: Connection,
     batch: Batch,
@@ -239,9 +270,7 @@ async def _read_more(
 ) -> None:
     """Read what only some kinds of requests are decided on: a statement each, only where the batch has one of them."""
     kinds = {type(item) for item in items}
-    if not kinds.isdisjoint({TransferItem, StateItem}) or any(
-        isinstance(item, PlaceItem) and item.receiver is not None for item in items
-    ):
+    if not kinds.isdisjoint({TransferItem, StateItem}) or any(map(_asks_for_settings, items)):
         batch.settings = await read_asset_settings(connection)
     if ReverseItem in kinds:
         originals = {item.request.original.name for item in items if isinstance(item, ReverseItem)}
@@ -255,6 +284,8 @@ async def _read_more(
         held |= {item.owner.name: item.owner for item in items if isinstance(item, (PlaceItem, HoldItem))}
     closing = [each.owner for item in items if isinstance(item, StateItem) for each in item.remains]
     held |= {account.name: account for account in closing if account.held_seq is not None}
+    # When something of them is due next is looked for anew.
+    held |= {account.name: account for account in accounts if account.lots_seq is not None and account.held_minor}
     if held:
         await read_open_holds(connection, list(held.values()), batch.now)
         batch.holds |= {hold.name: hold for account in held.values() for hold in account.holds.values()}

@@ -154,7 +154,7 @@ _ASSET_OF_ACCOUNT: Final = one_row("asset", "s", by="id", id="a.asset_id")
 _TRANSACTION_OF_ENTRY: Final = one_row("transaction", "t", by="id", shard="e.shard", id="e.transaction_id")
 
 _ASSET_SETTINGS: Final = """
-SELECT DISTINCT ON (asset_id) asset_id, transfers FROM asset_setting ORDER BY asset_id DESC, step DESC
+SELECT DISTINCT ON (asset_id) asset_id, transfers, has_lots FROM asset_setting ORDER BY asset_id DESC, step DESC
 """
 
 _OWNERS: Final = f"""
@@ -421,7 +421,7 @@ async def read_assets(connection: Connection) -> list[Asset]:
 async def read_asset_settings(connection: Connection) -> dict[int, AssetSetting]:
     """Return what operators set of assets, by the assets' ids, as it is now: a handful."""
     rows = await connection.fetch(_ASSET_SETTINGS)
-    return {asset_id: AssetSetting(TransferPolicy(transfers)) for asset_id, transfers in rows}
+    return {asset_id: AssetSetting(TransferPolicy(transfers), has_lots) for asset_id, transfers, has_lots in rows}
 
 
 async def read_owners(connection: Connection, transactions: Sequence[TransactionName]) -> list[str | None]:

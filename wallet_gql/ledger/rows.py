@@ -5,10 +5,12 @@ from typing import Final, NamedTuple, TypeAlias
 
 from wallet_gql.ledger.columns import (
     Bigint,
+    Bigints,
     Boolean,
     Bytes,
     Day,
     Integer,
+    Integers,
     Json,
     Line,
     Smallint,
@@ -57,8 +59,8 @@ class EntryRow(NamedTuple):
     may_go_negative: Boolean
 
 
-class HeldEntryRow(NamedTuple):
-    """An entry of an account that has or had holds: what they hold after it. It need not be of a transaction."""
+class OwnersEntryRow(NamedTuple):
+    """An entry of an account that has or had holds or lots. It need not be of a transaction."""
 
     shard: Smallint
     account_id: Bigint
@@ -69,10 +71,13 @@ class HeldEntryRow(NamedTuple):
     balance_after: Bigint
     may_go_negative: Boolean
     executed_at: Time
-    held_after: Bigint
-    held_seq: Bigint
-    position: Bigint
+    held_after: Bigint | None
+    held_seq: Bigint | None
+    position: Bigint | None
     next_due_at: Time | None
+    lots_after: Bigint | None
+    lots_seq: Bigint | None
+    live_lots: Integers | None
 
 
 class HoldRow(NamedTuple):
@@ -88,6 +93,7 @@ class HoldRow(NamedTuple):
     idempotency_key: Uuid
     description: Text | None
     reference: Text | None
+    sources: Smallint | None
 
 
 class HoldStepRow(NamedTuple):
@@ -108,6 +114,38 @@ class HoldStepRow(NamedTuple):
     held_until: Time
     at: Time
     open_holds: Uuids
+    lots: Integers | None
+    earmarks: Bigints | None
+
+
+class LotRow(NamedTuple):
+    """A lot that is granted."""
+
+    shard: Smallint
+    account_id: Bigint
+    n: Integer
+    seq: Bigint
+    source: Smallint
+    priority: Smallint
+    campaign: Text | None
+    expires_at: Time | None
+    granted_at: Time
+    origin_id: Uuid | None
+
+
+class LotStepRow(NamedTuple):
+    """A step of a lot: the next link of its chain, with the entry that it belongs to."""
+
+    shard: Smallint
+    account_id: Bigint
+    lot: Integer
+    step: Integer
+    seq: Bigint
+    place: Smallint
+    change: Bigint
+    granted: Bigint
+    remaining: Bigint
+    held: Bigint
 
 
 class ReversalRow(NamedTuple):
@@ -191,18 +229,30 @@ class KeptRow(NamedTuple):
 
 
 OtherRow: TypeAlias = (
-    KeptRow | HeldEntryRow | ReversalRow | NoteRow | ReceiptRow | IssuanceRow | HoldRow | HoldStepRow | WalletStateRow
+    KeptRow
+    | OwnersEntryRow
+    | ReversalRow
+    | NoteRow
+    | ReceiptRow
+    | IssuanceRow
+    | HoldRow
+    | HoldStepRow
+    | LotRow
+    | LotStepRow
+    | WalletStateRow
 )
 
 OTHERS: Final[Mapping[str, type[OtherRow]]] = {
     "idempotency_key": KeptRow,
-    "entry": HeldEntryRow,
+    "entry": OwnersEntryRow,
     "reversal": ReversalRow,
     "transaction_note": NoteRow,
     "receipt": ReceiptRow,
     "issuance": IssuanceRow,
     "hold": HoldRow,
     "hold_step": HoldStepRow,
+    "lot": LotRow,
+    "lot_step": LotStepRow,
     "wallet_state": WalletStateRow,
 }
 """The tables that only some batches insert into, in a fixed order."""

@@ -1,4 +1,4 @@
-"""Books what ended: holds whose time is over, of a shard, each once.
+"""Books what ended: holds whose time is over and lots that lapsed, of a shard, each once.
 
 Nobody waits for it: what is over is shown and decided as over by the clock, booked or not. It looks at what ends in the
 order of time, from where the last sweep stopped; what a batch under way may still add lies within the margin.
@@ -11,18 +11,22 @@ from typing import Final, NamedTuple
 from asyncpg import Connection
 
 from wallet_gql.domain.assets import Asset
+from wallet_gql.domain.postings import TransactionType
 from wallet_gql.domain.wallets import OwnerName, WalletKind
 from wallet_gql.ledger.batch import Batch
 from wallet_gql.ledger.columns import Smallint, Time, arrays, unnest
 from wallet_gql.ledger.decide import book_due
+from wallet_gql.ledger.expiring import prepare_expiry, what_may_lapse
 from wallet_gql.ledger.heads import Account, read_heads
 from wallet_gql.ledger.holds import read_open_holds
 from wallet_gql.ledger.locks import lock_free_wallets
 from wallet_gql.ledger.lookups import one_row
+from wallet_gql.ledger.lots import LAST_LOT_STEP, read_lots
 from wallet_gql.ledger.posting import insert, read_debts
 from wallet_gql.ledger.rows import HoldStepRow
+from wallet_gql.ledger.treasury import expiry
 
-HOLDS_MAX: Final = 50
+ENDS_MAX: Final = 50
 """Ends that one unit of work looks for: few, for spends of their wallets wait until it ends (bench/sweeps.py)."""
 
 MARGIN: Final = timedelta(seconds=120)
@@ -41,8 +45,8 @@ class _Place(NamedTuple):
 
 
 # The steps that leave something held, in the order in which they end, which no later step followed.
-_ENDED: Final = f"""
-       SELECT s.*
+_ENDED_HOLDS: Final = f"""
+       SELECT s.shard, s.account_id
          FROM hold_step s
          LEFT JOIN {one_row("hold_step", "later", by="step", shard="s.shard", hold_id="s.hold_id", step="s.step + 1")}
            ON true
@@ -50,6 +54,18 @@ _ENDED: Final = f"""
           AND s.held_until > place.until AND s.held_until <= clock.now AND later.step IS NULL
         ORDER BY s.held_until
         LIMIT {{limit}}"""
+
+# The lots that have lapsed, in that order, of which something is in no hold: that is booked when the hold ends.
+_LAPSED_LOTS: Final = f"""
+       SELECT o.shard, o.account_id
+         FROM lot o
+        CROSS JOIN {LAST_LOT_STEP}
+        WHERE o.shard = place.shard AND o.expires_at > place.until AND o.expires_at <= clock.now
+          AND last.remaining > last.held
+        ORDER BY o.expires_at
+        LIMIT {{limit}}"""
+
+_ENDED: Final = f"(({_ENDED_HOLDS}) UNION ALL ({_LAPSED_LOTS}))"
 
 _PLACES: Final = f"""
 SELECT shard.n, coalesce(last.until, {_NEVER})
@@ -62,7 +78,7 @@ _DUE_SHARDS: Final = f"""
 SELECT place.shard, ended.shard IS NOT NULL, clock.now
   FROM {unnest(_Place, "place")}
  CROSS JOIN (SELECT wallet_now() AS now) AS clock
-  LEFT JOIN LATERAL ({_ENDED.format(limit=1)}) AS ended ON true
+  LEFT JOIN LATERAL (SELECT * FROM {_ENDED.format(limit=1)} AS ended LIMIT 1) AS ended ON true
 """
 
 _DUE: Final = f"""
@@ -70,7 +86,7 @@ SELECT w.owner_id, a.id, asset.id, asset.code, asset.name, asset.scale
   FROM (SELECT DISTINCT ended.shard, ended.account_id
           FROM {unnest(_Place, "place")}
          CROSS JOIN (SELECT wallet_now() AS now) AS clock
-         CROSS JOIN LATERAL ({_ENDED.format(limit=HOLDS_MAX)}) AS ended) AS due
+         CROSS JOIN LATERAL {_ENDED.format(limit=ENDS_MAX)} AS ended) AS due
  CROSS JOIN {one_row("account", "a", by="id", shard="due.shard", id="due.account_id")}
  CROSS JOIN {one_row("asset", "asset", by="id", id="a.asset_id")}
  CROSS JOIN {one_row("wallet", "w", by="id", shard="a.shard", id="a.wallet_id")}
@@ -124,6 +140,8 @@ async def sweep_shard(connection: Connection, shard: int, until: datetime) -> in
     batch = Batch(await read_heads(connection, {account.name: account for account in accounts}), {})
     await read_debts(connection, batch, accounts)
     await read_open_holds(connection, accounts, batch.now)
+    await read_lots(connection, accounts)
+    await prepare_expiry(connection, what_may_lapse(batch, (), accounts), lambda shard: expiry(shard, None))
     book_due(batch, accounts)
     await insert(connection, batch)
-    return len(batch.others[HoldStepRow])
+    return len(batch.others[HoldStepRow]) + sum(row.type == TransactionType.EXPIRY for row in batch.transactions)

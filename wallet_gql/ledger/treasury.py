@@ -58,6 +58,16 @@ def treasury(shard: int, slot: int) -> WalletName:
     return WalletName(shard, WalletKind.TREASURY, str(slot))
 
 
+@cache
+def expiry(shard: int, slot: int | None, line: int = 0) -> WalletName:
+    """Name the treasury wallet that gets what expires: of a slot's line of work, or of the shard's sweeper.
+
+    It is locked after all others, by whoever finds that something is over, so nobody else's postings wait for it.
+    """
+    number = SLOT_COUNT if slot is None else SLOT_COUNT + 1 + slot * LINES_PER_SLOT + line % LINES_PER_SLOT
+    return WalletName(shard, WalletKind.TREASURY, str(number))
+
+
 def treasuries(slot: int, shard_count: int) -> list[WalletName]:
     """Name all treasury wallets of a slot."""
     return [treasury(shard, slot) for shard in range(shard_count)]

@@ -4,7 +4,7 @@ Code, name and scale never change: the scale is part of every amount.
 """
 
 from wallet_gql.db.engine import connect
-from wallet_gql.domain.assets import Asset, TransferPolicy
+from wallet_gql.domain.assets import DEFAULT_SETTING, Asset, AssetSetting, TransferPolicy
 from wallet_gql.domain.errors import BadUserInput
 from wallet_gql.domain.text import is_asset_code
 from wallet_gql.ledger import openings
@@ -54,8 +54,13 @@ async def add_asset(ledger: Ledger, code: str, name: str, scale: int) -> Asset:
     return asset
 
 
-async def set_asset(ledger: Ledger, code: str, transfers: TransferPolicy) -> None:
-    """Set whether owners may transfer an asset, from the next batch on. Raises `BadUserInput` for an unknown asset."""
+async def set_asset(
+    ledger: Ledger, code: str, transfers: TransferPolicy | None = None, *, has_lots: bool = False
+) -> AssetSetting:
+    """Set whether owners may transfer an asset, from the next batch on; or give it lots, for ever.
+
+    Returns what holds then. Raises `BadUserInput` for an unknown asset.
+    """
     asset = await find_asset(ledger, code)
     if asset is None:
         raise BadUserInput("code", f"{code!r} names no asset", "add it with add-asset, or name one that there is")
@@ -63,6 +68,7 @@ async def set_asset(ledger: Ledger, code: str, transfers: TransferPolicy) -> Non
 
     async def work() -> None:
         async with unit_of_work(ledger.engine) as connection:
-            await openings.set_asset(connection, asset_id, transfers)
+            await openings.set_asset(connection, asset_id, transfers, has_lots=has_lots)
 
     await retrying(work, deadline_seconds=ledger.settings.request_deadline_seconds)
+    return (await ledger.reads.asset_settings.load(None)).get(asset_id, DEFAULT_SETTING)

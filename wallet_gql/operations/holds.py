@@ -14,6 +14,7 @@ from uuid import UUID
 from wallet_gql.domain.access import ANYONE, AskedBy, Caller
 from wallet_gql.domain.errors import BadUserInput
 from wallet_gql.domain.holds import TTL_SECONDS_DEFAULT, TTL_SECONDS_MAX, Hold, HoldName
+from wallet_gql.domain.lots import CreditSource
 from wallet_gql.domain.money import AmountFault, to_minor
 from wallet_gql.domain.postings import (
     AmountInvalid,
@@ -59,6 +60,8 @@ class PlaceHoldInput:
     deadline: float | None = None
     """A time of the event loop's clock; None: as long as a request may take, from now."""
     asked_by: AskedBy | None = None
+    sources: CreditSource | None = None
+    """The only source that it takes from; None where it takes from all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,9 @@ async def place_hold(ledger: Ledger, request: PlaceHoldInput) -> PlaceOutcome:
         return ReceiverIsSender(owner.owner_id)
     key, ttl = request.idempotency_key, request.ttl_seconds
     by = request.asked_by
-    place = PlaceHoldRequest(owner, receiver, *found, ttl, key, description, reference, metadata, by)
+    place = PlaceHoldRequest(
+        owner, receiver, *found, ttl, key, description, reference, metadata, by, sources=request.sources
+    )
     outcome = await _post(ledger, place, request.deadline)
     assert not isinstance(outcome, HoldMissing)
     return outcome

@@ -11,8 +11,10 @@ from uuid import UUID
 
 from wallet_gql.domain.access import AskedBy
 from wallet_gql.domain.assets import Asset
+from wallet_gql.domain.lots import CreditSource, LotTerms
 from wallet_gql.domain.money import MINOR_MAX
 from wallet_gql.domain.postings import (
+    DEFAULT_TERMS,
     AmountInvalid,
     AssetMissing,
     Issuer,
@@ -50,6 +52,10 @@ class PostingInput:
     asked_by: AskedBy | None = None
     daily_issuance: Decimal | None = None
     """The most of the asset that who asks credits in a day; None for any amount."""
+    terms: LotTerms = DEFAULT_TERMS
+    """Of bonuses only: of which lot it shall be."""
+    sources: CreditSource | None = None
+    """Of spends only: the only source that it takes from."""
 
 
 async def top_up(ledger: Ledger, request: PostingInput) -> PostingOutcome:
@@ -89,6 +95,8 @@ async def _post(ledger: Ledger, type_: TransactionType, request: PostingInput) -
             None if receipt is None else Receipt(shard_of_receipt(receipt, ledger.shard_count), receipt),
             _issuer(ledger, type_, request, found[0]),
             request.asked_by,
+            terms=request.terms,
+            sources=request.sources,
         ),
         request.deadline,
     )

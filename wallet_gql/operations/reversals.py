@@ -6,6 +6,7 @@ the locks. The key of a request belongs to the owner whose transaction it is.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from decimal import Decimal
 from typing import TypeAlias
 from uuid import UUID
@@ -29,6 +30,7 @@ from wallet_gql.domain.shards import shard_of
 from wallet_gql.domain.text import check_metadata, check_reason, check_text
 from wallet_gql.domain.wallets import OwnerName
 from wallet_gql.ledger.reads import EntryName
+from wallet_gql.operations.lots import check_time
 from wallet_gql.operations.opening import Ledger
 
 ReverseOutcome: TypeAlias = Posted | Nothing | Refused | WalletMissing | KeyReused | TransactionMissing | AmountInvalid
@@ -50,6 +52,8 @@ class ReverseInput:
     caller: Caller = ANYONE
     """Who asks: a transaction of an owner whom it does not reach is as if it did not exist."""
     asked_by: AskedBy | None = None
+    lapsed_until: datetime | None = None
+    """Of refunds only: the end of what goes back to lots that have lapsed; None where it lapses again at once."""
 
 
 async def refund(ledger: Ledger, request: ReverseInput) -> ReverseOutcome:
@@ -67,6 +71,7 @@ async def _reverse(ledger: Ledger, kind: RequestKind, request: ReverseInput) -> 
     description = check_description(request.description, "description")
     reference = check_text(request.reference, "reference")
     metadata = check_metadata(request.metadata)
+    check_time(request.lapsed_until, "lapsedUntil")
     if request.amount is not None and request.amount <= 0:
         return AmountInvalid(AmountFault.NOT_POSITIVE, None)
     original = await ledger.reads.transactions.load(request.name)
@@ -94,6 +99,7 @@ async def _reverse(ledger: Ledger, kind: RequestKind, request: ReverseInput) -> 
             reference,
             metadata,
             request.asked_by,
+            lapsed_until=request.lapsed_until,
         ),
         request.deadline,
     )

@@ -7,6 +7,7 @@ from typing import TypeAlias
 from uuid import UUID
 
 from wallet_gql.domain.access import AskedBy
+from wallet_gql.domain.lots import CreditSource
 from wallet_gql.domain.postings import (
     AmountInvalid,
     AssetMissing,
@@ -43,6 +44,8 @@ class TransferInput:
     deadline: float | None = None
     """A time of the event loop's clock; None: as long as a request may take, from now."""
     asked_by: AskedBy | None = None
+    sources: CreditSource | None = None
+    """The only source that it takes from; None where it takes from all."""
 
 
 async def transfer(ledger: Ledger, request: TransferInput) -> TransferOutcome:
@@ -67,6 +70,7 @@ async def transfer(ledger: Ledger, request: TransferInput) -> TransferOutcome:
             reference,
             metadata,
             request.asked_by,
+            sources=request.sources,
         ),
         request.deadline,
     )
