@@ -526,7 +526,8 @@ def test_a_void_releases_what_remains(books: Books, captured: int) -> None:
     change, released = captured - 60, 60 - captured
     assert steps == [
         HoldStepRow(
-            1, books.hold.id, 5, 54, id_, owner.id, 8, 60, captured, released, change, 0, NOW + DAY, NOW, "{}", None, None
+            1, books.hold.id, 5, 54, id_, owner.id, 8, 60, captured, released, change, 0, NOW + DAY, NOW, "{}",
+            None, None,
         )
     ]  # fmt: skip
     assert (books.batch.transactions, books.batch.entries) == ([], [])

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from wallet_gql.domain.holds import CAPTURES_MAX, OPEN_HOLDS_MAX, Hold, HoldState, HoldStepKind
+from wallet_gql.domain.lots import CreditSource
 from wallet_gql.domain.postings import (
     HoldMissing,
     HoldRequest,
@@ -45,10 +46,13 @@ def judge_place(batch: Batch, item: PlaceItem) -> Decision:
         or (TooMany(owner.asset, Counted.HOLDS, OPEN_HOLDS_MAX) if len(owner.holds) >= OPEN_HOLDS_MAX else None)
         or judge_balance(owner, -request.amount_minor, source)
     )
-    if refusal is not None:
-        return refusal
+    return HoldChange(None, _placed(batch, item, source)) if refusal is None else refusal
+
+
+def _placed(batch: Batch, item: PlaceItem, source: CreditSource | None) -> Hold:
+    request, owner = item.request, item.owner
     placed_at = time_of(batch.now, owner)
-    hold = Hold(
+    return Hold(
         shard=request.shard,
         id=request.transaction_id,
         account_id=owner.id,
@@ -72,7 +76,6 @@ def judge_place(batch: Batch, item: PlaceItem) -> Decision:
         sources=source,
         earmarks=earmark(owner, (), take(owner, request.amount_minor, source)),
     )
-    return HoldChange(None, hold)
 
 
 def judge_change(batch: Batch, item: HoldItem) -> Decision:

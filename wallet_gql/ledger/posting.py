@@ -21,7 +21,7 @@ What a batch of postings costs between BEGIN and COMMIT, whatever its size:
 Before the insert the batch is decided in memory (`decide`), in arrival order, on the heads as they move.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Final, TypeAlias
@@ -32,7 +32,7 @@ from asyncpg import Connection
 from wallet_gql.domain.errors import Forbidden, Unavailable
 from wallet_gql.domain.postings import Outcome, PostingRequest, Request, Shortfall, TransactionType
 from wallet_gql.domain.refusals import OutcomeCode
-from wallet_gql.domain.wallets import WalletKind
+from wallet_gql.domain.wallets import WalletKind, WalletName
 from wallet_gql.ledger.append import append_state
 from wallet_gql.ledger.batch import (
     ITEMS,
@@ -159,9 +159,7 @@ async def post_batch(
         await _read_named(connection, batch, found)
     await _read_more(connection, batch, found, concerned, kept)
     if any(account.lots_seq is not None for account in concerned):
-        await _read_lots(connection, batch, found, concerned)
-        over = what_may_lapse(batch, found, concerned)
-        await prepare_expiry(connection, over, lambda shard: expiry(shard, slot, line))
+        await _read_lots(connection, batch, found, concerned, lambda shard: expiry(shard, slot, line))
     book_due(batch, concerned)
     batch.answered = recall(batch, found, kept)
     await _open_debts(connection, batch, found)
@@ -251,14 +249,21 @@ def _asks_for_settings(item: Item) -> bool:
             return False
 
 
-async def _read_lots(connection: Connection, batch: Batch, items: Sequence[Item], accounts: Iterable[Account]) -> None:
-    """Read which lots accounts have, and what the originals took from them or put into them."""
+async def _read_lots(
+    connection: Connection,
+    batch: Batch,
+    items: Sequence[Item],
+    accounts: Sequence[Account],
+    stripe_of: Callable[[int], WalletName],
+) -> None:
+    """Read which lots accounts have, and what originals took from them or put into them; prepare for what is over."""
     await read_lots(connection, accounts)
     reversing = [item for item in items if isinstance(item, ReverseItem) and item.owner.lots_seq is not None]
     if reversing:
         originals = [(item.owner, item.request.original.seq) for item in reversing]
         for item, uses in zip(reversing, await read_uses(connection, originals), strict=True):
             batch.uses[item.request.original.name] = uses
+    await prepare_expiry(connection, what_may_lapse(batch, items, accounts), stripe_of)
 
 
 async def _read_more(
