@@ -38,6 +38,7 @@ from wallet_gql.endpoint.schema import executable_schema
 from wallet_gql.endpoint.trusted import Trusted, prepare, read_manifests
 from wallet_gql.endpoint.turns import Turns
 from wallet_gql.graphql.context import Context
+from wallet_gql.operations.deadlines import Deadlines
 from wallet_gql.operations.opening import Ledger
 from wallet_gql.operations.rates import Charge
 from wallet_gql.settings import Settings
@@ -82,6 +83,7 @@ class GraphQLEndpoint:
         prepare(self.documents, self._trusted.texts)
         # Who has waited for half its time has the other half for its query.
         self._costly_turns = Turns(WAITING_COST_MAX, settings.request_deadline_seconds / 2)
+        self._deadlines: Deadlines[asyncio.Task[Any]] = Deadlines(asyncio.Task.cancel)
         self._page = page
         self._requests = Requests(settings.body_bytes_max)
 
@@ -240,16 +242,23 @@ class GraphQLEndpoint:
     ) -> ExecutionResult:
         # One root field alone needs no machinery to run root fields one after the other.
         serially = operation.is_mutation and operation.size.root_field_count > 1
+        task = asyncio.current_task()
+        assert task is not None
+        self._deadlines.put(task, deadline)
         try:
-            async with asyncio.timeout_at(deadline):
-                if cost <= COSTLY:
-                    return await _result(executor.execute_operation(serially=serially))
-                async with self._costly_turns.turn(cost):
-                    return await _result(executor.execute_operation(serially=serially))
-        except TimeoutError:
+            if cost <= COSTLY:
+                return await _result(executor.execute_operation(serially=serially))
+            async with self._costly_turns.turn(cost):
+                return await _result(executor.execute_operation(serially=serially))
+        except asyncio.CancelledError:
+            # By its deadline, and by nobody else?
+            if self._deadlines.take_out(task) or task.uncancel():
+                raise
             if operation.is_mutation:
                 raise OutcomeUnknown("The deadline passed.") from None
             raise Unavailable("The deadline passed.") from None
+        finally:
+            self._deadlines.take_out(task)
 
 
 def _told_of_budget(charge: Charge | None, body: dict[str, Any], *, show_cost: bool) -> tuple[tuple[bytes, bytes], ...]:
