@@ -36,6 +36,7 @@ from graphql import (
 )
 from graphql.execution import Executor, get_variable_values
 from graphql.execution.collect_fields import CollectedFields, FieldDetails, FragmentDetails
+from graphql.execution.executor import CollectedErrors
 from graphql.execution.get_variable_signature import GraphQLVariableSignature, get_variable_signature
 from graphql.execution.values import VariableValues, VariableValueSource
 from graphql.pyutils import AwaitableOrValue, Path, Undefined
@@ -219,8 +220,9 @@ class StraightExecutor(Executor[Any]):
         )
         if isinstance(values, list):
             return values
-        executor = self.build_per_event_executor(None)
-        assert isinstance(executor, StraightExecutor)
+        executor = object.__new__(type(self))
+        vars(executor).update(vars(self))
+        executor.collected_errors = CollectedErrors()
         executor.context_value = context
         executor.variable_values = values
         executor.hide_suggestions = hide_suggestions
@@ -240,12 +242,6 @@ class StraightExecutor(Executor[Any]):
             if coerced[signature.name] is Undefined:
                 return None
         return VariableValues(sources, coerced)
-
-    def __copy__(self) -> Self:
-        """Return what the executor of a request begins as; `copy` would go through what pickles objects."""
-        executor = object.__new__(type(self))
-        vars(executor).update(vars(self))
-        return executor
 
     def execute_fields(
         self,

@@ -86,6 +86,9 @@ class GraphQLEndpoint:
         self._deadlines: Deadlines[asyncio.Task[Any]] = Deadlines(asyncio.Task.cancel)
         self._page = page
         self._requests = Requests(settings.body_bytes_max)
+        # What each request asks of the settings is worked out once.
+        self._is_open, self._has_tokens = settings.is_open, settings.token_keys is not None
+        self._hides_schema = settings.hides_schema
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -142,8 +145,8 @@ class GraphQLEndpoint:
         caller = await authenticate(
             headers.get(b"authorization"),
             state["ledger"],
-            is_open=self._settings.is_open,
-            has_tokens=self._settings.token_keys is not None,
+            is_open=self._is_open,
+            has_tokens=self._has_tokens,
         )
         state["caller"] = caller.name
         # Before anything of the request is read: a budget bounds that work, too.
@@ -213,7 +216,7 @@ class GraphQLEndpoint:
         A mutation whose deadline passes is `OutcomeUnknown`: what it posted is in the books. Before that, each of its
         postings ends by itself and says what became of it.
         """
-        executor = operation.executor.for_request(context, variables, hide_suggestions=self._settings.hides_schema)
+        executor = operation.executor.for_request(context, variables, hide_suggestions=self._hides_schema)
         if isinstance(executor, list):
             return ExecutionResult(None, executor)
         operation.demands.check(context.caller, executor.variable_values.coerced)
@@ -321,5 +324,7 @@ def _fault(fault: Fault, request_id: str, *, is_mutation: bool = False) -> tuple
 
 def _retry_after(body: dict[str, Any]) -> tuple[tuple[bytes, bytes], ...]:
     """Return the header that says when to come back, where an error says so."""
-    seconds = [error["extensions"].get("retryAfterSeconds", 0) for error in body.get("errors", ())]
+    if "errors" not in body:
+        return ()
+    seconds = [error["extensions"].get("retryAfterSeconds", 0) for error in body["errors"]]
     return ((b"retry-after", b"%d" % max(seconds)),) if any(seconds) else ()
