@@ -25,7 +25,7 @@ who waits for locks waits in the one order that there is.
 import asyncio
 import math
 from bisect import insort
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -177,7 +177,7 @@ class GroupCommit:
         self._in_line: _Group | None = None
         self._is_looking = False
         self._is_standing = False
-        self._waiting: Counter[OwnerName] = Counter()
+        self._waiting: dict[OwnerName, int] = {}
         self._waiting_count = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_closing = False
@@ -273,7 +273,7 @@ class GroupCommit:
         item.wait_in(queue)
         self._waiting_count += 1
         for owner in item.owners:
-            self._waiting[owner] += 1
+            self._waiting[owner] = self._waiting.get(owner, 0) + 1
 
     def _take(self, lane: _Lane) -> list[_Item]:
         """Take a lane's next batch: what concerns another lane's batch stays, and so does what came after it."""
@@ -322,9 +322,9 @@ class GroupCommit:
         item.queue = None
         self._waiting_count -= 1
         for owner in item.owners:
-            self._waiting[owner] -= 1
-            if not self._waiting[owner]:
-                del self._waiting[owner]
+            others = self._waiting.pop(owner) - 1
+            if others:
+                self._waiting[owner] = others
 
     def _expire(self, item: _Item) -> None:
         """End a caller's wait: at once while its request is queued, else at its last moment."""
