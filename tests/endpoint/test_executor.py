@@ -262,7 +262,7 @@ async def test_an_object_that_fails_is_told_as_ever(broken: dict[str, Any], path
     text = '{ balance(ownerId: "ann") { ownerId asset { code scale } } __typename }'
     for balance, data in (
         (whole, {"ownerId": "ann", "asset": {"code": "GOLD", "scale": 2}}),
-        (replace(whole, **broken), None),
+        (whole._replace(**broken), None),
     ):
         for is_awaited in (False, True):
 

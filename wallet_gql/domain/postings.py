@@ -103,8 +103,7 @@ class TransactionName(NamedTuple):
     id: UUID
 
 
-@dataclass(frozen=True, slots=True)
-class TransactionView:
+class TransactionView(NamedTuple):
     """One ledger transaction as one wallet sees it in one asset; `amount_minor` is signed."""
 
     shard: int
