@@ -117,8 +117,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Run one worker more than there are cores: some tests only wait for time to pass."""
-    return (os.cpu_count() or 1) + 1
+    """Run three workers for two cores: some tests only wait, for time to pass or for the database."""
+    return max(2, (os.cpu_count() or 1) * 3 // 2)
 
 
 @pytest.hookimpl(optionalhook=True)

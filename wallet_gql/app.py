@@ -212,6 +212,8 @@ class RequestGate:
         self._endpoint = endpoint
         self._others = others
         self._takes_host = takes_host
+        # Bound once: each line by a logger that is not would look for the one to use.
+        self._log = structlog.get_logger().bind()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -250,7 +252,7 @@ class RequestGate:
                 await _refusal(scope, 503, _CUT_SHORT, code="OUTCOME_UNKNOWN")(scope, receive, send_with_id)
         finally:
             if DROPPED not in state:
-                _log.info(
+                self._log.info(
                     event,
                     request_id=request_id,
                     method=scope["method"],

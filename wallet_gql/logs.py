@@ -3,12 +3,20 @@
 import logging
 import sys
 from collections.abc import MutableMapping
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Final, TypeAlias
 
 import orjson
 import structlog
 
 from wallet_gql.settings import Settings
+
+_Line: TypeAlias = MutableMapping[str, Any]
+
+_ERRORS: Final = structlog.processors.ExceptionRenderer(
+    # Local variables in a traceback would be what callers sent, and passwords.
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+)
 
 
 def configure(settings: Settings) -> None:
@@ -20,20 +28,17 @@ def configure(settings: Settings) -> None:
         _escape,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    # Local variables in a traceback would be what callers sent, and passwords.
     if console:
-        renderers: list[Any] = [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
-        text_renderers = renderers
+        plain = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        processors: list[Any] = [*shared, plain]
+        text_renderers: list[Any] = [plain]
         factory: Any = structlog.PrintLoggerFactory(sys.stderr)
     else:
-        errors = structlog.processors.ExceptionRenderer(
-            structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-        )
-        renderers = [errors, structlog.processors.JSONRenderer(serializer=orjson.dumps, default=str)]
-        text_renderers = [errors, structlog.processors.JSONRenderer()]
+        processors = [_render]
+        text_renderers = [_ERRORS, structlog.processors.JSONRenderer()]
         factory = structlog.BytesLoggerFactory(sys.stderr.buffer)
     structlog.configure(
-        processors=[*shared, *renderers],
+        processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=factory,
         cache_logger_on_first_use=True,
@@ -51,7 +56,26 @@ def configure(settings: Settings) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def _escape(_logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def _render(logger: object, method: str, line: _Line) -> bytes:
+    """Return a line as JSON: one processor for what each request pays for, instead of one for each step."""
+    if "exc_info" in line:
+        line = _ERRORS(logger, method, line)
+    line["level"], line["timestamp"] = method, datetime.now(UTC)
+    try:
+        rendered = _dump(line)
+    except orjson.JSONEncodeError:  # half of a surrogate pair, which no UTF-8 can carry
+        return _dump(_escape(logger, method, line))
+    # What JSON escapes begins with a backslash. Most lines have nothing to escape: that is asked of a whole line.
+    if b"\\" in rendered or not rendered.decode().isprintable():
+        return _dump(_escape(logger, method, line))
+    return rendered
+
+
+def _dump(line: _Line) -> bytes:
+    return orjson.dumps(line, default=str, option=orjson.OPT_UTC_Z)
+
+
+def _escape(_logger: object, _method: str, line: _Line) -> _Line:
     """Escape what cannot be seen, such as line separators and what moves a terminal's cursor: callers may send it."""
     for name, value in line.items():
         if isinstance(value, str) and not value.isprintable():

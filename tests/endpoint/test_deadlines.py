@@ -11,6 +11,7 @@ from factories import new_owner, new_owner_id
 from proxy import open_through_proxy
 
 from wallet_gql.endpoint import documents, turns
+from wallet_gql.endpoint.schema import executable_schema
 from wallet_gql.operations.opening import Ledger, open_ledger
 from wallet_gql.settings import Settings
 
@@ -109,6 +110,37 @@ async def test_a_mutation_has_one_deadline_however_much_it_asks_for(ledger: Ledg
             answer = (await endpoint.ask(f"mutation {{ {fields} }}")).json()
         assert codes(answer) == ["UNAVAILABLE"] * 10
         assert (await endpoint.ask(BALANCE, variables={"o": owner})).json() == {"data": {"balance": {"amount": "7"}}}
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("{ assets { code } }", "UNAVAILABLE"),
+        ('mutation { openWallet(input: {ownerId: "a"}) { __typename } }', "OUTCOME_UNKNOWN"),
+    ],
+)
+async def test_what_is_not_done_at_the_deadline_is_ended(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, text: str, code: str
+) -> None:
+    """Whatever it waits for; and one that somebody else ends is not told of its deadline."""
+    begun = asyncio.Event()
+
+    async def never(*_: object, **__: object) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    for root, name in ((executable_schema().query_type, "assets"), (executable_schema().mutation_type, "openWallet")):
+        assert root is not None
+        monkeypatch.setattr(root.fields[name], "resolve", never)
+    endpoint = Endpoint(ledger, request_deadline_seconds=0.2)
+    answers = await asyncio.gather(*(endpoint.ask(text) for _ in range(3)))
+    assert [codes(answer.json()) for answer in answers] == [[code]] * 3
+    begun.clear()
+    gone = asyncio.create_task(endpoint.ask(text))
+    await begun.wait()
+    gone.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await gone
 
 
 async def test_a_new_document_that_never_has_its_turn_is_overload_and_known_ones_go_on(

@@ -3,7 +3,8 @@
 import asyncio
 import gc
 from dataclasses import replace
-from typing import Any, Final
+from datetime import UTC, datetime
+from typing import Any, Final, cast
 
 import pytest
 from api import Endpoint
@@ -13,10 +14,12 @@ from graphql.execution import get_variable_values
 from graphql.execution.values import VariableValues
 
 from wallet_gql.domain import assets as domain
-from wallet_gql.endpoint.executor import LEAVES, StraightExecutor, is_coroutine, is_stream
+from wallet_gql.domain import wallets
+from wallet_gql.endpoint.executor import LEAVES, OBJECTS, StraightExecutor, is_coroutine, is_stream
 from wallet_gql.endpoint.schema import executable_schema
 from wallet_gql.graphql import ids
 from wallet_gql.graphql.assets import Asset
+from wallet_gql.graphql.balances import Balance
 from wallet_gql.graphql.context import Context
 from wallet_gql.operations.opening import Ledger
 
@@ -184,8 +187,7 @@ def test_every_attribute_that_is_a_leaf_is_read_at_once() -> None:
 async def test_a_leaf_that_fails_is_told_as_ever() -> None:
     """A value that its type cannot be: the field's error, with its path, and null as far as it must go."""
     asset = Asset.of(domain.Asset(1, "GOLD", "Gold", 2))
-    schema = executable_schema()
-    parent = schema.type_map["Asset"]
+    parent = executable_schema().type_map["Asset"]
     assert isinstance(parent, GraphQLObjectType)
     leaves = parent.extensions[LEAVES]
     assert leaves["scale"](asset) == 2
@@ -195,27 +197,82 @@ async def test_a_leaf_that_fails_is_told_as_ever() -> None:
     failing = replace(asset)
     vars(failing)["global_id"] = lambda: ids.asset_id(failing.nothing)  # type: ignore[attr-defined] # that is how
     for broken, name in (*cases, (failing, "id")):
-        answers = []
+
+        async def assets(_source: object, _info: object, broken: Asset = broken) -> list[Asset]:
+            await asyncio.sleep(0)
+            return [asset, broken]
+
+        straight, usual = await both("assets", assets, f"{{ assets {{ code {name} }} }}")
+        assert straight.data == usual.data == {"assets": None}
+        assert formatted(straight) == formatted(usual)
+        assert formatted(straight)[0]["path"] == ["assets", 1, name]
+
+
+async def both(name: str, resolver: Any, text: str) -> tuple[ExecutionResult, ExecutionResult]:
+    """Answer a query by the executor and by graphql-core's own, with another resolver of a root field."""
+    query = executable_schema().query_type
+    assert query is not None
+    field = query.fields[name]
+    resolve, field.resolve = field.resolve, resolver
+    answers = []
+    try:
         for executor_class in (StraightExecutor, None):
-            document = parse(f"{{ assets {{ code {name} }} }}")
+            result = execute(
+                executable_schema(), parse(text), executor_class=executor_class, is_awaitable=is_coroutine,
+                is_async_iterable=is_stream,
+            )  # fmt: skip
+            answers.append(await result if is_coroutine(result) else result)
+    finally:
+        field.resolve = resolve
+    straight, usual = answers
+    assert isinstance(straight, ExecutionResult)
+    assert isinstance(usual, ExecutionResult)
+    return straight, usual
 
-            async def assets(_source: object, _info: object, broken: Asset = broken) -> list[Asset]:
-                await asyncio.sleep(0)
-                return [asset, broken]
 
-            query = schema.query_type
-            assert query is not None
-            field = query.fields["assets"]
-            resolve, field.resolve = field.resolve, assets
-            try:
-                result = execute(
-                    schema, document, executor_class=executor_class, is_awaitable=is_coroutine,
-                    is_async_iterable=is_stream,
-                )  # fmt: skip
-                assert is_coroutine(result)
-                answers.append(await result)
-            finally:
-                field.resolve = resolve
-        assert answers[0].data == answers[1].data == {"assets": None}
-        assert [error.formatted for error in answers[0].errors] == [error.formatted for error in answers[1].errors]
-        assert answers[0].errors[0].path == ["assets", 1, name]
+def formatted(answer: ExecutionResult) -> list[Any]:
+    return [error.formatted for error in answer.errors or ()]
+
+
+def test_what_is_always_there_is_gone_into_at_once() -> None:
+    types = executable_schema().type_map
+    objects = {
+        name: {field: object_type.name for field, (_, object_type) in found.items()}
+        for name, graphql_type in types.items()
+        if (found := graphql_type.extensions.get(OBJECTS))
+    }
+    assert objects["SpendPayload"] == {"transaction": "Transaction", "wallet": "Wallet", "balance": "Balance"}
+    assert objects["Balance"] == {"asset": "Asset"}
+    assert "Query" not in objects
+    assert "Mutation" not in objects
+    # What is said of a type's objects is not asked on that way.
+    assert [name for name, each in types.items() if getattr(each, "is_type_of", None) is not None] == []
+
+
+@pytest.mark.parametrize(
+    ("broken", "path"),
+    [
+        ({"asset": None}, ["asset"]),
+        ({"asset": domain.Asset(1, "GOLD", "Gold", cast("int", "two"))}, ["asset", "scale"]),
+    ],
+)
+async def test_an_object_that_fails_is_told_as_ever(broken: dict[str, Any], path: list[str]) -> None:
+    wallet = wallets.Wallet(1, 2, "ann", datetime.now(UTC))
+    whole = wallets.Balance(wallet, domain.Asset(1, "GOLD", "Gold", 2), 5, 1)
+    text = '{ balance(ownerId: "ann") { ownerId asset { code scale } } __typename }'
+    for balance, data in (
+        (whole, {"ownerId": "ann", "asset": {"code": "GOLD", "scale": 2}}),
+        (whole._replace(**broken), None),
+    ):
+        for is_awaited in (False, True):
+
+            async def read(*_: object, balance: wallets.Balance = balance, **__: object) -> Balance:
+                return Balance(balance=balance)
+
+            def read_at_once(*_: object, balance: wallets.Balance = balance, **__: object) -> Balance:
+                return Balance(balance=balance)
+
+            straight, usual = await both("balance", read if is_awaited else read_at_once, text)
+            assert repr(straight.data) == repr(usual.data) == repr({"balance": data, "__typename": "Query"})
+            assert formatted(straight) == formatted(usual)
+            assert [each["path"] for each in formatted(straight)] == ([] if data else [["balance", *path]])

@@ -186,7 +186,7 @@ async def test_of_one_batch_the_first_is_credited(ledger: Ledger) -> None:
         used(outcome, transaction)
     assert isinstance(outcomes[0], Posted)
     assert outcomes[3] == replace(
-        outcomes[0], already_processed=True, balance=replace(outcomes[0].balance, amount_minor=10)
+        outcomes[0], already_processed=True, balance=outcomes[0].balance._replace(amount_minor=10)
     )
     assert (await balance(ledger, first), await balance(ledger, second)) == (10, 0)
 

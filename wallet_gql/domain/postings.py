@@ -106,8 +106,7 @@ class TransactionName(NamedTuple):
     id: UUID
 
 
-@dataclass(frozen=True, slots=True)
-class TransactionView:
+class TransactionView(NamedTuple):
     """One ledger transaction as one wallet sees it in one asset; `amount_minor` is signed."""
 
     shard: int
@@ -161,7 +160,7 @@ def fingerprint(
     from the wallet's state: the same request gives the same bytes for ever. `more` are fields that came after 0.1.0, in
     the order of their names and only where they differ from their defaults, so what came before keeps its bytes.
     """
-    texts = "".join("-" if text is None else f"{len(text)}:{text}" for text in (description, reference))
+    texts = "".join(["-" if text is None else f"{len(text)}:{text}" for text in (description, reference)])
     added = "".join([f" {name} {len(text)}:{text}" for name, text in more]) if more else ""
     return sha256(f"{kind:d} {asset_code} {amount_minor} {texts}{added}".encode()).digest()[:16]
 

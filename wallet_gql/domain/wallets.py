@@ -84,8 +84,7 @@ class WalletState:
         return replace(self, status=WalletStatus.OPEN, since=max(self.since, self.until), until=None, note=None)
 
 
-@dataclass(frozen=True, slots=True)
-class Balance:
+class Balance(NamedTuple):
     """An account's present position: its last entry, or zero at sequence 0 where there is none.
 
     `held_minor`, what open holds hold, is part of the amount; `debt_minor`, what the owner owes, is not, nor is

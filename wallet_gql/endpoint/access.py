@@ -18,6 +18,8 @@ async def authenticate(credentials: bytes | None, ledger: Ledger | None, *, is_o
     Where access is open, whoever sends neither a key nor, where tokens are read, a token may do anything: a gateway's
     own credentials are none of ours. A wrong key is wrong there, too.
     """
+    if credentials is None and is_open:
+        return ANYONE
     if credentials is not None and ledger is not None:
         caller = ledger.callers.keys.recall(credentials)
         if caller is not None:

@@ -69,6 +69,8 @@ class Operation:
     lists: tuple[ArgumentNode, ...]
     """The lists of ids that are given as variables."""
     demands: Demands
+    is_mutation: bool
+    """Whether it changes anything."""
 
     def check(self, variables: dict[str, Any]) -> None:
         """Refuse lists of too many ids; raises GraphQLError."""
@@ -83,11 +85,6 @@ class Operation:
         executor = self.executor
         fragments = {name: details.definition for name, details in executor.fragments.items()}
         return limits.size(executor.operation, fragments, self.limits, variables)
-
-    @property
-    def is_mutation(self) -> bool:
-        """Whether it changes anything."""
-        return self.executor.operation.operation is OperationType.MUTATION
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +240,7 @@ class Documents:
                 sizes[name],
                 _lists(operation, node),
                 demands(self._schema, operation, fragments, is_schema_free=self._is_schema_free),
+                is_mutation=operation.operation is OperationType.MUTATION,
             )
             for name, operation in operations.items()
         }

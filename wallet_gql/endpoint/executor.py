@@ -1,8 +1,9 @@
 """graphql-core's executor with short ways for what is most of a request.
 
 A leaf that needs no more than its source, and is neither null where it must not be nor faulty, is read at once: on the
-long way it would get a path, a resolve info and three calls. And what a selection set of one field holds is collected
-once per document instead of once per request, where no directive could make it differ. So is what a variable's type is.
+long way it would get a path, a resolve info and three calls. An object that needs no more than that and is never null
+is gone into at once. And what a selection set of one field holds is collected once per document instead of once per
+request, where no directive could make it differ. So is what a variable's type is.
 Everything else goes the long way, errors among it. The methods of graphql-core that are overridden are its own, not its
 public interface (docs/decisions/0004), so graphql-core is capped to one minor version.
 
@@ -35,6 +36,7 @@ from graphql import (
 )
 from graphql.execution import Executor, get_variable_values
 from graphql.execution.collect_fields import CollectedFields, FieldDetails, FragmentDetails
+from graphql.execution.executor import CollectedErrors
 from graphql.execution.get_variable_signature import GraphQLVariableSignature, get_variable_signature
 from graphql.execution.values import VariableValues, VariableValueSource
 from graphql.pyutils import AwaitableOrValue, Path, Undefined
@@ -52,6 +54,9 @@ Leaf = Callable[[Any], Any]
 LEAVES: Final = "leaves"
 """Where an object type's leaves are kept, by field name, among graphql-core's extensions of it."""
 
+OBJECTS: Final = "objects"
+"""Where, likewise, what reads an object that is never null from its source is kept, with the object's type."""
+
 
 def is_coroutine(value: object) -> TypeGuard[Awaitable[Any]]:
     """Say whether a result is to be awaited: resolvers here are plain functions or coroutine functions."""
@@ -63,18 +68,24 @@ def is_stream(_value: object) -> TypeGuard[AsyncIterable[Any]]:
     return False
 
 
-def find_leaves(schema: GraphQLSchema, reads: Mapping[tuple[str, str], Leaf]) -> None:
-    """Give each object type its leaves; `reads` reads fields that need their source only, by type and field name."""
+def find_short_ways(schema: GraphQLSchema, reads: Mapping[tuple[str, str], Leaf]) -> None:
+    """Give each object type its short ways; `reads` reads fields that need their source only, by type and field name.
+
+    Objects are told by their classes, so their types have no `is_type_of`, which a short way would not ask.
+    """
     for graphql_type in schema.type_map.values():
         if isinstance(graphql_type, GraphQLObjectType):
             leaves: dict[str, Leaf] = {"__typename": _constant(graphql_type.name)}
+            objects: dict[str, tuple[Leaf, GraphQLObjectType]] = {}
             for name, field in graphql_type.fields.items():
                 read = reads.get((graphql_type.name, name))
                 may_be_null = not isinstance(field.type, GraphQLNonNull)
-                leaf_type = field.type if may_be_null else field.type.of_type
-                if read is not None and isinstance(leaf_type, GraphQLScalarType | GraphQLEnumType):
-                    leaves[name] = _coerced(read, leaf_type, null=None if may_be_null else Undefined)
-            graphql_type.extensions[LEAVES] = leaves
+                named = field.type if may_be_null else field.type.of_type
+                if read is not None and isinstance(named, GraphQLScalarType | GraphQLEnumType):
+                    leaves[name] = _coerced(read, named, null=None if may_be_null else Undefined)
+                elif read is not None and isinstance(named, GraphQLObjectType) and not may_be_null:
+                    objects[name] = read, named
+            graphql_type.extensions |= {LEAVES: leaves, OBJECTS: objects}
 
 
 def _constant(value: str) -> Leaf:
@@ -209,8 +220,9 @@ class StraightExecutor(Executor[Any]):
         )
         if isinstance(values, list):
             return values
-        executor = self.build_per_event_executor(None)
-        assert isinstance(executor, StraightExecutor)
+        executor = object.__new__(type(self))
+        vars(executor).update(vars(self))
+        executor.collected_errors = CollectedErrors()
         executor.context_value = context
         executor.variable_values = values
         executor.hide_suggestions = hide_suggestions
@@ -230,12 +242,6 @@ class StraightExecutor(Executor[Any]):
             if coerced[signature.name] is Undefined:
                 return None
         return VariableValues(sources, coerced)
-
-    def __copy__(self) -> Self:
-        """Return what the executor of a request begins as; `copy` would go through what pickles objects."""
-        executor = object.__new__(type(self))
-        vars(executor).update(vars(self))
-        return executor
 
     def execute_fields(
         self,
@@ -257,6 +263,8 @@ class StraightExecutor(Executor[Any]):
         if not others:
             return results
         executed = super().execute_fields(parent_type, source_value, path, others, position_context)
+        if len(others) == len(results):
+            return executed
         if isinstance(executed, dict):
             results.update(executed)
             return results
@@ -266,6 +274,32 @@ class StraightExecutor(Executor[Any]):
             return results
 
         return merge()
+
+    def execute_field(
+        self,
+        parent_type: GraphQLObjectType,
+        source: Any,
+        field_details_list: list[FieldDetails],
+        path: Path,
+        position_context: Any,
+    ) -> Any:
+        """Resolve a field, and execute what it selects.
+
+        What is wrong below a field that is never null is wrong with what holds it, which handles it.
+        """
+        objects: dict[str, tuple[Leaf, GraphQLObjectType]] = parent_type.extensions.get(OBJECTS, {})
+        found = objects.get(field_details_list[0].node.name.value)
+        if found is None:
+            return super().execute_field(parent_type, source, field_details_list, path, position_context)
+        read, object_type = found
+        try:
+            value = read(source)
+        except Exception:  # noqa: BLE001 - the long way says what is wrong with it
+            value = None
+        if value is None:
+            return super().execute_field(parent_type, source, field_details_list, path, position_context)
+        selected = self.collect_subfields(object_type, field_details_list).grouped_field_set
+        return self.execute_fields(object_type, value, path, selected, None)
 
     def collect_subfields(
         self, return_type: GraphQLObjectType, field_details_list: list[FieldDetails]

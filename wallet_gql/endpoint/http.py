@@ -38,6 +38,7 @@ from wallet_gql.endpoint.schema import executable_schema
 from wallet_gql.endpoint.trusted import Trusted, prepare, read_manifests
 from wallet_gql.endpoint.turns import Turns
 from wallet_gql.graphql.context import Context
+from wallet_gql.operations.deadlines import Deadlines
 from wallet_gql.operations.opening import Ledger
 from wallet_gql.operations.rates import Charge
 from wallet_gql.settings import Settings
@@ -82,8 +83,12 @@ class GraphQLEndpoint:
         prepare(self.documents, self._trusted.texts)
         # Who has waited for half its time has the other half for its query.
         self._costly_turns = Turns(WAITING_COST_MAX, settings.request_deadline_seconds / 2)
+        self._deadlines: Deadlines[asyncio.Task[Any]] = Deadlines(asyncio.Task.cancel)
         self._page = page
         self._requests = Requests(settings.body_bytes_max)
+        # What each request asks of the settings is worked out once.
+        self._is_open, self._has_tokens = settings.is_open, settings.token_keys is not None
+        self._hides_schema = settings.hides_schema
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -140,8 +145,8 @@ class GraphQLEndpoint:
         caller = await authenticate(
             headers.get(b"authorization"),
             state["ledger"],
-            is_open=self._settings.is_open,
-            has_tokens=self._settings.token_keys is not None,
+            is_open=self._is_open,
+            has_tokens=self._has_tokens,
         )
         state["caller"] = caller.name
         # Before anything of the request is read: a budget bounds that work, too.
@@ -211,7 +216,7 @@ class GraphQLEndpoint:
         A mutation whose deadline passes is `OutcomeUnknown`: what it posted is in the books. Before that, each of its
         postings ends by itself and says what became of it.
         """
-        executor = operation.executor.for_request(context, variables, hide_suggestions=self._settings.hides_schema)
+        executor = operation.executor.for_request(context, variables, hide_suggestions=self._hides_schema)
         if isinstance(executor, list):
             return ExecutionResult(None, executor)
         operation.demands.check(context.caller, executor.variable_values.coerced)
@@ -240,16 +245,23 @@ class GraphQLEndpoint:
     ) -> ExecutionResult:
         # One root field alone needs no machinery to run root fields one after the other.
         serially = operation.is_mutation and operation.size.root_field_count > 1
+        task = asyncio.current_task()
+        assert task is not None
+        self._deadlines.put(task, deadline)
         try:
-            async with asyncio.timeout_at(deadline):
-                if cost <= COSTLY:
-                    return await _result(executor.execute_operation(serially=serially))
-                async with self._costly_turns.turn(cost):
-                    return await _result(executor.execute_operation(serially=serially))
-        except TimeoutError:
+            if cost <= COSTLY:
+                return await _result(executor.execute_operation(serially=serially))
+            async with self._costly_turns.turn(cost):
+                return await _result(executor.execute_operation(serially=serially))
+        except asyncio.CancelledError:
+            # By its deadline, and by nobody else?
+            if self._deadlines.take_out(task) or task.uncancel():
+                raise
             if operation.is_mutation:
                 raise OutcomeUnknown("The deadline passed.") from None
             raise Unavailable("The deadline passed.") from None
+        finally:
+            self._deadlines.take_out(task)
 
 
 def _told_of_budget(charge: Charge | None, body: dict[str, Any], *, show_cost: bool) -> tuple[tuple[bytes, bytes], ...]:
@@ -312,5 +324,7 @@ def _fault(fault: Fault, request_id: str, *, is_mutation: bool = False) -> tuple
 
 def _retry_after(body: dict[str, Any]) -> tuple[tuple[bytes, bytes], ...]:
     """Return the header that says when to come back, where an error says so."""
-    seconds = [error["extensions"].get("retryAfterSeconds", 0) for error in body.get("errors", ())]
+    if "errors" not in body:
+        return ()
+    seconds = [error["extensions"].get("retryAfterSeconds", 0) for error in body["errors"]]
     return ((b"retry-after", b"%d" % max(seconds)),) if any(seconds) else ()

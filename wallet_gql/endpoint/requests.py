@@ -1,6 +1,7 @@
 """The parameters of a request: from its body, or from the query string of a GET. What is wrong with it is told."""
 
 from http import HTTPStatus
+from types import NoneType
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -24,6 +25,9 @@ UNFINISHED_BYTES_MAX: Final = 64 * 1024 * 1024
 _EXAMPLE: Final = 'a JSON object such as {"query": "{ assets { code } }"}'
 
 _PARAMETERS_MAX: Final = 10
+
+_OBJECT_OR_NULL: Final = (dict, NoneType)
+_STRING_OR_NULL: Final = (str, NoneType)
 
 _NO_CODING: Final = frozenset({b"", b"identity"})
 
@@ -215,10 +219,10 @@ def check_parameters(parameters: dict[str, Any]) -> tuple[str, dict[str, Any] | 
         message = f'query is {fault}: send a GraphQL document as a string, such as "{{ assets {{ code }} }}".'
         raise BadRequest(HTTPStatus.BAD_REQUEST, message)
     for name in ("variables", "extensions"):
-        if not isinstance(parameters.get(name), dict | None):
+        if not isinstance(parameters.get(name), _OBJECT_OR_NULL):
             raise BadRequest(HTTPStatus.BAD_REQUEST, f"{name} is {kind(parameters[name])}: send a JSON object or null.")
     operation_name = parameters.get("operationName")
-    if not isinstance(operation_name, str | None):
+    if not isinstance(operation_name, _STRING_OR_NULL):
         raise BadRequest(HTTPStatus.BAD_REQUEST, f"operationName is {kind(operation_name)}: send a string or null.")
     return query, parameters.get("variables"), operation_name or None
 

@@ -26,7 +26,7 @@ from graphql import (
 from strawberry.schema.schema_converter import GraphQLCoreConverter
 from strawberry.types.field import StrawberryField
 
-from wallet_gql.endpoint.executor import Leaf, find_leaves
+from wallet_gql.endpoint.executor import Leaf, find_short_ways
 
 _STRAWBERRY: Final = GraphQLCoreConverter.DEFINITION_BACKREF
 """Where Strawberry keeps its definition of a thing among graphql-core's extensions of it."""
@@ -59,7 +59,7 @@ def tune(schema: GraphQLSchema) -> None:
                         leaves[graphql_type.name, name] = read
                     for argument in field.args.values():
                         argument.out_name = argument.extensions[_STRAWBERRY].python_name
-    find_leaves(schema, leaves)
+    find_short_ways(schema, leaves)
 
 
 def _make(origin: type, values: dict[str, Any]) -> object:

@@ -150,12 +150,13 @@ SpendResult = Annotated[
 
 
 def _posting_input(info: Info, posting: _PostingInput) -> postings.PostingInput:
-    info.context.caller.check_movement(posting.asset, cast("Decimal", posting.amount))
+    # The scalar reads text and hands on a Decimal; the annotation is what it writes.
+    amount = cast("Decimal", posting.amount)
+    info.context.caller.check_movement(posting.asset, amount)
     return postings.PostingInput(
         posting.owner_id,
         posting.asset,
-        # The scalar reads text and hands on a Decimal; the annotation is what it writes.
-        cast("Decimal", posting.amount),
+        amount,
         posting.idempotency_key,
         None if posting.description is strawberry.UNSET else posting.description,
         None if posting.reference is strawberry.UNSET else posting.reference,

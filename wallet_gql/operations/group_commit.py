@@ -25,7 +25,7 @@ who waits for locks waits in the one order that there is.
 import asyncio
 import math
 from bisect import insort
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -38,6 +38,7 @@ from wallet_gql.domain.postings import Outcome, Request
 from wallet_gql.domain.wallets import OwnerName
 from wallet_gql.ledger.items import WalletBusy, has_issuers, without_issuers
 from wallet_gql.ledger.posting import Decided, post_batch
+from wallet_gql.operations.deadlines import Deadlines
 from wallet_gql.operations.pace import Pace
 from wallet_gql.operations.parking import PROBE_SECONDS, find_busy, wait_in_slices
 from wallet_gql.operations.unit_of_work import Verdict, retrying, unit_of_work, verdict
@@ -78,6 +79,7 @@ class _Item:
     """A request on its way.
 
     `queue` is where it waits, None once it is in the database. `is_in_doubt`: a COMMIT of it was sent and not answered.
+    `last_moment` is when its caller is told that it is not known what became of it.
     """
 
     request: Request
@@ -85,6 +87,7 @@ class _Item:
     future: asyncio.Future[Outcome]
     queued_at: float
     deadline: float
+    last_moment: float
     queue: deque["_Item"] | None = None
     is_in_doubt: bool = False
 
@@ -167,13 +170,14 @@ class GroupCommit:
         self._batch_seconds_max = _usable(deadline_seconds) / BATCHES_PER_DEADLINE
         self._queue_size_max = queue_size_max
         self._wallet_queue_size_max = max(1, queue_size_max // 4)
+        self._deadlines = Deadlines(self._expire)
         self._lanes = [_Lane(line) for line in range(lane_count)]
         self._parked: dict[OwnerName, _Group] = {}
         self._groups: dict[_Group, None] = {}
         self._in_line: _Group | None = None
         self._is_looking = False
         self._is_standing = False
-        self._waiting: Counter[OwnerName] = Counter()
+        self._waiting: dict[OwnerName, int] = {}
         self._waiting_count = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_closing = False
@@ -198,16 +202,17 @@ class GroupCommit:
         for owner in owners:
             if (waiting := self._waiting.get(owner, 0)) >= self._wallet_queue_size_max:
                 raise Overloaded(f"{waiting} requests of this wallet are waiting already.")
-        item = _Item(request, owners, loop.create_future(), now, deadline)
-        self._enqueue(item, lane)
         margin = min(2 * MARGIN_SECONDS, left_seconds)
-        timer = loop.call_at(deadline - margin, self._expire, item, deadline - min(MARGIN_SECONDS, margin) / 4)
+        last_moment = deadline - min(MARGIN_SECONDS, margin) / 4
+        item = _Item(request, owners, loop.create_future(), now, deadline, last_moment)
+        self._enqueue(item, lane)
+        self._deadlines.put(item, deadline - margin)
         try:
             return await item.future
         finally:
             # What a caller who went away has asked for does not wait for ever either.
             if not item.future.cancelled():
-                timer.cancel()
+                self._deadlines.take_out(item)
 
     def refusal(self) -> Overloaded | None:
         """Return why no lane takes a request now; None where one does. Costs next to nothing to ask."""
@@ -268,7 +273,7 @@ class GroupCommit:
         item.wait_in(queue)
         self._waiting_count += 1
         for owner in item.owners:
-            self._waiting[owner] += 1
+            self._waiting[owner] = self._waiting.get(owner, 0) + 1
 
     def _take(self, lane: _Lane) -> list[_Item]:
         """Take a lane's next batch: what concerns another lane's batch stays, and so does what came after it."""
@@ -317,20 +322,20 @@ class GroupCommit:
         item.queue = None
         self._waiting_count -= 1
         for owner in item.owners:
-            self._waiting[owner] -= 1
-            if not self._waiting[owner]:
-                del self._waiting[owner]
+            others = self._waiting.pop(owner) - 1
+            if others:
+                self._waiting[owner] = others
 
-    def _expire(self, item: _Item, last: float | None = None) -> None:
-        """End a caller's wait: at once while its request is queued, else at the last moment that is given."""
+    def _expire(self, item: _Item) -> None:
+        """End a caller's wait: at once while its request is queued, else at its last moment."""
         if item.queue is not None:
             item.queue.remove(item)
             self._leave_queue(item)
             item.answer(Unavailable("The deadline was too near to ask the database."))
             for lane in self._lanes:
                 self._run(lane)  # others may have waited behind it
-        elif last is not None:
-            asyncio.get_running_loop().call_at(last, self._expire, item)
+        elif asyncio.get_running_loop().time() < item.last_moment:
+            self._deadlines.put(item, item.last_moment)
         else:
             item.answer(OutcomeUnknown("The deadline passed while the database was at work."))
 
