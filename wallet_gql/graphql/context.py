@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from typing import TypeAlias
+from uuid import UUID
 
 from strawberry.types import Info as StrawberryInfo
 
@@ -20,6 +21,7 @@ class Context:
     caller: Caller = ANYONE
     own_request_id: str | None = None
     """The request's id, where it is the caller's own."""
+    _is_id_taken: bool = False
 
     @property
     def asked_by(self) -> AskedBy | None:
@@ -28,6 +30,16 @@ class Context:
         if caller is not ANYONE:
             return AskedBy(caller.kind, caller.name, self.request_id)
         return None if self.own_request_id is None else AskedBy(None, None, self.own_request_id)
+
+    def take_id(self) -> UUID | None:
+        """Return the request's id for the first that asks, to name its transaction by: so it is not kept once more.
+
+        None for any other, and where the id is the caller's own, who may send the same again.
+        """
+        if self._is_id_taken or self.own_request_id is not None:
+            return None
+        self._is_id_taken = True
+        return UUID(self.request_id)
 
 
 Info: TypeAlias = StrawberryInfo[Context, None]

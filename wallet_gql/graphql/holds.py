@@ -209,6 +209,7 @@ def _change(info: Info, change: Change, **more: object) -> holds.ChangeHoldInput
         deadline=deadline,
         caller=info.context.caller,
         asked_by=info.context.asked_by,
+        event_id=info.context.take_id(),
         **given,  # type: ignore[arg-type] # each caller names fields of it
     )
 
@@ -285,6 +286,7 @@ class HoldMutations:
             input.metadata or {},
             info.context.deadline,
             info.context.asked_by,
+            info.context.take_id(),
         )
         outcome = await holds.place_hold(info.context.ledger, request)
         if isinstance(outcome, postings.Held):

@@ -139,6 +139,7 @@ def _posting_input(info: Info, posting: _PostingInput) -> postings.PostingInput:
         info.context.deadline,
         info.context.asked_by,
         info.context.caller.daily_issuance,
+        info.context.take_id(),
     )
 
 

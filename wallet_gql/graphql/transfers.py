@@ -91,5 +91,6 @@ class TransferMutations:
             input.metadata or {},
             info.context.deadline,
             info.context.asked_by,
+            info.context.take_id(),
         )
         return cast("TransferResult", result(TransferPayload, await transfers.transfer(info.context.ledger, request)))

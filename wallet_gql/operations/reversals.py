@@ -10,6 +10,8 @@ from decimal import Decimal
 from typing import TypeAlias
 from uuid import UUID
 
+from uuid_utils.compat import uuid7
+
 from wallet_gql.domain.access import ANYONE, AskedBy, Caller
 from wallet_gql.domain.money import AmountFault, to_minor
 from wallet_gql.domain.postings import (
@@ -50,6 +52,8 @@ class ReverseInput:
     caller: Caller = ANYONE
     """Who asks: a transaction of an owner whom it does not reach is as if it did not exist."""
     asked_by: AskedBy | None = None
+    transaction_id: UUID | None = None
+    """What names what is posted; None for an id that is made when it is queued."""
 
 
 async def refund(ledger: Ledger, request: ReverseInput) -> ReverseOutcome:
@@ -94,6 +98,7 @@ async def _reverse(ledger: Ledger, kind: RequestKind, request: ReverseInput) -> 
             reference,
             metadata,
             request.asked_by,
+            request.transaction_id or uuid7(),
         ),
         request.deadline,
     )
