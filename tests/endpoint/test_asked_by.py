@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
@@ -16,9 +17,12 @@ from identity import AUDIENCE, ISSUER, Identity, jwks
 from schemas import fetch
 
 from wallet_gql.db.engine import close, create_engine
-from wallet_gql.domain.access import ALL_SCOPES, Scope
+from wallet_gql.domain.access import ALL_SCOPES, COMMAND_LINE, Scope
+from wallet_gql.domain.postings import Posted
 from wallet_gql.operations import api_keys
 from wallet_gql.operations.api_keys import KeyInput
+from wallet_gql.operations.opening import open_ledger
+from wallet_gql.operations.postings import PostingInput, top_up
 from wallet_gql.operations.proof import prove
 from wallet_gql.settings import Settings
 
@@ -367,6 +371,22 @@ def test_each_kind_of_event_tells_the_id_that_the_service_made(doors: Doors) -> 
     told("closeWallet", ownerId=other, note="Left", remainder="FORFEIT", voidHolds=True)
     told("reopenWallet", ownerId=other)
     assert asyncio.run(prove(doors.settings)).findings == []
+
+
+def test_what_no_request_asked_for_has_no_id_of_one(doors: Doors) -> None:
+    owner = player(doors)
+
+    async def credit() -> Posted:
+        async with open_ledger(doors.settings) as ledger:
+            asked = PostingInput(owner, "GOLD", Decimal(5), uuid4(), asked_by=COMMAND_LINE)
+            posted = await top_up(ledger, asked)
+            assert isinstance(posted, Posted)
+            return posted
+
+    posted = asyncio.run(credit()).transaction
+    shown = doors.ask("auditor", f'{{ transactions(ownerId: "{owner}", first: 1) {{ nodes {{ {ASKED} }} }} }}')
+    assert shown["transactions"]["nodes"] == [{"actor": actor("wallet-gql", "OPERATOR"), "requestId": None}]
+    assert search(doors, requestId=posted.id.hex)["nodes"] == []
 
 
 def test_a_key_gives_no_more_in_a_day_than_it_may(doors: Doors) -> None:

@@ -21,7 +21,8 @@ class Context:
     caller: Caller = ANYONE
     own_request_id: str | None = None
     """The request's id, where it is the caller's own."""
-    _is_id_taken: bool = False
+    is_id_free: bool = False
+    """Whether the service made the request's id, and nothing is named by it yet."""
 
     @property
     def asked_by(self) -> AskedBy | None:
@@ -36,9 +37,9 @@ class Context:
 
         None for any other, and where the id is the caller's own, who may send the same again.
         """
-        if self._is_id_taken or self.own_request_id is not None:
+        if not self.is_id_free:
             return None
-        self._is_id_taken = True
+        self.is_id_free = False
         return UUID(self.request_id)
 
 
