@@ -31,7 +31,7 @@ class AskedBy(NamedTuple):
 
     def kept_request_id(self, event_id: UUID) -> str | None:
         """Return what is kept of the request's id with an event: nothing where the id of the event says it."""
-        return None if self.kind in CALLERS and self.request_id == event_id.hex else self.request_id
+        return None if self.request_id == event_id.hex and self.kind in CALLERS else self.request_id
 
     @classmethod
     def of_kept(cls, kind: int | None, name: str | None, kept_request_id: str | None, event_id: UUID) -> Self:
