@@ -16,9 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 from unittest import mock
+from uuid import UUID
 
 from books import Cluster, Database, Lane, Plan, fill, owner_ids
-from uuid_utils.compat import uuid7
 
 from wallet_gql.db.engine import connect, create_engine
 from wallet_gql.domain.access import ActorKind, AskedBy
@@ -97,7 +97,7 @@ async def _post(database: Database, batch_count: int, is_noted: bool) -> int:
         for _ in range(batch_count):
             postings = [lane.posting(owner, TransactionType.SPEND, 1) for owner in chosen.sample(owners, BATCH)]
             if is_noted:
-                postings = [replace(each, asked_by=_asker()) for each in postings]
+                postings = [replace(each, asked_by=_asker(each.transaction_id)) for each in postings]
             async with unit_of_work(engine) as connection:
                 await post_batch(connection, postings, 0)
                 backend: int = connection.get_server_pid()
@@ -106,8 +106,9 @@ async def _post(database: Database, batch_count: int, is_noted: bool) -> int:
     return backend
 
 
-def _asker() -> AskedBy:
-    return AskedBy(ActorKind.API_KEY, "bench", uuid7().hex)
+def _asker(id_: UUID) -> AskedBy:
+    """Return who asked, by a request whose id the service made: it names what was posted."""
+    return AskedBy(ActorKind.API_KEY, "bench", id_.hex)
 
 
 def _total(file: Path) -> int:

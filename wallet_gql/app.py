@@ -228,7 +228,7 @@ class RequestGate:
         own_id = sent.decode() if _REQUEST_ID.fullmatch(sent) else None
         request_id = own_id or uuid7().hex
         state: dict[str, Any] = scope["state"]
-        state["request_id"], state["own_request_id"] = request_id, own_id
+        state["request_id"], state["own_request_id"], state["is_id_free"] = request_id, own_id, own_id is None
         state["ledger"] = state["opening"].ledger
         started = time.perf_counter()
         event, status, is_begun = "request", 500, False

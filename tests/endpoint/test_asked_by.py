@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
@@ -16,9 +17,12 @@ from identity import AUDIENCE, ISSUER, Identity, jwks
 from schemas import fetch
 
 from wallet_gql.db.engine import close, create_engine
-from wallet_gql.domain.access import ALL_SCOPES, Scope
+from wallet_gql.domain.access import ALL_SCOPES, COMMAND_LINE, Scope
+from wallet_gql.domain.postings import Posted
 from wallet_gql.operations import api_keys
 from wallet_gql.operations.api_keys import KeyInput
+from wallet_gql.operations.opening import open_ledger
+from wallet_gql.operations.postings import PostingInput, top_up
 from wallet_gql.operations.proof import prove
 from wallet_gql.settings import Settings
 
@@ -41,7 +45,7 @@ LACKING: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Doors:
     """A server that knows keys and people, and the credentials of each caller."""
 
@@ -49,6 +53,8 @@ class Doors:
     settings: Settings
     keys: dict[str, str]
     identity: Identity
+    last_request_id: str = ""
+    """Which the last answer says."""
 
     def ask(self, caller: str, query: str, request_id: str = "", **variables: Any) -> Any:
         """Ask as the holder of a key, or as the person of this owner id, "@" before it; nothing may go wrong."""
@@ -57,6 +63,7 @@ class Doors:
         answer = httpx.post(self.served.url, json={"query": query, "variables": variables}, headers=headers, timeout=30)
         assert answer.status_code == 200, answer.text
         assert "errors" not in answer.json(), answer.text
+        self.last_request_id = answer.headers["x-request-id"]
         return answer.json()["data"]
 
     def do(self, caller: str, mutation: str, request_id: str = "", **input: Any) -> Any:
@@ -273,6 +280,113 @@ def test_auditors_find_what_an_actor_or_a_request_did_page_by_page(doors: Doors)
     assert {each["ownerId"] for each in search(doors, "regional", requestId=request)["nodes"]} == {owner}
     whole = search(doors, actor="game", first=1)
     assert (whole["totalCount"], whole["pageInfo"]["hasNextPage"]) == (None, True)
+
+
+def spend_at_once(doors: Doors, caller: str, owner: str, *amounts: str, **headers: str) -> tuple[str, list[Any]]:
+    """Send spends by one request; returns its id, and what was posted, oldest first."""
+    spends = " ".join(
+        f'n{n}: spend(input: {{ownerId: "{owner}", amount: {amount}, idempotencyKey: "{uuid4()}"}}) {{'
+        f" __typename ... on SpendPayload {{ transaction {{ id type ownerId {ASKED} }} }} }}"
+        for n, amount in enumerate(amounts)
+    )
+    token = doors.keys.get(caller) or doors.identity.token(caller, " ".join(ALL_SCOPES))
+    answer = httpx.post(
+        doors.served.url,
+        json={"query": f"mutation {{ {spends} }}"},
+        headers={"authorization": f"Bearer {token}"} | headers,
+    )
+    posted = [each.get("transaction") for each in answer.json()["data"].values()]
+    return answer.headers["x-request-id"], [each for each in posted if each is not None]
+
+
+# What is kept of the ids of the requests of an owner, oldest first.
+_KEPT: Final = """
+SELECT n.request_id FROM transaction_note n JOIN transaction t ON (t.shard, t.id) = (n.shard, n.transaction_id)
+  JOIN wallet w ON (w.shard, w.id) = (t.shard, t.wallet_id) WHERE w.owner_id = '{}' AND t.type = 3 ORDER BY n.at, t.id
+"""
+
+
+@pytest.mark.parametrize("by", ["key", "person"])
+def test_an_id_that_the_service_made_is_told_of_all_that_the_request_posted(doors: Doors, by: str) -> None:
+    owner = player(doors)
+    caller = owner if by == "person" else "game"
+    request, posted = spend_at_once(doors, caller, owner, "1", "2", "3")
+    assert len(request) == 32
+    assert [each["requestId"] for each in posted] == [request] * 3
+    assert [row[0] for row in fetch(doors.settings.owner_url(), _KEPT.format(owner))] == [None, request, request]
+    newest_first = [each["id"] for each in reversed(posted)]
+    assert [each["id"] for each in search(doors, requestId=request)["nodes"]] == newest_first
+    assert [each["id"] for each in search(doors, requestId=request, actor=caller)["nodes"]] == newest_first
+    assert search(doors, requestId=request, actor="shop")["nodes"] == []
+    assert search(doors, "regional", requestId=request)["nodes"] == []
+    assert search(doors, requestId=request.upper())["nodes"] == []
+    walked, after = [], None
+    while True:
+        page = search(doors, requestId=request, first=1, after=after)
+        walked += [each["id"] for each in page["nodes"]]
+        after = page["pageInfo"]["endCursor"]
+        if not page["pageInfo"]["hasNextPage"]:
+            break
+    assert walked == newest_first
+
+
+def test_a_request_whose_first_posting_is_refused_is_told_of_the_others(doors: Doors) -> None:
+    owner = player(doors)
+    request, posted = spend_at_once(doors, "game", owner, "1000000", "2")
+    assert [each["requestId"] for each in posted] == [request]
+    assert [each["id"] for each in search(doors, requestId=request)["nodes"]] == [posted[0]["id"]]
+
+
+def test_an_id_that_the_caller_sends_may_be_sent_again(doors: Doors) -> None:
+    owner, own = player(doors), uuid4().hex
+    first = spend_at_once(doors, "game", owner, "1", **{"x-request-id": own})[1]
+    second = spend_at_once(doors, "game", owner, "1", **{"x-request-id": own})[1]
+    assert [each["requestId"] for each in first + second] == [own, own]
+    # Also where it is that of another's request, which then has one more.
+    request, posted = spend_at_once(doors, owner, owner, "1")
+    again = spend_at_once(doors, "game", owner, "1", **{"x-request-id": request})[1]
+    assert [each["id"] for each in search(doors, requestId=request)["nodes"]] == [again[0]["id"], posted[0]["id"]]
+
+
+def test_each_kind_of_event_tells_the_id_that_the_service_made(doors: Doors) -> None:
+    owner, other = player(doors), player(doors)
+
+    def told(mutation: str, **input: Any) -> Any:
+        shown = doors.do("game", mutation, **input)
+        assert len(doors.last_request_id) == 32
+        assert f"equestId': '{doors.last_request_id}'" in str(shown)
+        return shown
+
+    told("transfer", fromOwnerId=owner, toOwnerId=other, amount="5")
+    # Both halves have it.
+    assert {each["ownerId"] for each in search(doors, requestId=doors.last_request_id)["nodes"]} == {owner, other}
+    hold = told("placeHold", ownerId=owner, amount="9", toOwnerId=other)["hold"]["id"]
+    told("captureHold", holdId=hold, amount="3", keepRemainder=True)
+    spent = told("spend", ownerId=owner, amount="5")["transaction"]["id"]
+    told("refund", transactionId=spent)
+    topped = told("topUp", ownerId=owner, amount="5")["transaction"]["id"]
+    told("clawback", transactionId=topped, description="Chargeback")
+    told("freezeWallet", ownerId=owner, note="Fraud?")
+    told("unfreezeWallet", ownerId=owner)
+    told("closeWallet", ownerId=other, note="Left", remainder="FORFEIT", voidHolds=True)
+    told("reopenWallet", ownerId=other)
+    assert asyncio.run(prove(doors.settings)).findings == []
+
+
+def test_what_no_request_asked_for_has_no_id_of_one(doors: Doors) -> None:
+    owner = player(doors)
+
+    async def credit() -> Posted:
+        async with open_ledger(doors.settings) as ledger:
+            asked = PostingInput(owner, "GOLD", Decimal(5), uuid4(), asked_by=COMMAND_LINE)
+            posted = await top_up(ledger, asked)
+            assert isinstance(posted, Posted)
+            return posted
+
+    posted = asyncio.run(credit()).transaction
+    shown = doors.ask("auditor", f'{{ transactions(ownerId: "{owner}", first: 1) {{ nodes {{ {ASKED} }} }} }}')
+    assert shown["transactions"]["nodes"] == [{"actor": actor("wallet-gql", "OPERATOR"), "requestId": None}]
+    assert search(doors, requestId=posted.id.hex)["nodes"] == []
 
 
 def test_a_key_gives_no_more_in_a_day_than_it_may(doors: Doors) -> None:

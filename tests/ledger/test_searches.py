@@ -1,7 +1,7 @@
 """Searches by what is noted: bounded, whatever an actor did, and complete, page by page."""
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -67,6 +67,7 @@ async def noted(
 REQUESTS: Final = {
     "an actor": SearchRequest(BUSY, None, None, 20),
     "a request": SearchRequest(None, None, "all", 20),
+    "a request that the service named": SearchRequest(None, None, f"{NOTES:032x}", 20),
     "another kind": SearchRequest(BUSY, 4, None, 20),
     "another actor of a request": SearchRequest(OTHER, None, "all", 20),
     "owners of a prefix": SearchRequest(BUSY, None, None, 20, "nobody-"),
@@ -84,7 +85,7 @@ async def test_a_page_reads_no_more_than_a_span(
     explained = await explain(connection, mode, searches._SEARCH, *quoted)
     # A page of what is there takes 20 rows; what is passed over takes a span, and a look at each owner.
     assert explained.buffers < 20 * SPAN
-    assert not {"Seq Scan", "Bitmap Heap Scan"} & explained.node_types
+    assert explained.scanned <= {"ledger"}  # which has one row
 
 
 async def walked(connection: Connection, request: SearchRequest) -> tuple[list[UUID], int]:
@@ -110,6 +111,33 @@ async def test_what_is_far_behind_is_found_once(noted: tuple[Connection, UUID], 
     found, pages = await walked(connection, request_)
     assert found == [transaction_id]
     assert pages <= 2 + NOTES // 100
+
+
+REQUEST: Final = UUID(int=2**100)
+
+# Twenty that say by which request, and three with the id of the request, in as many shards: the service asked for one.
+NAMED: Final = f"""
+INSERT INTO transaction_note (shard, transaction_id, actor_kind, actor_name, request_id, at)
+SELECT {SHARD}, gen_random_uuid(), 1, '{OTHER}', '{REQUEST.hex}', $1::timestamptz + n * interval '1 s'
+  FROM generate_series(1, 20) AS n
+ UNION ALL
+SELECT shard, '{REQUEST}', kind, '{OTHER}', NULL, $1::timestamptz + n * interval '1 s'
+  FROM (VALUES ({SHARD}, 1, 5.5), ({SHARD + 1}, 2, 17.5), ({SHARD + 2}, 3, 6.5)) AS named(shard, kind, n)
+"""
+
+
+@pytest.mark.parametrize("first", [1, 2, 3, 7, 100])
+async def test_what_has_the_id_of_its_request_is_found_in_its_place(noted: tuple[Connection, UUID], first: int) -> None:
+    connection, _ = noted
+    await connection.execute(NAMED, AT)
+    expected = [AT + timedelta(seconds=n) for n in sorted([*range(1, 21), 5.5, 17.5], reverse=True)]
+    request, ends = SearchRequest(OTHER, None, REQUEST.hex, first), []
+    while (page := (await search(connection, [request]))[0]).end is not None:
+        ends.append(page.end.at)
+        request = request._replace(before_at=page.end.at, before_id=page.end.id)
+    assert ends == expected[first - 1 : -1 : first]
+    [of_people] = await search(connection, [SearchRequest(OTHER, 2, REQUEST.hex, 1)])
+    assert of_people.end is None
 
 
 async def test_many_searches_share_a_statement(noted: tuple[Connection, UUID]) -> None:

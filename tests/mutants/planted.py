@@ -1519,6 +1519,26 @@ async def wrong(connection, requests, slot, line, busy_receipts, *, wait):
         ASKED_BY_TESTS,
     ),
     Mutant(
+        "a request's id names all that it posts",
+        (
+            Change(
+                "wallet_gql.graphql.context:Context.take_id",
+                "wrong = lambda self: None if self.own_request_id else UUID(self.request_id)",
+            ),
+        ),
+        ASKED_BY_TESTS,
+    ),
+    Mutant(
+        "what has the id of its request is found by a stored one only",
+        (Change("wallet_gql.ledger.searches:_SEARCH", """wrong = right.replace("event.id IS NOT NULL", "false")"""),),
+        ASKED_BY_TESTS,
+    ),
+    Mutant(
+        "what the service asked for is said to be by a request",
+        (Change("wallet_gql.domain.access:CALLERS", "wrong = tuple(ActorKind)"),),
+        ASKED_BY_TESTS,
+    ),
+    Mutant(
         "everybody sees who asked",
         (
             Change(

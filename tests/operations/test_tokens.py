@@ -60,11 +60,16 @@ async def known(source: object, **more: Any) -> Tokens:
     return tokens
 
 
+def header(token: str) -> bytes:
+    return f"Bearer {token}".encode()
+
+
 async def let_in(tokens: Tokens, token: str) -> None:
     assert (await tokens.find(token)).kind is ActorKind.PERSON
 
 
 async def refused(tokens: Tokens, token: str, fault: str) -> None:
+    assert tokens.recall(header(token)) is None
     with pytest.raises(Unauthenticated, match=fault):
         await tokens.find(token)
 
@@ -243,8 +248,37 @@ async def test_a_token_that_was_verified_is_good_until_it_ends(
         await let_in(tokens, token)
     assert len(verified) == 1
     monkeypatch.setattr(time, "time", lambda: clock + 31)
+    assert tokens.recall(header(token)) is None
     await tokens.find(token)  # The library asks another clock, which says that it is good still.
     assert len(verified) == 2
+
+
+async def test_a_header_is_remembered_for_a_minute_in_its_usual_spelling(
+    file: Path, identity: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens, token, clock = await known(file), identity.token(), time.time()
+    assert tokens.recall(header(token)) is None
+    caller = await tokens.find(token)
+    assert tokens.recall(header(token)) == caller
+    for other in (f"bearer {token}", f"Bearer  {token}", token, f"Bearer {token[:-1]}", f"Bearer {token} "):
+        assert tokens.recall(other.encode()) is None
+    monkeypatch.setattr(time, "time", lambda: clock + module.REMEMBERED_SECONDS + 1)
+    assert tokens.recall(header(token)) is None
+    await let_in(tokens, token)
+
+
+async def test_so_many_headers_are_remembered_and_none_that_is_long(
+    file: Path, identity: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "REMEMBERED_MAX", 3)
+    tokens = await known(file)
+    long = identity.token(more="x" * module.HEADER_BYTES_MAX)
+    assert (await tokens.find(long)).owner_id == "eu-1"
+    assert tokens.recall(header(long)) is None
+    for n in range(5):
+        token = identity.token(f"eu-{n}")
+        assert await tokens.find(token) == tokens.recall(header(token))
+        assert len(tokens._by_header) <= 3
 
 
 async def test_a_key_that_was_taken_away_ends(file: Path, identity: Identity) -> None:

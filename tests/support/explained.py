@@ -1,7 +1,7 @@
 """What statements do: how they find their rows, and what it costs."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from asyncpg import Connection
 
@@ -10,6 +10,9 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield plan
     for part in plan.get("Plans", ()):
         yield from nodes(part)
+
+
+_SCANS: Final = {"Seq Scan", "Bitmap Heap Scan"}
 
 
 class Explained:
@@ -23,6 +26,8 @@ class Explained:
             node["Relation Name"] for node in nodes(plan) if node["Actual Loops"] and "Relation Name" in node
         }
         """Which tables it looked at, whatever it might have."""
+        self.scanned = {node["Relation Name"] for node in nodes(plan) if node["Node Type"] in _SCANS}
+        """Which tables it would read as a whole, or in an order of its own."""
 
 
 async def explain(connection: Connection, mode: str, statement: str, *parameters: object) -> Explained:

@@ -203,7 +203,8 @@ transaction_note = Table(
     Column("transaction_id", Uuid, nullable=False),
     Column("metadata", JSONB),
     Column("receipt", Code),
-    # Who asked for it, by which request, and when that was decided.
+    # Who asked for it, by which request, and when that was decided. Where an API key or a person asked by a request
+    # that is not said, its id is that of the transaction or event.
     Column("actor_kind", SmallInteger),
     Column("actor_name", Code),
     Column("request_id", Code),

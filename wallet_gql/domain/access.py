@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import IntEnum, StrEnum
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
+from uuid import UUID
 
 from wallet_gql.domain.errors import Forbidden
 
@@ -28,6 +29,23 @@ class AskedBy(NamedTuple):
     name: str | None
     request_id: str | None
 
+    def kept_request_id(self, event_id: UUID) -> str | None:
+        """Return what is kept of the request's id with an event: nothing where the id of the event says it."""
+        return None if self.request_id == event_id.hex and self.kind in CALLERS else self.request_id
+
+    @classmethod
+    def of_kept(cls, kind: int | None, name: str | None, kept_request_id: str | None, event_id: UUID) -> Self:
+        """Return who asked for an event, by what is kept with it."""
+        asking = None if kind is None else ActorKind(kind)
+        is_in_event = asking in CALLERS and kept_request_id is None
+        return cls(asking, name, event_id.hex if is_in_event else kept_request_id)
+
+
+CALLERS: Final = (ActorKind.API_KEY, ActorKind.PERSON)
+"""Whoever asks by a request. An event of theirs with which no request's id is kept has the same id as its request.
+
+So it is with the first event of a request whose id the service made: most are, and have only one.
+"""
 
 SWEEPER: Final = AskedBy(ActorKind.SYSTEM, "sweeper", None)
 """Whoever books what ends by itself."""

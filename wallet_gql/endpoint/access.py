@@ -21,7 +21,10 @@ async def authenticate(credentials: bytes | None, ledger: Ledger | None, *, is_o
     if credentials is None and is_open:
         return ANYONE
     if credentials is not None and ledger is not None:
-        caller = ledger.callers.keys.recall(credentials)
+        callers = ledger.callers
+        caller = callers.keys.recall(credentials)
+        if caller is None and callers.tokens is not None:
+            caller = callers.tokens.recall(credentials)
         if caller is not None:
             return caller
     scheme, _, token = (credentials or b"").strip().partition(b" ")

@@ -179,7 +179,8 @@ class GraphQLEndpoint:
             return _request_error([error], media_type, request_id)
         except Fault as fault:
             return _fault(fault, request_id, is_mutation=self.documents.may_mutate(query))
-        context = Context(ledger, request_id, deadline, caller, scope["state"].get("own_request_id"))
+        own_id, is_id_free = scope["state"].get("own_request_id"), scope["state"].get("is_id_free", False)
+        context = Context(ledger, request_id, deadline, caller, own_id, is_id_free)
         try:
             result = await self._execute(operation, variables or {}, context, scope["state"])
         except Fault as fault:

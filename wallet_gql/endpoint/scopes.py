@@ -138,5 +138,7 @@ def _owner_ids(name: str, node: ValueNode, variables: Mapping[str, Any]) -> Iter
             elif isinstance(value, list):
                 yield from (each for each in value if isinstance(each, str))
             elif value is not None:
-                named = (getattr(value, python_name, None) for python_name in _PYTHON_NAMES.values())
-                yield from (each for each in named if isinstance(each, str))
+                for python_name in _PYTHON_NAMES.values():
+                    owner_id = getattr(value, python_name, None)
+                    if isinstance(owner_id, str):
+                        yield owner_id

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from typing import TypeAlias
+from uuid import UUID
 
 from strawberry.types import Info as StrawberryInfo
 
@@ -20,6 +21,8 @@ class Context:
     caller: Caller = ANYONE
     own_request_id: str | None = None
     """The request's id, where it is the caller's own."""
+    is_id_free: bool = False
+    """Whether the service made the request's id, and nothing is named by it yet."""
 
     @property
     def asked_by(self) -> AskedBy | None:
@@ -28,6 +31,16 @@ class Context:
         if caller is not ANYONE:
             return AskedBy(caller.kind, caller.name, self.request_id)
         return None if self.own_request_id is None else AskedBy(None, None, self.own_request_id)
+
+    def take_id(self) -> UUID | None:
+        """Return the request's id for the first that asks, to name its transaction by: so it is not kept once more.
+
+        None for any other, and where the id is the caller's own, who may send the same again.
+        """
+        if not self.is_id_free:
+            return None
+        self.is_id_free = False
+        return UUID(self.request_id)
 
 
 Info: TypeAlias = StrawberryInfo[Context, None]

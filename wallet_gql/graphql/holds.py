@@ -212,6 +212,7 @@ def _change(info: Info, change: Change, **more: object) -> holds.ChangeHoldInput
         deadline=deadline,
         caller=info.context.caller,
         asked_by=info.context.asked_by,
+        event_id=info.context.take_id(),
         **given,  # type: ignore[arg-type] # each caller names fields of it
     )
 
@@ -288,6 +289,7 @@ class HoldMutations:
             input.metadata or {},
             info.context.deadline,
             info.context.asked_by,
+            info.context.take_id(),
             check_sources(sources_of(input.sources)),
         )
         outcome = await holds.place_hold(info.context.ledger, request)

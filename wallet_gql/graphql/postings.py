@@ -165,6 +165,7 @@ def _posting_input(info: Info, posting: _PostingInput) -> postings.PostingInput:
         info.context.deadline,
         info.context.asked_by,
         info.context.caller.daily_issuance,
+        info.context.take_id(),
         _terms(posting) if isinstance(posting, BonusInput) else DEFAULT_TERMS,
         check_sources(sources_of(posting.sources)) if isinstance(posting, SpendInput) else None,
     )

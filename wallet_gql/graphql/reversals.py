@@ -205,6 +205,7 @@ def _reverse_input(info: Info, asked: _ReverseInput, on_shortfall: domain.Shortf
         info.context.deadline,
         info.context.caller,
         info.context.asked_by,
+        info.context.take_id(),
     )
 
 

@@ -136,7 +136,8 @@ Change = FreezeWalletInput | UnfreezeWalletInput | CloseWalletInput | ReopenWall
 def _input(info: Info, change: Change) -> states.StateInput:
     note = None if change.note is UNSET else change.note
     context = info.context
-    return states.StateInput(change.owner_id, change.idempotency_key, note, context.deadline, context.asked_by)
+    asked_by, event_id = context.asked_by, context.take_id()
+    return states.StateInput(change.owner_id, change.idempotency_key, note, context.deadline, asked_by, event_id)
 
 
 def _result(outcome: states.StateOutcome) -> WalletResult:

@@ -94,6 +94,7 @@ class TransferMutations:
             input.metadata or {},
             info.context.deadline,
             info.context.asked_by,
+            info.context.take_id(),
             check_sources(sources_of(input.sources)),
         )
         return cast("TransferResult", result(TransferPayload, await transfers.transfer(info.context.ledger, request)))

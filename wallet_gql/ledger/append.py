@@ -250,7 +250,10 @@ def note(batch: Batch, request: Request | None, shard: int, id_: UUID, *, is_ask
     metadata = None if request is None or not request.metadata else orjson.dumps(dict(request.metadata)).decode()
     text = None if receipt is None else receipt.text
     if batch.asked_by is not None:
-        batch.others[NoteRow].append(NoteRow(shard, id_, metadata, text, *batch.asked_by))
+        kind, name, _ = batch.asked_by
+        batch.others[NoteRow].append(
+            NoteRow(shard, id_, metadata, text, kind, name, batch.asked_by.kept_request_id(id_))
+        )
     elif metadata is not None or text is not None:
         batch.others[NoteRow].append(NoteRow(shard, id_, metadata, text, None, None, None))
 

@@ -14,7 +14,7 @@ from uuid import UUID
 import orjson
 from asyncpg import Connection, Record
 
-from wallet_gql.domain.access import ActorKind, AskedBy
+from wallet_gql.domain.access import AskedBy
 from wallet_gql.domain.assets import Asset, AssetSetting, TransferPolicy
 from wallet_gql.domain.holds import HoldName, HoldStepKind
 from wallet_gql.domain.postings import Entry, TransactionName, TransactionType, TransactionView
@@ -398,9 +398,9 @@ async def read_captures(connection: Connection, holds: Sequence[HoldName]) -> li
 async def read_notes(connection: Connection, events: Sequence[TransactionName]) -> list[Note]:
     """Return what is noted of each transaction, or event of a hold or a wallet, in order."""
     found = [NOTHING_NOTED] * len(events)
-    for n, metadata, kind, *asked_by in await connection.fetch(_NOTES, *arrays(_WantedTransaction, events)):
-        actor_kind = None if kind is None else ActorKind(kind)
-        found[n - 1] = Note(None if metadata is None else orjson.loads(metadata), AskedBy(actor_kind, *asked_by))
+    for n, metadata, kind, name, request_id in await connection.fetch(_NOTES, *arrays(_WantedTransaction, events)):
+        asked_by = AskedBy.of_kept(kind, name, request_id, events[n - 1].id)
+        found[n - 1] = Note(None if metadata is None else orjson.loads(metadata), asked_by)
     return found
 
 

@@ -3,6 +3,9 @@
 A page is a span of notes, which are found by an index: those of events that are no transactions, such as a hold that
 was placed, leave it shorter. So do those that are not of the kind, the actor or the owners that are asked for: at most
 `SPAN` are looked at for a page, however many there are.
+
+What a request whose id the service made asked for first has the same id, and no other is kept with it: it is looked up
+by that, in each shard.
 """
 
 from collections.abc import Sequence
@@ -12,6 +15,7 @@ from uuid import UUID
 
 from asyncpg import Connection, Record
 
+from wallet_gql.domain.access import CALLERS
 from wallet_gql.domain.postings import TransactionView
 from wallet_gql.ledger.columns import Integer, Smallint, Text, Time, Uuid, arrays, unnest
 from wallet_gql.ledger.lookups import all_rows, one_row
@@ -60,6 +64,7 @@ class FoundPage(NamedTuple):
 
 
 _TRANSACTION: Final = one_row("transaction", "t", by="id", shard="note.shard", id="note.transaction_id")
+_NOTE: Final = one_row("transaction_note", "note", by="transaction_id", shard="every.shard", transaction_id="event.id")
 _WALLET: Final = one_row("wallet", "w", by="id", shard="t.shard", id="t.wallet_id")
 
 _IS_FILTERED: Final = """(wanted.actor_kind IS NOT NULL OR wanted.owner_prefix <> ''
@@ -70,6 +75,11 @@ _IS_WANTED: Final = f"""(wanted.actor_kind IS NULL OR note.actor_kind = wanted.a
            AND (wanted.owner_prefix = '' OR (
                 SELECT starts_with(w.owner_id, wanted.owner_prefix) FROM {_TRANSACTION} CROSS JOIN {_WALLET}))"""
 
+_CALLERS: Final = f"({', '.join(f'{kind:d}' for kind in CALLERS)})"
+
+_IS_OLDER: Final = """(note.at, note.transaction_id) < (coalesce(wanted.before_at, 'infinity'),
+                                                 coalesce(wanted.before_id, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))"""
+
 
 def _notes(column: str, condition: str, end: str) -> str:
     """Return the notes of one actor or request that are older than the page before, newest first."""
@@ -77,8 +87,7 @@ def _notes(column: str, condition: str, end: str) -> str:
        (SELECT note.*
           FROM transaction_note note
          WHERE note.{column} = wanted.{column} AND {condition}
-           AND (note.at, note.transaction_id) < (coalesce(wanted.before_at, 'infinity'),
-                                                 coalesce(wanted.before_id, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
+           AND {_IS_OLDER}
          ORDER BY note.{column} DESC, note.at DESC, note.transaction_id DESC
          {end})"""
 
@@ -90,7 +99,20 @@ def _found(end: str, more: str = "") -> str:
 
 
 _SPAN: Final = _found(f"LIMIT {SPAN}", f" AND {_IS_FILTERED}")
-_WANTED: Final = _found("LIMIT wanted.first + 1", f" AND note.at > coalesce(edge.at, '-infinity') AND {_IS_WANTED}")
+
+_IS_ON_PAGE: Final = f"note.at > coalesce(edge.at, '-infinity') AND {_IS_WANTED}"
+
+# At most one in each shard, so it is no part of the span.
+_NAMED_BY_REQUEST: Final = f"""
+       (SELECT note.*
+          FROM (SELECT CASE WHEN wanted.request_id ~ '^[0-9a-f]{{32}}$' THEN wanted.request_id::uuid END AS id) AS event
+         CROSS JOIN generate_series(0, (SELECT shard_count FROM ledger) - 1) AS every(shard)
+         CROSS JOIN {_NOTE}
+         WHERE event.id IS NOT NULL AND note.request_id IS NULL AND note.actor_kind IN {_CALLERS}
+           AND {_IS_OLDER} AND {_IS_ON_PAGE})"""
+
+_WANTED: Final = f"""{_found("LIMIT wanted.first + 1", f" AND {_IS_ON_PAGE}")}
+        UNION ALL {_NAMED_BY_REQUEST}"""
 
 # Where much of what an index finds is passed over, a page ends at the moment of the last note of the span.
 _SEARCH: Final = f"""

@@ -11,6 +11,8 @@ from decimal import Decimal
 from typing import Final, TypeAlias
 from uuid import UUID
 
+from uuid_utils.compat import uuid7
+
 from wallet_gql.domain.access import ANYONE, AskedBy, Caller
 from wallet_gql.domain.errors import BadUserInput
 from wallet_gql.domain.holds import TTL_SECONDS_DEFAULT, TTL_SECONDS_MAX, Hold, HoldName
@@ -60,6 +62,8 @@ class PlaceHoldInput:
     deadline: float | None = None
     """A time of the event loop's clock; None: as long as a request may take, from now."""
     asked_by: AskedBy | None = None
+    hold_id: UUID | None = None
+    """What names the hold; None for an id that is made when it is queued."""
     sources: CreditSource | None = None
     """The only source that it takes from; None where it takes from all."""
 
@@ -81,6 +85,8 @@ class ChangeHoldInput:
     caller: Caller = ANYONE
     """Who asks: a hold of an owner whom it does not reach is as if it did not exist."""
     asked_by: AskedBy | None = None
+    event_id: UUID | None = None
+    """What names the change; None for an id that is made when it is queued."""
 
 
 async def place_hold(ledger: Ledger, request: PlaceHoldInput) -> PlaceOutcome:
@@ -97,9 +103,9 @@ async def place_hold(ledger: Ledger, request: PlaceHoldInput) -> PlaceOutcome:
     if owner == receiver:
         return ReceiverIsSender(owner.owner_id)
     key, ttl = request.idempotency_key, request.ttl_seconds
-    by = request.asked_by
+    by, hold_id = request.asked_by, request.hold_id or uuid7()
     place = PlaceHoldRequest(
-        owner, receiver, *found, ttl, key, description, reference, metadata, by, sources=request.sources
+        owner, receiver, *found, ttl, key, description, reference, metadata, by, hold_id, sources=request.sources
     )
     outcome = await _post(ledger, place, request.deadline)
     assert not isinstance(outcome, HoldMissing)
@@ -156,6 +162,7 @@ async def _change(ledger: Ledger, kind: RequestKind, request: ChangeHoldInput) -
         reference,
         metadata,
         request.asked_by,
+        request.event_id or uuid7(),
     )
     outcome = await _post(ledger, change, request.deadline)
     if isinstance(outcome, HoldMissing):

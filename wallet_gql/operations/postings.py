@@ -9,6 +9,8 @@ from decimal import Decimal
 from typing import TypeAlias
 from uuid import UUID
 
+from uuid_utils.compat import uuid7
+
 from wallet_gql.domain.access import AskedBy
 from wallet_gql.domain.assets import Asset
 from wallet_gql.domain.lots import CreditSource, LotTerms
@@ -52,6 +54,8 @@ class PostingInput:
     asked_by: AskedBy | None = None
     daily_issuance: Decimal | None = None
     """The most of the asset that who asks credits in a day; None for any amount."""
+    transaction_id: UUID | None = None
+    """What names what is posted; None for an id that is made when it is queued."""
     terms: LotTerms = DEFAULT_TERMS
     """Of bonuses only: of which lot it shall be."""
     sources: CreditSource | None = None
@@ -95,6 +99,7 @@ async def _post(ledger: Ledger, type_: TransactionType, request: PostingInput) -
             None if receipt is None else Receipt(shard_of_receipt(receipt, ledger.shard_count), receipt),
             _issuer(ledger, type_, request, found[0]),
             request.asked_by,
+            request.transaction_id or uuid7(),
             terms=request.terms,
             sources=request.sources,
         ),

@@ -8,7 +8,6 @@ operations.
 """
 
 import asyncio
-import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
@@ -97,12 +96,12 @@ class Rates:
             raise BadUserInput(
                 "query", f"costs {points} points, and your budget never has more than {budget.burst}", "ask for less"
             )
-        purse = self._purse(caller.budget_id)
+        purse = self._purses.get(caller.budget_id) or self._purse(caller.budget_id)
         wait = 0 if purse.points >= points else await self._fill(purse, caller.budget_id, budget, points)
         if not wait:
             purse.points -= points
         remaining = min(budget.burst, purse.points + purse.in_bucket)
-        full_in_seconds = math.ceil((budget.burst - remaining) / budget.per_second)
+        full_in_seconds = -((remaining - budget.burst) // budget.per_second)  # rounded up
         return Charge(caller, budget, points, 0 if wait else points, remaining, full_in_seconds, wait)
 
     def may_be_empty(self, budget_id: str) -> bool:

@@ -11,6 +11,8 @@ from decimal import Decimal
 from typing import TypeAlias
 from uuid import UUID
 
+from uuid_utils.compat import uuid7
+
 from wallet_gql.domain.access import ANYONE, AskedBy, Caller
 from wallet_gql.domain.money import AmountFault, to_minor
 from wallet_gql.domain.postings import (
@@ -52,6 +54,8 @@ class ReverseInput:
     caller: Caller = ANYONE
     """Who asks: a transaction of an owner whom it does not reach is as if it did not exist."""
     asked_by: AskedBy | None = None
+    transaction_id: UUID | None = None
+    """What names what is posted; None for an id that is made when it is queued."""
     lapsed_until: datetime | None = None
     """Of refunds only: the end of what goes back to lots that have lapsed; None where it lapses again at once."""
 
@@ -99,6 +103,7 @@ async def _reverse(ledger: Ledger, kind: RequestKind, request: ReverseInput) -> 
             reference,
             metadata,
             request.asked_by,
+            request.transaction_id or uuid7(),
             lapsed_until=request.lapsed_until,
         ),
         request.deadline,

@@ -5,6 +5,8 @@ from datetime import UTC, datetime
 from typing import Final, TypeAlias
 from uuid import UUID
 
+from uuid_utils.compat import uuid7
+
 from wallet_gql.domain.access import AskedBy
 from wallet_gql.domain.assets import Asset
 from wallet_gql.domain.errors import BadUserInput
@@ -42,6 +44,8 @@ class StateInput:
     note: str | None = None
     deadline: float | None = None
     asked_by: AskedBy | None = None
+    event_id: UUID | None = None
+    """What names the change; None for an id that is made when it is queued."""
 
 
 async def freeze(ledger: Ledger, request: StateInput, status: WalletStatus, until: datetime | None) -> StateOutcome:
@@ -101,6 +105,7 @@ async def _change(ledger: Ledger, kind: RequestKind, request: StateInput, **more
             assets=tuple(assets) if kind is RequestKind.CLOSE else (),
             description=request.note,
             asked_by=request.asked_by,
+            transaction_id=request.event_id or uuid7(),
             **more,  # type: ignore[arg-type] # each kind's own
         ),
         request.deadline,

@@ -6,6 +6,8 @@ from decimal import Decimal
 from typing import TypeAlias
 from uuid import UUID
 
+from uuid_utils.compat import uuid7
+
 from wallet_gql.domain.access import AskedBy
 from wallet_gql.domain.lots import CreditSource
 from wallet_gql.domain.postings import (
@@ -44,6 +46,8 @@ class TransferInput:
     deadline: float | None = None
     """A time of the event loop's clock; None: as long as a request may take, from now."""
     asked_by: AskedBy | None = None
+    transaction_id: UUID | None = None
+    """What names what is posted; None for an id that is made when it is queued."""
     sources: CreditSource | None = None
     """The only source that it takes from; None where it takes from all."""
 
@@ -70,6 +74,7 @@ async def transfer(ledger: Ledger, request: TransferInput) -> TransferOutcome:
             reference,
             metadata,
             request.asked_by,
+            request.transaction_id or uuid7(),
             sources=request.sources,
         ),
         request.deadline,
