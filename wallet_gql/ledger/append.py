@@ -175,7 +175,7 @@ def _append_entry(
             account.next_due_at,
             account.lots_minor if has_lots else None,
             account.lots_seq,
-            account.live_lots if account.lots_seq == account.seq else None,
+            array(account.live_lots) if account.lots_seq == account.seq else None,
         )
     )
 

@@ -16,7 +16,7 @@ from wallet_gql.domain.assets import Asset
 from wallet_gql.domain.holds import Hold
 from wallet_gql.domain.lots import Lot
 from wallet_gql.domain.wallets import Balance, Wallet, WalletKind
-from wallet_gql.ledger.columns import Bigint, Bytes, Integer, Smallint, Text, Time, Uuid, array, arrays, select, unnest
+from wallet_gql.ledger.columns import Bigint, Bytes, Integer, Smallint, Text, Time, Uuid, arrays, select, unnest
 from wallet_gql.ledger.lookups import ACCOUNT, HEAD, OWNERS_STATE, one_row
 
 
@@ -188,9 +188,14 @@ class Account:
     lots_minor: int = 0
     lots_seq: int | None = None
     """The last entry that changed which lots have something left; None where there never was a lot."""
+    live_lots: list[int] = field(default_factory=list)
+    """Lots that have something left, as they are spent."""
     lots: dict[int, Lot] = field(default_factory=dict)
-    """Those that have something left, as they are spent, and others that a request may put something into."""
+    """Those of them that are known, the first ones or all, and others that a request may put something into."""
     lot_count: int = 0
+    knows_all_lots: bool = True
+    others_end_later: bool = False
+    """Whether lots that are not known end no earlier than the last one that is."""
     expiry: "Account | None" = None
     """The stripe that gets what expires; only where something may."""
     state_step: int = 0
@@ -244,19 +249,29 @@ class Account:
         self.lots[lot.n] = lot
         if (remained_minor > 0) is not (lot.remaining_minor > 0):
             self.lots_seq = self.seq
-            self.lots = {each.n: each for each in sorted(self.lots.values(), key=lambda lot: lot.spend_order)}
-        self.look_ahead()
-
-    @property
-    def live_lots(self) -> str:
-        """Lots that have something left, as they are spent, as the table has them."""
-        return array(lot.n for lot in self.lots.values() if lot.remaining_minor)
+            if remained_minor:
+                self.live_lots.remove(lot.n)
+            else:
+                self.lots = {each.n: each for each in sorted(self.lots.values(), key=lambda each: each.spend_order)}
+                self.live_lots = [each.n for each in self.lots.values() if each.remaining_minor]
+        ends = lot.terms.expires_at
+        if ends is not None and lot.free_minor and (self.next_due_at is None or ends < self.next_due_at):
+            self.next_due_at = ends
+        elif ends is not None and ends == self.next_due_at and not lot.free_minor:
+            self.look_ahead()
 
     def look_ahead(self) -> None:
-        """Find out when the first hold ends, or the first lot of which something is free."""
-        ends = [hold.held_until for hold in self.holds.values()]
-        lots = (lot.terms.expires_at for lot in self.lots.values() if lot.free_minor)
-        self.next_due_at = min((*ends, *(each for each in lots if each is not None)), default=None)
+        """Find out when the first hold ends, or the first lot of which something is free.
+
+        Where others may end before the lots that are known it stays as it was, which is not too late.
+        """
+        known = [lot for lot in self.lots.values() if lot.free_minor]
+        if not self.knows_all_lots:
+            last = next(reversed(self.lots.values()))
+            if not (self.others_end_later and last.free_minor):
+                return
+        ends = (*(hold.held_until for hold in self.holds.values()), *(lot.terms.expires_at for lot in known))
+        self.next_due_at = min((each for each in ends if each is not None), default=None)
 
     def balance(self) -> Balance:
         """Return where the chain stands."""

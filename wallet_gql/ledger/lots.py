@@ -4,16 +4,17 @@ Which lots of an account have something left, in the order in which they are spe
 they are found by look-ups, whatever was ever granted.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from asyncpg import Connection
 
 from wallet_gql.domain.holds import Earmark
 from wallet_gql.domain.lots import CreditSource, Lot, LotTerms, LotUse
-from wallet_gql.ledger.columns import Bigint, Smallint, arrays, unnest
-from wallet_gql.ledger.heads import Account
+from wallet_gql.ledger.columns import Bigint, Integer, Smallint, arrays, unnest
+from wallet_gql.ledger.heads import Account, AccountName
 from wallet_gql.ledger.lookups import one_row
 
 
@@ -25,10 +26,16 @@ class LotChange(NamedTuple):
     amount_minor: int
 
 
+NOTHING_SPENT: Final[Mapping[AccountName, int]] = MappingProxyType({})
+
+ALL_LOTS: Final = 2**31 - 1
+
+
 class _WithLots(NamedTuple):
     shard: Smallint
     account_id: Bigint
     lots_seq: Bigint
+    size: Integer
 
 
 class _WantedEntry(NamedTuple):
@@ -47,9 +54,12 @@ LAST_LOT_STEP: Final = """LATERAL (
 
 _LOT: Final = "o.n, o.source, o.priority, o.campaign, o.expires_at, last.step, last.granted, last.remaining, last.held"
 
+FIRST_LOTS: Final = 4
+"""Of accounts that only spend so many lots are read, for they are spent first: most spends take from one or two."""
+
 # One row an account: the driver takes long for each.
 _LIVE: Final = f"""
-SELECT wanted.n, newest.n, live.*
+SELECT wanted.n, newest.n, e.live_lots, last_one.priority, live.*
   FROM {unnest(_WithLots, "wanted", numbered=True)}
  CROSS JOIN {
     one_row("entry", "e", by="seq", shard="wanted.shard", account_id="wanted.account_id", seq="wanted.lots_seq")
@@ -59,9 +69,19 @@ SELECT wanted.n, newest.n, live.*
         WHERE o.shard = wanted.shard AND o.account_id = wanted.account_id
         ORDER BY o.n DESC
         LIMIT 1) AS newest
+  LEFT JOIN {
+    one_row(
+        "lot",
+        "last_one",
+        by="n",
+        shard="wanted.shard",
+        account_id="wanted.account_id",
+        n="e.live_lots[cardinality(e.live_lots)]",
+    )
+} ON true
  CROSS JOIN LATERAL (
        SELECT {", ".join(f"array_agg({column})" for column in _LOT.split(", "))}
-         FROM unnest(e.live_lots) AS live(n)
+         FROM unnest(e.live_lots[1:wanted.size]) AS live(n)
         CROSS JOIN {one_row("lot", "o", by="n", shard="wanted.shard", account_id="wanted.account_id", n="live.n")}
         CROSS JOIN {LAST_LOT_STEP}) AS live
 """
@@ -79,17 +99,38 @@ SELECT wanted.n, s.place, s.change, {_LOT}
 """
 
 
-async def read_lots(connection: Connection, accounts: Iterable[Account]) -> None:
-    """Give each account that ever had a lot those that have something left, as they are spent. One statement."""
+async def read_lots(
+    connection: Connection, accounts: Iterable[Account], spent: Mapping[AccountName, int] = NOTHING_SPENT
+) -> None:
+    """Give each account that ever had a lot those that have something left, as they are spent.
+
+    Of accounts from which only so much is `spent` the first ones that are enough for it. One statement, a second one
+    where that was not known before.
+    """
     lotted = [account for account in accounts if account.lots_seq is not None]
-    if not lotted:
+    await _read(connection, [(account, FIRST_LOTS if account.name in spent else ALL_LOTS) for account in lotted])
+    lacking = [account for account in lotted if not _is_enough(account, spent)]
+    await _read(connection, [(account, ALL_LOTS) for account in lacking])
+
+
+def _is_enough(account: Account, spent: Mapping[AccountName, int]) -> bool:
+    return account.knows_all_lots or sum(lot.free_minor for lot in account.lots.values()) >= spent[account.name]
+
+
+async def _read(connection: Connection, wanted: Sequence[tuple[Account, int]]) -> None:
+    """Read so many of the first lots of accounts."""
+    if not wanted:
         return
-    wanted = [(account.wallet.shard, account.id, account.lots_seq) for account in lotted]
-    for n, lot_count, *columns in await connection.fetch(_LIVE, *arrays(_WithLots, wanted)):
-        account = lotted[n - 1]
-        account.lot_count = lot_count
+    rows = [(account.wallet.shard, account.id, account.lots_seq, size) for account, size in wanted]
+    for n, lot_count, live_lots, last_priority, *columns in await connection.fetch(_LIVE, *arrays(_WithLots, rows)):
+        account, _ = wanted[n - 1]
         live = [] if columns[0] is None else [_lot(*row) for row in zip(*columns, strict=True)]
+        account.lot_count, account.live_lots = lot_count, live_lots
         account.lots = {lot.n: lot for lot in sorted(live, key=_in_spend_order)}
+        account.knows_all_lots = len(live) == len(live_lots)
+        account.others_end_later = bool(live) and live[-1].terms.priority == last_priority
+        if account.knows_all_lots:
+            account.look_ahead()
 
 
 async def read_uses(connection: Connection, originals: Sequence[tuple[Account, int]]) -> list[tuple[LotUse, ...]]:

@@ -49,7 +49,7 @@ from wallet_gql.ledger.batch import (
 from wallet_gql.ledger.columns import arrays, cast, element, names, unnest
 from wallet_gql.ledger.decide import accounts_needed, book_due, decide
 from wallet_gql.ledger.expiring import prepare_expiry, what_may_lapse
-from wallet_gql.ledger.heads import Account, KeptAnswer, open_accounts, read_heads, read_keys
+from wallet_gql.ledger.heads import Account, AccountName, KeptAnswer, open_accounts, read_heads, read_keys
 from wallet_gql.ledger.holds import read_holds, read_open_holds
 from wallet_gql.ledger.issuance import day_of, read_issued
 from wallet_gql.ledger.items import WalletBusy, lock_items
@@ -249,6 +249,27 @@ def _asks_for_settings(item: Item) -> bool:
             return False
 
 
+def only_spent(batch: Batch, items: Sequence[Item], accounts: Iterable[Account]) -> dict[AccountName, int]:
+    """Return how much is spent from accounts with which nothing else is done, and of which nothing is due."""
+    spent = {
+        account.name: 0
+        for account in accounts
+        if account.debt is None
+        and not account.held_minor
+        and (account.next_due_at is None or account.next_due_at > batch.now)
+    }
+    for item in items:
+        request = item.request
+        if isinstance(request, PostingRequest) and request.sources is None:
+            if request.type is TransactionType.SPEND and item.owner.name in spent:
+                spent[item.owner.name] += request.amount_minor
+            if request.type is not TransactionType.BONUS:
+                continue
+        for account in item.accounts:
+            spent.pop(account.name, None)
+    return spent
+
+
 async def _read_lots(
     connection: Connection,
     batch: Batch,
@@ -257,7 +278,7 @@ async def _read_lots(
     stripe_of: Callable[[int], WalletName],
 ) -> None:
     """Read which lots accounts have, and what originals took from them or put into them; prepare for what is over."""
-    await read_lots(connection, accounts)
+    await read_lots(connection, accounts, only_spent(batch, items, accounts))
     reversing = [item for item in items if isinstance(item, ReverseItem) and item.owner.lots_seq is not None]
     if reversing:
         originals = [(item.owner, item.request.original.seq) for item in reversing]
