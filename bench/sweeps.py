@@ -8,6 +8,7 @@ were swept. To book an end costs about as much as a spend, and a spend books the
 
 import asyncio
 import math
+from collections.abc import Sequence
 from statistics import quantiles
 from typing import Final, NamedTuple
 from uuid import uuid4
@@ -32,7 +33,6 @@ STEADY: Final = 0.25
 
 BEFORE_SECONDS: Final = 15
 POLL_SECONDS: Final = 0.5
-POLLS_MAX: Final = 120
 
 SPEND: Final = """
 mutation($o: String!, $k: UUID!) { spend(input: {ownerId: $o, amount: "1", idempotencyKey: $k}) {
@@ -42,23 +42,47 @@ mutation($o: String!, $k: UUID!) { spend(input: {ownerId: $o, amount: "1", idemp
 # Holds are placed for seven days.
 ADVANCE: Final = "mutation { advanceTestClock(input: {seconds: 691200}) { __typename } }"
 
-# Kind 55 is EXPIRED.
-BOOKED_COUNT: Final = "SELECT count(*) FROM hold_step WHERE kind = 55"
 
 # What was booked since the clock was moved last, in seconds after that. A posting books what is due of its wallet in
 # its own unit of work, so an entry of the same time follows; what a sweeper books has none.
 SWEPT: Final = """
-SELECT ARRAY[extract(epoch FROM clock.set_at), count(*) FILTER (WHERE next.seq IS NULL),
-             min(after.seconds) FILTER (WHERE next.seq IS NULL), max(after.seconds) FILTER (WHERE next.seq IS NULL),
+SELECT ARRAY[extract(epoch FROM clock.set_at), count(*) FILTER (WHERE NOT is_followed),
+             min(after.seconds) FILTER (WHERE NOT is_followed), max(after.seconds) FILTER (WHERE NOT is_followed),
              max(after.seconds)]::float8[]
   FROM (SELECT seconds, set_at FROM clock_offset ORDER BY step DESC LIMIT 1) AS clock
- CROSS JOIN hold_step s
+ CROSS JOIN ({ends}) AS s
  CROSS JOIN LATERAL (SELECT extract(epoch FROM s.at - clock.set_at) - clock.seconds AS seconds) AS after
-  LEFT JOIN entry next
-    ON next.shard = s.shard AND next.account_id = s.account_id AND next.seq = s.seq + 1 AND next.executed_at = s.at
- WHERE s.kind = 55 AND after.seconds > 0
+ CROSS JOIN LATERAL (
+       SELECT EXISTS (SELECT FROM entry next
+                       WHERE next.shard = s.shard AND next.account_id = s.account_id AND next.seq > s.seq
+                         AND next.executed_at = s.at AND next.type <= 3) AS is_followed) AS followed
+ WHERE after.seconds > 0
  GROUP BY clock.set_at
 """
+
+
+class Kind(NamedTuple):
+    """What ends: how many at once, how that is counted in the books, and how long it may take."""
+
+    what: str
+    before: Scenario
+    meanwhile: Scenario
+    total: int
+    booked_count: str
+    ends: str
+    polls_max: int
+
+
+# Kind 55 is EXPIRED.
+HOLDS: Final = Kind(
+    "holds",
+    BEFORE,
+    MEANWHILE,
+    len(OWNERS),
+    booked_count="SELECT count(*) FROM hold_step WHERE kind = 55",
+    ends="SELECT shard, account_id, seq, at FROM hold_step WHERE kind = 55",
+    polls_max=120,
+)
 
 
 class Swept(NamedTuple):
@@ -79,47 +103,57 @@ def sweeps(session: Session) -> None:
         for number in session.rounds:
             place_holds(database, OWNERS, 1)
             database.settle()
-            _measure(session, number, ours, database)
+            let_end(session, number, ours, database, OWNERS, HOLDS)
     session.prove(database)
 
 
-def _measure(session: Session, number: int, server: Server, database: Database) -> None:
-    rate = STEADY * drive(server.url, "spend", clients=64, window_seconds=3, wallets=len(OWNERS)).rate
-    posted, booked = database.count(), database.execute(BOOKED_COUNT)
-    answers = uvloop.run(_let_end(session, server, database, rate))
-    posted, booked = database.count() - posted, database.execute(BOOKED_COUNT) - booked
-    swept = Swept(*database.execute(SWEPT))
+def let_end(
+    session: Session, number: int, server: Server, database: Database, owners: Sequence[str], kind: Kind
+) -> None:
+    """Let all of a kind end at once beside spends, and keep what was measured."""
+    rate = STEADY * drive(server.url, "spend", clients=64, window_seconds=3, wallets=len(owners)).rate
+    posted, booked = _spends(database), database.execute(kind.booked_count)
+    answers = uvloop.run(_let_end(session, server, database, rate, owners, kind))
+    posted, booked = _spends(database) - posted, database.execute(kind.booked_count) - booked
+    swept = Swept(*database.execute(SWEPT.format(ends=kind.ends)))
     if not swept.swept_count:
         raise LoadFailed("Spends booked all ends before a sweeper began: the steady rate is too high.")
-    _keep(session, number, BEFORE, answers, (answers[0].sent_at, swept.ended_at), rate)
+    _keep(session, number, kind.before, answers, (answers[0].sent_at, swept.ended_at), rate)
     swept_between = swept.ended_at + swept.first_seconds, swept.ended_at + swept.last_seconds
-    _keep(session, number, MEANWHILE, answers, swept_between, rate, booked_seconds=swept.booked_seconds)
+    _keep(session, number, kind.meanwhile, answers, swept_between, rate, booked_seconds=swept.booked_seconds)
     failed = [answer.kind for answer in answers if answer.kind != "posted"]
-    if failed or posted != len(answers) or booked != len(OWNERS):
+    if failed or posted != len(answers) or booked != kind.total:
         session.faults.append(
-            f"sweeps: {len(answers)} spends, {posted} in the books, {len(failed)} failed {failed[:1]}; {booked} ends"
+            f"{kind.what}: {len(answers)} spends, {posted} in the books, {len(failed)} failed {failed[:1]};"
+            f" {booked} ends"
         )
     session.say(
-        f"{number}  {booked:,} ends booked after {swept.booked_seconds:.1f} s;"
+        f"{number}  {booked:,} ends of {kind.what} booked after {swept.booked_seconds:.1f} s;"
         f" {swept.swept_count:,.0f} by sweepers, from {swept.first_seconds:.1f} s to {swept.last_seconds:.1f} s"
     )
 
 
-async def _let_end(session: Session, server: Server, database: Database, rate: float) -> list[Answer]:
-    """Spend at the rate, let all holds end meanwhile, and return what was answered until all ends were booked."""
+def _spends(database: Database) -> int:
+    return int(database.execute("SELECT count(*) FROM transaction WHERE type = 3"))
+
+
+async def _let_end(
+    session: Session, server: Server, database: Database, rate: float, owners: Sequence[str], kind: Kind
+) -> list[Answer]:
+    """Spend at the rate, let all end meanwhile, and return what was answered until all ends were booked."""
 
     def spend(number: int) -> tuple[str, dict[str, object]]:
-        return SPEND, {"o": OWNERS[number % len(OWNERS)], "k": str(uuid4())}
+        return SPEND, {"o": owners[number % len(owners)], "k": str(uuid4())}
 
     async def count() -> int:
-        return int(await asyncio.to_thread(database.execute, BOOKED_COUNT))
+        return int(await asyncio.to_thread(database.execute, kind.booked_count))
 
     is_over = asyncio.Event()
-    wanted_count = await count() + len(OWNERS)
+    wanted_count = await count() + kind.total
     offered = asyncio.create_task(Generator(server.url, spend).offer(rate, math.inf, is_over.is_set))
     await asyncio.sleep(2 if session.quick else BEFORE_SECONDS)
     await asyncio.to_thread(server.ask, ADVANCE)
-    for _ in range(POLLS_MAX):
+    for _ in range(kind.polls_max):
         await asyncio.sleep(POLL_SECONDS)
         if await count() >= wanted_count:
             break

@@ -9,6 +9,7 @@ import access
 import fresh
 import growth
 import holds
+import lots
 import proofs
 import sweeps
 import throughput
@@ -105,6 +106,18 @@ TARGETS: Final = (
     Target(
         "Spends while the ends of 10,000 holds are booked: p99 over before",
         Figure(sweeps.MEANWHILE.name, "p99_ms"), Figure(sweeps.BEFORE.name, "p99_ms"), at_most=2,
+    ),
+    Target(
+        "Spends over 50 live lots, from at most two, over plain ones: CPU of server and PostgreSQL (0.6 of the rate)",
+        _cpu(lots.LOTTED.name), _cpu(lots.PLAIN.name), at_most=1.667,
+    ),
+    Target(
+        "100,000 lots that lapse at the same midnight, beside spends: seconds until all are booked",
+        Figure(lots.MIDNIGHT.meanwhile.name, "booked_seconds"), at_most=180,
+    ),
+    Target(
+        "Spends while 100,000 lots that have lapsed are booked: p99 over before",
+        Figure(lots.MIDNIGHT.meanwhile.name, "p99_ms"), Figure(lots.MIDNIGHT.before.name, "p99_ms"), at_most=2,
     ),
     # What was asked is that it stays what it was, of such books; that of books of all kinds is the harder half.
     Target("verify, top-ups alone: entries per second", _rate(proofs.TOP_UPS.name), at_least=150_000),
