@@ -105,7 +105,10 @@ _ASKED_FROM: Final = f"""CASE s.kind
             WHEN {_VOIDED} THEN '{RequestKind.VOID_HOLD:d} ' || c.code || ' 0 -- hold 36:' || s.hold_id END"""
 _OTHER: Final = " AND ".join(
     f"k.fingerprint <> substr(sha256(convert_to({_ASKED_FROM.format(sources=sources)}, 'UTF8')), 1, 16)"
-    for sources in (_SOURCES, f"CASE WHEN h.receiver_shard IS NULL OR h.sources IS NULL THEN {_SOURCES} ELSE '' END")
+    for sources in (
+        _SOURCES,
+        f"CASE WHEN h.receiver_shard IS NULL OR h.sources <> {CreditSource.PURCHASED:d} THEN {_SOURCES} ELSE '' END",
+    )
 )
 
 HOLD_CHECKS: Final = {
