@@ -65,6 +65,8 @@ class Play:
     now: datetime
     posted: dict[str, TransactionView] = field(default_factory=dict)
     holds: dict[str, Hold] = field(default_factory=dict)
+    refused: list[UUID] = field(default_factory=list)
+    """The keys of what was refused."""
 
     def ends(self, days: float) -> datetime:
         """Return the time in so many days, to the microsecond."""
@@ -79,6 +81,11 @@ class Play:
     async def post(self, name: str, verb: str, owner: str, amount: int, **more: Any) -> None:
         """Top up, give a bonus, or spend."""
         self.posted[name] = as_a(Posted, await post(self.ledger, verb, owner, amount, **more)).transaction
+
+    async def ask_too_much(self, verb: str, owner: str, amount: int, **more: Any) -> None:
+        """Ask for what is refused."""
+        self.refused.append(uuid4())
+        as_a(Refused, await post(self.ledger, verb, owner, amount, self.refused[-1], **more))
 
     async def give(
         self, name: str, owner: str, amount: int, days: float | None = None, priority: int = 50, **more: Any
@@ -104,7 +111,7 @@ class Play:
         named = None if amount is None else Decimal(amount)
         held = as_a(Held, await change(self.ledger, ChangeHoldInput(self.holds[name].name, "", uuid4(), named, **more)))
         if held.transaction is not None:
-            self.posted[f"{name}, {verb}"] = held.transaction
+            self.posted[f"{name}, {amount}"] = held.transaction
 
     def _reversing(self, original: TransactionView, amount: int | None, **more: Any) -> ReverseInput:
         name = EntryName(original.shard, original.account_id, original.seq)
@@ -177,11 +184,11 @@ async def _of_bonuses(it: Play) -> None:
     await it.post("over several", "spend", ALICE, 65, description="Sword")
     await it.post("of bonuses", "spend", ALICE, 4, sources=BONUS)
     await it.post("of the pool", "spend", ALICE, 3, sources=PURCHASED)
-    for source, amount in ((BONUS, 1000), (PURCHASED, 1000)):
-        as_a(Refused, await post(it.ledger, "spend", ALICE, amount, sources=source))
-    as_a(Refused, await post(it.ledger, "spend", BOB, 1, sources=BONUS))
+    for source in (BONUS, PURCHASED):
+        await it.ask_too_much("spend", ALICE, 1000, sources=source)
+    await it.ask_too_much("spend", BOB, 1, sources=BONUS)
     past = LotTerms(BONUS, 50, None, it.now - timedelta(days=1))
-    as_a(Refused, await post(it.ledger, "bonus", ALICE, 1, terms=past))
+    await it.ask_too_much("bonus", ALICE, 1, terms=past)
 
 
 async def _of_holds(it: Play) -> None:
@@ -203,7 +210,7 @@ async def _of_holds(it: Play) -> None:
     await it.change("capture", "sword", 6)
     await it.change("void", "of bonuses")
     await it.change("capture", "escrow")
-    await it.give("to Carol", DAVE, 8, 5)
+    await it.give("to Carol", DAVE, 9, 5)
     await it.place("escrow of lots", DAVE, 6, to_owner_id=CAROL, ttl_seconds=6 * DAY_SECONDS)
     await it.place("open", DAVE, 2, ttl_seconds=20 * DAY_SECONDS)
     await it.change("capture", "escrow of lots", 4, keep_remainder=True)
@@ -220,7 +227,7 @@ async def _of_transfers(it: Play) -> None:
     await it.send("there", BOB, CAROL, 27)
     await it.send("and back", CAROL, BOB, 5)
     await it.send("joined", BOB, CAROL, 8, sources=BONUS, description="Lots")
-    await it.send("of the pool", BOB, ALICE, 2, sources=PURCHASED)
+    await it.send("of Bob's pool", BOB, ALICE, 2, sources=PURCHASED)
 
 
 async def _of_refunds(it: Play) -> None:
@@ -236,7 +243,7 @@ async def _of_refunds(it: Play) -> None:
     await it.refund("lapses", "bought", 12)
     await it.refund("with an end", "bought", 4, lapsed_until=it.ends(10))
     await it.refund("the rest", "bought", lapsed_until=it.ends(11))
-    await it.refund("of the pool", "bought, again", lapsed_until=it.ends(11))
+    await it.refund("all of the pool", "bought, again", lapsed_until=it.ends(11))
 
 
 async def _of_clawbacks(it: Play) -> None:

@@ -138,13 +138,15 @@ _DUE: Final = f"""CASE WHEN e.is_gone IS NOT TRUE OR e.ends <= e.due_before THEN
                           ORDER BY l.step DESC LIMIT 1) AS last
                    WHERE h.shard = $1 AND h.account_id = e.account_id AND h.seq = e.held_seq),
                  (SELECT min(o.expires_at)
-                    FROM unnest({_LISTED}) AS live(n)
+                    FROM entry listing
+                   CROSS JOIN unnest(listing.live_lots) AS live(n)
                     JOIN lot o ON o.shard = $1 AND o.account_id = e.account_id AND o.n = live.n
                    CROSS JOIN LATERAL (
                          SELECT l.remaining, l.held FROM lot_step l
                           WHERE l.shard = $1 AND l.account_id = e.account_id AND l.lot = o.n AND l.seq <= e.seq
                           ORDER BY l.step DESC LIMIT 1) AS last
-                   WHERE last.remaining > last.held)) END"""
+                   WHERE listing.shard = $1 AND listing.account_id = e.account_id AND listing.seq = e.lots_seq
+                     AND last.remaining > last.held)) END"""
 
 _ENTRY_FAULTS: Final = {
     "e.lots_after IS DISTINCT FROM e.in_lots": (
@@ -159,7 +161,7 @@ _ENTRY_FAULTS: Final = {
     f"e.live_lots IS NOT NULL AND e.live_lots <> {_LISTED}": (
         f"format('says that lots %s have something left, but %s have, as they are spent', e.live_lots, {_LISTED})"
     ),
-    f"e.type = {EXPIRY} AND (e.step_count <> 1 OR e.change <> e.amount)": (
+    f"e.type = {EXPIRY} AND (e.step_count, e.change) IS DISTINCT FROM (1, e.amount)": (
         "'takes what expires of no lot, or of several'"
     ),
     f"e.type = {EXPIRY} AND (e.last_end <= e.executed_at) IS NOT TRUE": (
