@@ -69,6 +69,7 @@ SHAPES = ((11, 1, -1), (11, 2, 1))
 OWN_ROWS = (
     ("asset_setting", "has_lots OR transfers = 2"),
     ("lot", "true"),
+    ("hold", "sources IS NOT NULL"),
     ("idempotency_key", "outcome = 15"),
 )
 
@@ -664,7 +665,7 @@ def guard(table: str) -> None:
 
 
 def downgrade() -> None:
-    op.execute("LOCK TABLE transaction, entry, idempotency_key, asset_setting, lot IN ACCESS EXCLUSIVE MODE")
+    op.execute("LOCK TABLE transaction, entry, idempotency_key, asset_setting, hold, lot IN ACCESS EXCLUSIVE MODE")
     for table, condition in OWN_ROWS:
         if op.get_bind().execute(sa.text(f"SELECT EXISTS (SELECT FROM {table} WHERE {condition})")).scalar():
             raise RuntimeError(f"Table {table} has rows that the version before cannot read, so it stays as it is.")

@@ -127,7 +127,7 @@ _LISTED: Final = """ARRAY(
 """The lots that have something left after the entry `e`, as they are spent."""
 
 # It is looked up only where what was due first is gone: else it follows from what was due before.
-_DUE: Final = f"""CASE WHEN e.is_gone IS NOT TRUE OR e.ends <= e.due_before THEN least(e.due_before, e.ends)
+_DUE: Final = """CASE WHEN e.is_gone IS NOT TRUE OR e.ends <= e.due_before THEN least(e.due_before, e.ends)
             ELSE least(
                  (SELECT min(last.held_until)
                     FROM hold_step h
