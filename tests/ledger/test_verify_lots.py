@@ -207,6 +207,10 @@ def of_steps(play: Play) -> Iterator[Planted]:
         f"step 2 of lot 1 of account {account}",
     )  # fmt: skip
     yield told(
+        step(several, "change = -29, remaining = 1", "lot = 1"), "takes after lot 1, of which 1 is left",
+        f"step 2 of lot 2 of account {account}",
+    )  # fmt: skip
+    yield told(
         step(posted["sword, 17"], "place = 3 - place"), "takes after lot 1, which is spent later",
         f"of lot 2 of account {posted['sword, 17'].account_id}",
     )  # fmt: skip
@@ -229,6 +233,12 @@ def of_entries(play: Play) -> Iterator[Planted]:
         entry(plain, "live_lots = '{2,1,4,3}'"),
         "says that lots {2,1,4,3} have something left, but {1,2,4,3} have, as they are spent",
     )
+    bought = posted["bought"]
+    yield Planted(
+        (step(bought, "change = -9, remaining = 1", "lot = 3"), entry(bought, "lots_after = 1")),
+        "lots of an account", f"account {bought.account_id}, seq {bought.seq}",
+        "takes of the pool, but 1 is left in lots",
+    )  # fmt: skip
     yield told(entry(several, "type = 11"), "takes what expires of no lot, or of several", several)
     yield told(lot(lapses, 1, "expires_at = '2099-01-01'"), "takes what expires, but not before 2099-01-01", lapses, 1)
     expired = posted["to Carol"]

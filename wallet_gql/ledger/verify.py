@@ -10,18 +10,19 @@ What cannot be found without a seal outside the database:
 - what nothing else repeats: an asset's scale and name, when wallets and accounts were opened, the ids of a transaction
   and of its key where they were changed in every place;
 - an owner renamed to another of the same shard, a treasury stripe renamed to a slot that has none;
-- of a refusal: that it was on nothing, which may be of bonuses alone; another key, fingerprint or time, another wallet or balance where an account of that wallet held that
+- of a refusal: another key, fingerprint or time, another wallet or balance where an account of that wallet held that
   balance within an hour of it (the clock may have been set meanwhile), another outcome within an amount of the limit;
+  that one is on nothing, for bonuses alone may have been asked for;
 - of a refusal that is not about a balance: all but that it names an asset;
 - of a clawback and a closing: its fingerprint, so the closing's note;
 - that a repayment is missing where a later one took all that was owed;
 - of a hold that was adjusted: whether the request named an amount, and which ttl; so another end of it, while another
   hold ends before it and no step follows;
-- of a hold for another owner that has nothing of lots: that it was to take from the pool alone, which its asset's policy
-  may say;
+- of a hold for another owner that has nothing of lots: that it was to take from the pool alone, as its asset's policy
+  may have it;
 - of a spend or a transfer: whether the request named the source that it took from anyway;
 - of a refund in an asset with lots that made no lot: its fingerprint, which may name an end that nothing got;
-- which lots a clawback took from, and how much an adjustment earmarked of which, where all that follows was changed too;
+- from which lots a clawback took, and how much an adjustment earmarked of which, where what follows was changed, too;
 - that a bonus within an hour of when its asset got lots is in none.
 """
 

@@ -106,6 +106,10 @@ _STEP_FAULTS: Final = {
                    THEN (s.priority_before, s.ends_before, s.lot_before) > (s.priority, s.ends, s.lot) END""": (
         "format('takes after lot %s, which is spent later', s.lot_before)"
     ),
+    f"""s.change < 0 AND s.change_before < 0 AND s.free_before > 0
+          AND NOT s.is_of_hold AND s.type IN ({_IN_SPEND_ORDER})""": (
+        "format('takes after lot %s, of which %s is left', s.lot_before, s.free_before)"
+    ),
 }
 
 # What of an account's lots no hold has, as the log has it: it cannot be more than is available.
@@ -153,6 +157,11 @@ _ENTRY_FAULTS: Final = {
         "format('%s is in lots after it, but should be %s', e.lots_after, e.in_lots)"
     ),
     f"{_FREE} > {_AVAILABLE}": f"format('%s is in lots and in no hold, but %s is available', {_FREE}, {_AVAILABLE})",
+    # Of some requests the pool alone is taken; where lots are, they come first.
+    f"""e.type IN ({_IN_SPEND_ORDER}) AND e.held_seq IS DISTINCT FROM e.seq AND e.amount < coalesce(e.change, 0)
+          AND (e.change < 0 OR e.type IN ({_REPAYMENT}, {_FORFEIT})) AND {_FREE} > 0""": (
+        f"format('takes of the pool, but %s is left in lots', {_FREE})"
+    ),
     "e.live_lots IS NOT NULL AND NOT e.is_listed": "'says which lots have something left, but changes none of them'",
     "e.live_lots IS NULL AND e.is_listed": "'does not say which lots have something left'",
     "e.lots_seq IS DISTINCT FROM CASE WHEN e.live_lots IS NULL THEN e.lots_seq_before ELSE e.seq END": (
@@ -220,6 +229,7 @@ LOT_CHECKS: Final = {
                        e.held_seq IS NOT DISTINCT FROM e.seq AS is_of_hold, coalesce(mark.amount, 0) AS earmarked,
                        row_number() OVER of_entry AS nth,
                        sum(s.change) OVER (PARTITION BY s.account_id, s.seq) AS changed,
+                       lag(s.remaining - s.held) OVER of_entry AS free_before,
                        lag(s.lot) OVER of_entry AS lot_before, lag(s.change) OVER of_entry AS change_before,
                        lag(o.priority) OVER of_entry AS priority_before, lag({_ENDS}) OVER of_entry AS ends_before
                   FROM {STEPS} AS s
