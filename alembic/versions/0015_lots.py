@@ -69,6 +69,7 @@ SHAPES = ((11, 1, -1), (11, 2, 1))
 OWN_ROWS = (
     ("asset_setting", "has_lots OR transfers = 2"),
     ("lot", "true"),
+    ("hold", "sources IS NOT NULL"),
     ("idempotency_key", "outcome = 15"),
 )
 
@@ -150,6 +151,7 @@ BEGIN
                     THEN 'balance_after is not the balance before it plus amount'
                     WHEN e.type = 6 AND a.wallet_kind = 1 AND e.held_seq IS DISTINCT FROM e.seq
                     THEN 'it captures no hold'
+                    WHEN e.type = 11 AND a.wallet_kind = 1 AND e.lots_seq IS NULL THEN 'it takes what expires of no lot'
                     WHEN e.held_seq IS NULL AND p.held_seq IS NOT NULL
                     THEN 'what is held differs from the entry before it, without a step of a hold'
                     WHEN e.lots_seq IS NULL AND p.lots_seq IS NOT NULL
@@ -284,10 +286,9 @@ BEGIN
                SELECT CASE
                       WHEN e.lots_after <> coalesce(p.lots_after, 0) + lots.change
                       THEN 'lots_after is not what was in lots before it and the steps of its lots'
-                      WHEN e.live_lots IS NULL
-                      THEN CASE WHEN lots.is_listed OR e.lots_seq IS DISTINCT FROM p.lots_seq
-                                THEN 'it does not say which lots have something left' END
-                      WHEN e.lots_seq <> e.seq OR e.live_lots <> ARRAY(
+                      WHEN e.live_lots IS NULL AND (lots.is_listed OR e.lots_seq IS DISTINCT FROM p.lots_seq)
+                      THEN 'it does not say which lots have something left'
+                      WHEN e.live_lots IS NOT NULL AND (e.lots_seq <> e.seq OR e.live_lots <> ARRAY(
                            SELECT live.n
                              FROM (SELECT unnest(b.live_lots) AS n
                                      FROM (SELECT b.live_lots FROM entry b
@@ -301,7 +302,7 @@ BEGIN
                             CROSS JOIN LATERAL {last_step("e", "live.n", "e.seq", "l.remaining")} AS last
                             CROSS JOIN LATERAL {lot_of("e", "live.n", "o.priority, o.expires_at")} AS o
                             WHERE last.remaining > 0
-                            ORDER BY o.priority, o.expires_at NULLS LAST, live.n)
+                            ORDER BY o.priority, o.expires_at NULLS LAST, live.n))
                       THEN 'live_lots are not those that have something left, as they are spent'
                       WHEN e.type = 11 AND (lots.step_count <> 1 OR lots.change <> e.amount)
                       THEN 'it takes what expires of no lot, or of several'
@@ -502,8 +503,8 @@ BEGIN
                 WHEN s.granted <> coalesce(p.granted, 0) + s.change AND (s.step = 1 OR s.granted <> p.granted)
                 THEN 'granted is not what was granted before it, with its change or without'
                 WHEN s.held - coalesce(p.held, 0)
-                     <> coalesce((SELECT h.amount FROM {EARMARKS.format("held", "h")} WHERE h.lot = s.lot), 0)
-                      - coalesce((SELECT h.amount FROM {EARMARKS.format("before", "h")} WHERE h.lot = s.lot), 0)
+                     <> coalesce((SELECT sum(h.amount) FROM {EARMARKS.format("held", "h")} WHERE h.lot = s.lot), 0)
+                      - coalesce((SELECT sum(h.amount) FROM {EARMARKS.format("before", "h")} WHERE h.lot = s.lot), 0)
                 THEN 'held does not follow what a hold earmarks' END AS fault
       INTO broken
       FROM inserted s
@@ -664,7 +665,7 @@ def guard(table: str) -> None:
 
 
 def downgrade() -> None:
-    op.execute("LOCK TABLE transaction, entry, idempotency_key, asset_setting, lot IN ACCESS EXCLUSIVE MODE")
+    op.execute("LOCK TABLE transaction, entry, idempotency_key, asset_setting, hold, lot IN ACCESS EXCLUSIVE MODE")
     for table, condition in OWN_ROWS:
         if op.get_bind().execute(sa.text(f"SELECT EXISTS (SELECT FROM {table} WHERE {condition})")).scalar():
             raise RuntimeError(f"Table {table} has rows that the version before cannot read, so it stays as it is.")

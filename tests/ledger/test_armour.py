@@ -95,7 +95,7 @@ DAMAGE: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
     ),
     "the search path of a law": (
         ("ALTER FUNCTION transaction_law() SET search_path = pg_temp, public",),
-        [("settings of function transaction_law()", "is enable_")],
+        [("settings of function transaction_law()", "is search_path=pg_temp, public, but should be ")],
     ),
     "a law with its owner's rights": (
         ("ALTER FUNCTION entry_law() SECURITY DEFINER",),
@@ -130,7 +130,7 @@ DAMAGE: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
         [
             (
                 "constraint entry.entry_balance_after_check",
-                f"{MISSING}CHECK (may_go_negative OR balance_after >= COALESCE(held_after, 0::bigint))",
+                f"{MISSING}CHECK (may_go_negative OR balance_after >= GREATEST(held_after, lots_after, 0::bigint))",
             )
         ],
     ),

@@ -89,14 +89,14 @@ async def test_a_wallet_that_is_there_twice_is_found(books: Books) -> None:
     assert ("owner", f"wallet {books.wallet} ({ALICE_ID})", "is there 2 times") in await books.findings()
 
 
-@pytest.mark.parametrize("owner_id", ["", "64", "-1", "01", "treasury"])
+@pytest.mark.parametrize("owner_id", ["", "321", "-1", "01", "treasury"])
 async def test_a_treasury_without_a_slot_is_found(books: Books, owner_id: str) -> None:
     treasury = (await account_of(books.connection, SHARD, "0", kind=WalletKind.TREASURY)).wallet_id
     await books.execute(
         "ALTER TABLE wallet DROP CONSTRAINT wallet_owner_id_check",
         f"UPDATE wallet SET owner_id = '{owner_id}' WHERE id = {treasury}",
     )
-    fault = "is the treasury's, but its owner id is not a slot, 0 to 63"
+    fault = "is the treasury's, but its owner id is not a slot, 0 to 320"
     assert await books.findings() == [("owner", f"wallet {treasury} ({owner_id})", fault)]
 
 

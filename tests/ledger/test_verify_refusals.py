@@ -50,11 +50,14 @@ async def test_a_refusal_on_nothing_is_right_while_the_wallet_has_an_unused_asse
     assert await refuse(books, on(0)) == []
 
 
-async def test_a_refusal_on_nothing_is_found_where_every_asset_was_held_for_long(books: Books) -> None:
+async def test_a_refusal_on_nothing_is_right_for_a_spend_of_bonuses_that_there_are_not(books: Books) -> None:
     await books.execute("DELETE FROM asset WHERE code NOT IN ('GOLD', 'DIAMOND')")
     assert await refuse(books, f"{on(0)}, created_at = created_at + interval '50 s'") == []
     for table in ("entry", "transaction"):
         await books.execute(f"UPDATE {table} SET executed_at = executed_at - interval '2 hours'")
+    assert await books.findings() == []
+    # A limit is not exceeded by what comes from bonuses alone.
+    await books.execute(f"UPDATE idempotency_key SET outcome = 2 WHERE key = '{books.history.refused}'")
     assert await books.findings() == [books.not_held(0)]
 
 

@@ -42,6 +42,7 @@ REVISIONS = (
     "0012",
     "0013",
     "0014",
+    "0015",
 )
 BEFORE_HEAD = REVISIONS[-2]
 BEFORE_CHECKS = "0008"

@@ -26,12 +26,21 @@ PLAIN: Final = "owner-3"
 KEYS: Final = {"top_up": UUID(int=1, version=4), "spend": UUID(int=2, version=4), "refused": UUID(int=3, version=4)}
 """The keys of three requests: a top-up of 90, a spend of 30, and a spend of 1000 that was refused."""
 
+_ENTRY: Final = "shard, account_id, seq, transaction_id, type, amount, balance_after, may_go_negative, executed_at"
+_STEP: Final = (
+    "shard, hold_id, step, kind, event_id, account_id, seq, amount, captured, released, change, capture_count"
+)
+_HOLD: Final = "shard, id, account_id, seq, wallet_id, receiver_shard, receiver_wallet_id, idempotency_key"
+
 # Of the tables that every version since holds has, what each knows.
-_COLUMNS: Final = {
+COLUMNS: Final = {
     "ledger": "is_only_row, shard_count, created_at",
-    **dict.fromkeys(("asset", "asset_setting", "wallet", "account", "transaction", "receipt", "entry"), "*"),
+    **dict.fromkeys(("asset", "wallet", "account", "transaction", "receipt", "idempotency_key"), "*"),
+    "asset_setting": "asset_id, step, transfers, set_at",
+    "entry": f"{_ENTRY}, held_after, held_seq, position, next_due_at",
     "transaction_note": "shard, transaction_id, metadata, receipt",
-    **dict.fromkeys(("hold", "hold_step", "idempotency_key"), "*"),
+    "hold": f"{_HOLD}, description, reference",
+    "hold_step": f"{_STEP}, held_until, at, open_holds",
 }
 
 
@@ -39,7 +48,7 @@ def rows(settings: Settings) -> dict[str, list[Any]]:
     """Return all rows of the tables that every version since holds has."""
     return {
         table: sorted(fetch(settings.owner_url(), f"SELECT {columns} FROM {table}"), key=repr)
-        for table, columns in _COLUMNS.items()
+        for table, columns in COLUMNS.items()
     }
 
 

@@ -23,6 +23,9 @@ SLOT_COUNT: Final = 64
 LINES_PER_SLOT: Final = 4
 """Lines of work of a worker that post transfers at the same time: its lanes, and the one that waits for locks."""
 
+STRIPE_COUNT: Final = SLOT_COUNT + 1 + SLOT_COUNT * LINES_PER_SLOT
+"""The treasury's wallets of a shard at most: one for each slot, and those that get what expires."""
+
 # The first of the two keys of the advisory locks that hold the slots ("slot" in ASCII).
 _SLOT_LOCK_CLASS: Final = 0x736C6F74
 

@@ -12,11 +12,18 @@ What cannot be found without a seal outside the database:
 - an owner renamed to another of the same shard, a treasury stripe renamed to a slot that has none;
 - of a refusal: another key, fingerprint or time, another wallet or balance where an account of that wallet held that
   balance within an hour of it (the clock may have been set meanwhile), another outcome within an amount of the limit;
+  that one is on nothing, for bonuses alone may have been asked for;
 - of a refusal that is not about a balance: all but that it names an asset;
 - of a clawback and a closing: its fingerprint, so the closing's note;
 - that a repayment is missing where a later one took all that was owed;
 - of a hold that was adjusted: whether the request named an amount, and which ttl; so another end of it, while another
-  hold ends before it and no step follows.
+  hold ends before it and no step follows;
+- of a hold for another owner that has nothing of lots: that it was to take from the pool alone, as its asset's policy
+  may have it;
+- of a spend or a transfer: whether the request named the source that it took from anyway;
+- of a refund in an asset with lots that made no lot: its fingerprint, which may name an end that nothing got;
+- from which lots a clawback took, and how much an adjustment earmarked of which, where what follows was changed, too;
+- that a bonus within an hour of when its asset got lots is in none.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -31,13 +38,15 @@ from wallet_gql.domain.shards import shard_of
 from wallet_gql.domain.text import OWNER_ID_LENGTH_MAX
 from wallet_gql.domain.wallets import WalletKind
 from wallet_gql.ledger.lookups import all_rows, one_row
-from wallet_gql.ledger.treasury import LINES_PER_SLOT, SLOT_COUNT
+from wallet_gql.ledger.treasury import LINES_PER_SLOT, SLOT_COUNT, STRIPE_COUNT
 from wallet_gql.ledger.verify_holds import HOLD_CHECKS
 from wallet_gql.ledger.verify_issuance import ISSUANCE_CHECKS
 from wallet_gql.ledger.verify_keys import KEY_CHECKS
+from wallet_gql.ledger.verify_lot_uses import LOT_USE_CHECKS
+from wallet_gql.ledger.verify_lots import LOT_CHECKS
 from wallet_gql.ledger.verify_reversals import REVERSAL_CHECKS
 from wallet_gql.ledger.verify_states import STATE_CHECKS
-from wallet_gql.ledger.verify_terms import CLAWBACK, LATEST, OTHER_HALF, RECEIVED, SENT, USER, doubled
+from wallet_gql.ledger.verify_terms import CLAWBACK, EXPIRY, LATEST, OTHER_HALF, RECEIVED, SENT, USER, doubled
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +114,16 @@ _WRONG_BALANCE: Final = f"""CASE WHEN p.balance_after BETWEEN -{INT64_MAX // 2} 
 
 _POSITION: Final = "coalesce({0}.position, {0}.seq, 0)"
 
-_HELD_COLUMNS: Final = "{0}.held_seq, coalesce({0}.held_after, 0), {0}.next_due_at"
+_HELD_COLUMNS: Final = "{0}.held_seq, coalesce({0}.held_after, 0)"
+
+# Of an account with lots what is due is proved with them.
+_HELD_DIFFERS: Final = f"""(({_HELD_COLUMNS.format("e")}) IS DISTINCT FROM ({_HELD_COLUMNS.format("p")})
+                      OR (e.lots_seq IS NULL AND e.next_due_at IS DISTINCT FROM p.next_due_at))"""
+
+# What the checks of lots, which begin with the entries that name some, would not see.
+_WITHOUT_LOTS: Final = f"""(e.lots_seq IS NULL
+                      AND (p.lots_seq IS NOT NULL OR e.lots_after IS NOT NULL OR e.live_lots IS NOT NULL
+                           OR (e.type = {EXPIRY} AND a.wallet_kind = {USER})))"""
 
 # Each returns (row, fault) for a shard. What is counted or summed comes from the log alone.
 _CHECKS: Final = {
@@ -132,9 +150,10 @@ _CHECKS: Final = {
                     WHEN e.held_seq = e.seq AND coalesce(e.held_after, 0) <> coalesce(p.held_after, 0) + st.change
                     THEN format('%s is held after it, but should be %s',
                                 coalesce(e.held_after, 0), coalesce(p.held_after, 0) + st.change)
-                    WHEN e.held_seq IS DISTINCT FROM e.seq AND ({_HELD_COLUMNS.format("e")})
-                                                              IS DISTINCT FROM ({_HELD_COLUMNS.format("p")})
+                    WHEN e.held_seq IS DISTINCT FROM e.seq AND {_HELD_DIFFERS}
                     THEN 'what is held differs from the entry before it, without a step of a hold'
+                    WHEN {_WITHOUT_LOTS} THEN 'does not say what is in lots'
+                    WHEN e.lots_seq IS NOT NULL AND a.wallet_kind <> {USER} THEN 'has lots, but is not an owner''s'
                     WHEN e.executed_at = '-infinity' THEN 'has no time'
                     WHEN e.executed_at > {LATEST}
                     THEN format('is dated in the future: %s', e.executed_at)
@@ -151,8 +170,8 @@ _CHECKS: Final = {
             OR {_POSITION.format("e")} <> {_POSITION.format("p")} + (e.amount <> 0)::int
             OR CASE WHEN e.held_seq = e.seq
                     THEN st.seq IS NULL OR coalesce(e.held_after, 0) <> coalesce(p.held_after, 0) + st.change
-                    ELSE e.amount = 0 OR ({_HELD_COLUMNS.format("e")}) IS DISTINCT FROM ({_HELD_COLUMNS.format("p")})
-                    END
+                    ELSE e.amount = 0 OR {_HELD_DIFFERS} END
+            OR {_WITHOUT_LOTS} OR (e.lots_seq IS NOT NULL AND a.wallet_kind <> {USER})
             OR e.executed_at = '-infinity' OR e.executed_at > {LATEST}
             -- A stripe's entries have the times of their transactions, which only follow the owner's.
             OR (e.executed_at < p.executed_at AND a.wallet_kind = {USER}))
@@ -243,6 +262,8 @@ _CHECKS: Final = {
                    IS DISTINCT FROM (t.description, t.reference, t_note.metadata))
          ORDER BY t.id""",
     **HOLD_CHECKS,
+    **LOT_CHECKS,
+    **LOT_USE_CHECKS,
     **STATE_CHECKS,
     **REVERSAL_CHECKS,
     **ISSUANCE_CHECKS,
@@ -300,7 +321,7 @@ _CHECKS: Final = {
                     WHEN w.kind NOT IN ({_KINDS}) THEN format('has kind %s, which does not exist', w.kind)
                     WHEN w.same_owner > 1 THEN format('its owner has %s wallets', w.same_owner)
                     WHEN w.kind = {_TREASURY} AND NOT w.is_slot
-                    THEN 'is the treasury''s, but its owner id is not a slot, 0 to {SLOT_COUNT - 1}'
+                    THEN 'is the treasury''s, but its owner id is not a slot, 0 to {STRIPE_COUNT - 1}'
                     WHEN w.kind = {_CLEARING} AND NOT w.is_line
                     THEN 'is a clearing wallet, but its owner id is not a line of work,'
                          ' 0 to {SLOT_COUNT * LINES_PER_SLOT - 1}'
@@ -309,7 +330,7 @@ _CHECKS: Final = {
                     ELSE format('is dated in the future: %s', w.opened_at) END
           FROM (SELECT w.*, count(*) OVER (PARTITION BY w.kind, w.owner_id) AS same_owner,
                        count(*) OVER (PARTITION BY w.id) AS same_id,
-                       w.owner_id IN (SELECT generate_series(0, {SLOT_COUNT - 1})::text) AS is_slot,
+                       w.owner_id IN (SELECT generate_series(0, {STRIPE_COUNT - 1})::text) AS is_slot,
                        w.owner_id IN (SELECT generate_series(0, {SLOT_COUNT * LINES_PER_SLOT - 1})::text) AS is_line
                   FROM wallet w WHERE w.shard = $1) AS w
          WHERE w.same_id > 1 OR w.same_owner > 1 OR w.kind NOT IN ({_KINDS}) OR (w.kind = {_TREASURY} AND NOT w.is_slot)
@@ -331,10 +352,13 @@ SELECT format('asset %s (%s)', s.id, s.code), 'is there more than once'
 """
 
 _SETTINGS: Final = """
-SELECT format('setting %s of asset %s', n.step, n.asset_id), 'does not follow the one before it'
-  FROM (SELECT n.*, coalesce(lag(n.step) OVER (PARTITION BY n.asset_id ORDER BY n.step), 0) AS step_before
-          FROM asset_setting n) AS n
- WHERE n.step <> n.step_before + 1
+SELECT format('setting %s of asset %s', n.step, n.asset_id),
+       CASE WHEN n.step <> n.step_before + 1 THEN 'does not follow the one before it'
+            ELSE 'takes lots from an asset that has them for ever' END
+  FROM (SELECT n.*, coalesce(lag(n.step) OVER chain, 0) AS step_before, lag(n.has_lots) OVER chain AS had_lots
+          FROM asset_setting n
+        WINDOW chain AS (PARTITION BY n.asset_id ORDER BY n.step)) AS n
+ WHERE n.step <> n.step_before + 1 OR n.had_lots > n.has_lots
  ORDER BY n.asset_id, n.step
 """
 
@@ -358,7 +382,8 @@ SELECT DISTINCT shard, name FROM (
   UNION ALL SELECT shard, 'wallet_state' FROM wallet_state UNION ALL SELECT shard, 'reversal' FROM reversal
   UNION ALL SELECT shard, 'hold' FROM hold UNION ALL SELECT shard, 'hold_step' FROM hold_step
   UNION ALL SELECT shard, 'transaction_note' FROM transaction_note UNION ALL SELECT shard, 'receipt' FROM receipt
-  UNION ALL SELECT shard, 'issuance' FROM issuance
+  UNION ALL SELECT shard, 'issuance' FROM issuance UNION ALL SELECT shard, 'lot' FROM lot
+  UNION ALL SELECT shard, 'lot_step' FROM lot_step
 ) AS rows
  WHERE shard NOT BETWEEN 0 AND $1 - 1
  ORDER BY shard, name

@@ -7,6 +7,7 @@ account, and belongs to one entry. What a capture was asked for is proved with i
 from typing import Final
 
 from wallet_gql.domain.holds import TTL_SECONDS_DEFAULT, HoldStepKind
+from wallet_gql.domain.lots import CreditSource
 from wallet_gql.domain.postings import RequestKind
 from wallet_gql.domain.refusals import OutcomeCode
 from wallet_gql.ledger.lookups import one_row
@@ -80,7 +81,8 @@ _FAULTS: Final = {
         "format('does not pay wallet %s of shard %s, which its hold is for', h.receiver_wallet_id, h.receiver_shard)"
     ),
     f"s.open_holds <> {_OPEN}": "'the open holds after it are not those before it and its own'",
-    f"s.next_due_at IS DISTINCT FROM {_DUE}": (
+    # Of an account with lots what is due is proved with them.
+    f"s.lots_seq IS NULL AND s.next_due_at IS DISTINCT FROM {_DUE}": (
         f"format('its entry says that a hold ends at %s, but the first ends at %s', s.next_due_at, {_DUE})"
     ),
 }
@@ -88,15 +90,26 @@ _FAULTS: Final = {
 _TTL: Final = "round(extract(epoch FROM s.held_until - s.at))"
 _TEXT: Final = "coalesce(length({text}) || ':' || {text}, '-')"
 
+# A transfer may take from the pool alone by its asset's policy, without being asked to.
+_SOURCES: Final = f"""CASE h.sources WHEN {CreditSource.PURCHASED:d} THEN ' sources 9:PURCHASED'
+                                WHEN {CreditSource.BONUS:d} THEN ' sources 5:BONUS' ELSE '' END"""
+
 # What was asked for, as `domain.postings` writes it; NULL where the rows do not tell it.
-_ASKED: Final = f"""CASE s.kind
+_ASKED_FROM: Final = f"""CASE s.kind
             WHEN {_PLACED} THEN '{RequestKind.PLACE_HOLD:d} ' || c.code || ' ' || s.amount || ' '
                  || {_TEXT.format(text="h.description")} || {_TEXT.format(text="h.reference")}
-                 || coalesce(' metadata ' || length(note.pairs) || ':' || note.pairs, '')
+                 || coalesce(' metadata ' || length(note.pairs) || ':' || note.pairs, '') || {{sources}}
                  || coalesce(' to ' || length(receiver.owner_id) || ':' || receiver.owner_id, '')
                  || CASE WHEN {_TTL} = {TTL_SECONDS_DEFAULT} THEN ''
                          ELSE ' ttlSeconds ' || length({_TTL}::text) || ':' || {_TTL} END
             WHEN {_VOIDED} THEN '{RequestKind.VOID_HOLD:d} ' || c.code || ' 0 -- hold 36:' || s.hold_id END"""
+_OTHER: Final = " AND ".join(
+    f"k.fingerprint <> substr(sha256(convert_to({_ASKED_FROM.format(sources=sources)}, 'UTF8')), 1, 16)"
+    for sources in (
+        _SOURCES,
+        f"CASE WHEN h.receiver_shard IS NULL OR h.sources <> {CreditSource.PURCHASED:d} THEN {_SOURCES} ELSE '' END",
+    )
+)
 
 HOLD_CHECKS: Final = {
     "hold": f"""
@@ -111,7 +124,8 @@ HOLD_CHECKS: Final = {
                                lag(s.held_until) OVER of_hold AS held_until_before,
                                lag(s.open_holds) OVER of_account AS open_before,
                                lag(e.next_due_at) OVER of_account AS due_before,
-                               e.seq AS entry_seq, e.amount AS moved, e.type, e.executed_at, e.next_due_at
+                               e.seq AS entry_seq, e.amount AS moved, e.type, e.executed_at, e.next_due_at,
+                               e.lots_seq
                           FROM hold_step s
                           LEFT JOIN entry e
                             ON e.shard = $1 AND e.account_id = s.account_id AND e.seq = s.seq
@@ -169,7 +183,7 @@ HOLD_CHECKS: Final = {
             OR (k.wallet_id, k.details ->> 'hold_id', (k.details ->> 'asset_id')::int)
                IS DISTINCT FROM (h.wallet_id, s.hold_id::text, c.id)
             OR (s.kind = {_PLACED} AND k.key IS DISTINCT FROM h.idempotency_key)
-            OR k.fingerprint <> substr(sha256(convert_to({_ASKED}, 'UTF8')), 1, 16)
+            OR ({_OTHER})
          ORDER BY 1""",
 }
 """Each returns (row, fault) for a shard, as all checks of `verify` do."""

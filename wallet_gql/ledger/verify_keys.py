@@ -5,13 +5,17 @@ A key that posted has the fingerprint of what is in the books. Of a clawback no 
 
 from typing import Final
 
+from wallet_gql.domain.lots import PRIORITY_DEFAULT
 from wallet_gql.domain.money import BALANCE_MINOR_MAX, POSTING_MINOR_MAX, TREASURY_MINOR_MAX
 from wallet_gql.domain.postings import RequestKind, TransactionType
 from wallet_gql.domain.refusals import OutcomeCode
+from wallet_gql.ledger.verify_lots import LOTS_SINCE, STEPS
 from wallet_gql.ledger.verify_states import named_by
 from wallet_gql.ledger.verify_terms import (
+    BONUS,
     CAPTURE,
     CLAWBACK,
+    EXPIRY,
     LATEST,
     NAMING,
     NOTES,
@@ -29,6 +33,7 @@ _POSTED: Final = f"{OutcomeCode.POSTED:d}"
 _OUTCOMES: Final = ", ".join(f"{code:d}" for code in OutcomeCode)
 _ON_BALANCE: Final = f"{OutcomeCode.BALANCE_LIMIT_EXCEEDED:d}, {OutcomeCode.INSUFFICIENT_BALANCE:d}"
 _REPAYMENT: Final = f"{TransactionType.REPAYMENT:d}"
+_SPEND: Final = f"{TransactionType.SPEND:d}"
 _OWN_FINGERPRINT: Final = f"{SENT}, {CAPTURE}, {REFUND}, {CLAWBACK}"
 """What is asked for otherwise than a posting: of a clawback no row tells it."""
 
@@ -54,15 +59,67 @@ _CAPTURED: Final = " AND ".join(
     for keep in ("", " keepRemainder 4:true")
 )
 
-# Nor is whether a refund named its amount.
-_REFUNDED: Final = " AND ".join(
-    _differs(f"'{RequestKind.REFUND:d}'", amount, after="' original 36:', reversing.original_id")
+# Nor is whether a refund named its amount; or an end, where it made no lot of it and its asset has lots.
+_UNTIL_US: Final = "(extract(epoch FROM {0}.until) * 1000000)::bigint"
+_UNTIL: Final = f"' {{1}} ' || length({_UNTIL_US}::text) || ':' || {_UNTIL_US}"
+_REFUNDED: Final = "(lot.until IS NOT NULL OR since.at IS NULL) AND " + " AND ".join(
+    _differs(
+        f"'{RequestKind.REFUND:d}'",
+        amount,
+        before=_UNTIL.format("lot", "lapsedUntil"),
+        after="' original 36:', reversing.original_id",
+    )
     for amount in ("ltrim(leg.amount::text, '-')", "'0'")
 )
 
-_TRANSFERRED: Final = _differs(
-    f"'{RequestKind.TRANSFER:d}'", after="' to ' || length(receiver.owner_id) || ':' || receiver.owner_id"
+# From which source alone a debit was to take is in no other row: from the pool where it took from no lot, from bonuses
+# where it took from nothing else.
+_SOURCES: Final = (
+    "''",
+    "CASE WHEN lot.moved IS NULL THEN ' sources 9:PURCHASED' END",
+    "CASE WHEN lot.moved = leg.amount THEN ' sources 5:BONUS' END",
 )
+
+_TRANSFERRED: Final = " AND ".join(
+    _differs(
+        f"'{RequestKind.TRANSFER:d}'",
+        after=f"{sources}, ' to ' || length(receiver.owner_id) || ':' || receiver.owner_id",
+    )
+    for sources in _SOURCES
+)
+
+_SPENT: Final = " AND ".join(_differs("t.type", after=sources) for sources in _SOURCES)
+
+_CAMPAIGN: Final = "' campaign ' || length(lot.campaign) || ':' || lot.campaign"
+_PRIORITY: Final = f"""CASE WHEN lot.priority <> {PRIORITY_DEFAULT}
+                             THEN ' priority ' || length(lot.priority::text) || ':' || lot.priority END"""
+_GIVEN: Final = _differs("t.type", before=f"{_CAMPAIGN}, {_UNTIL.format('lot', 'expiresAt')}", after=_PRIORITY)
+
+_POSTED_DIFFERS: Final = f"""CASE t.type WHEN {_SPEND} THEN {_SPENT} WHEN {BONUS} THEN {_GIVEN}
+                                     ELSE {_differs("t.type")} END"""
+
+# What a transaction moves of an owner's lots, and the terms of one that it made, or put all into.
+_LOTS: Final = """(
+                SELECT e.transaction_id, sum(s.change) AS moved, min(o.campaign) AS campaign,
+                       min(o.priority) AS priority, min(o.expires_at) FILTER (WHERE s.step = 1) AS until
+                  FROM lot_step s
+                  JOIN lot o ON o.shard = $1 AND o.account_id = s.account_id AND o.n = s.lot
+                  JOIN entry e ON e.shard = $1 AND e.account_id = s.account_id AND e.seq = s.seq
+                 WHERE s.shard = $1 AND s.change <> 0
+                 GROUP BY e.transaction_id) AS lot"""
+
+# What of each account's lots no hold has, after each of its entries.
+_FREE: Final = f"""(
+                 SELECT e.account_id, e.seq, e.executed_at, e.balance_after, e.held_after,
+                        coalesce(sum(changed.free) OVER (PARTITION BY e.account_id ORDER BY e.seq), 0) AS free
+                   FROM entry e
+                   LEFT JOIN (SELECT s.account_id, s.seq, sum(s.change - s.held + s.held_before) AS free
+                                FROM {STEPS} AS s GROUP BY s.account_id, s.seq) AS changed
+                     ON (changed.account_id, changed.seq) = (e.account_id, e.seq)
+                  WHERE e.shard = $1 AND e.lots_seq IS NOT NULL)"""
+
+# An owner may be refused for the bonuses alone, of which most have none.
+_OF_NOTHING: Final = f"outcome = {OutcomeCode.INSUFFICIENT_BALANCE:d} AND balance = 0"
 
 # Each returns (row, fault) for a shard.
 KEY_CHECKS: Final = {
@@ -93,10 +150,12 @@ KEY_CHECKS: Final = {
           LEFT JOIN wallet w ON w.shard = $1 AND w.id = k.wallet_id AND w.kind = {USER}
           LEFT JOIN ({NOTES}) AS note ON note.transaction_id = t.id
           LEFT JOIN ({OWNERS_LEGS}) AS leg ON leg.transaction_id = t.id AND leg.wallet_id = t.wallet_id
+          LEFT JOIN {_LOTS} ON lot.transaction_id = t.id
          WHERE (t.type IS DISTINCT FROM {RECEIVED} OR k.key IS NOT NULL OR t.idempotency_key IS NOT NULL)
            -- What follows from a request: a repayment from any credit, what a closing or a debt posts from its key.
+           -- What expires follows from the time.
            AND NOT (k.key IS NULL AND t.idempotency_key IS NULL
-                    AND (t.type = {_REPAYMENT} OR t.id::text IN (
+                    AND (t.type IN ({_REPAYMENT}, {EXPIRY}) OR t.id::text IN (
                          SELECT posted.id
                            FROM idempotency_key named
                           CROSS JOIN {named_by("named", "posted")} AS posted(id)
@@ -106,7 +165,7 @@ KEY_CHECKS: Final = {
             OR CASE WHEN k.outcome = {_POSTED}
                     THEN k.details IS NOT NULL OR k.key IS DISTINCT FROM t.idempotency_key
                          OR k.wallet_id IS DISTINCT FROM t.wallet_id
-                         OR (t.type NOT IN ({_OWN_FINGERPRINT}) AND {_differs("t.type")})
+                         OR (t.type NOT IN ({_OWN_FINGERPRINT}) AND {_POSTED_DIFFERS})
                     WHEN k.outcome IN ({_ON_BALANCE})
                     THEN (jsonb_typeof(k.details -> 'balance_before_minor') = 'number'
                           AND k.details ->> 'balance_before_minor' ~ '^[0-9]{{1,19}}$') IS NOT TRUE
@@ -120,6 +179,8 @@ KEY_CHECKS: Final = {
           JOIN idempotency_key k ON k.shard = $1 AND k.transaction_id = t.id
           LEFT JOIN ({NOTES}) AS note ON note.transaction_id = t.id
           LEFT JOIN ({OWNERS_LEGS}) AS leg ON leg.transaction_id = t.id AND leg.wallet_id = t.wallet_id
+          LEFT JOIN {_LOTS} ON lot.transaction_id = t.id
+          LEFT JOIN {LOTS_SINCE} AS since ON since.asset_id = leg.asset_id
           LEFT JOIN reversal reversing ON reversing.shard = $1 AND reversing.transaction_id = t.id
           LEFT JOIN hold_step captured ON captured.shard = $1 AND captured.event_id = t.id
           LEFT JOIN {OTHER_HALF} ON true
@@ -157,6 +218,14 @@ KEY_CHECKS: Final = {
                         AND e.balance_after - e.held_after = r.balance
             LEFT JOIN entry next ON next.shard = $1 AND next.account_id = e.account_id AND next.seq = e.seq + 1
            UNION ALL
+          -- Of an account with lots: what was available of the pool alone, or of lots alone.
+          SELECT r.wallet_id, r.balance, e.executed_at, coalesce(next.executed_at, 'infinity')
+            FROM wanted r
+            JOIN account a ON a.shard = $1 AND a.wallet_id = r.wallet_id
+            JOIN {_FREE} AS e ON e.account_id = a.id
+                             AND r.balance IN (e.free, e.balance_after - coalesce(e.held_after, 0) - e.free)
+            LEFT JOIN entry next ON next.shard = $1 AND next.account_id = e.account_id AND next.seq = e.seq + 1
+           UNION ALL
           SELECT r.wallet_id, 0, '-infinity', coalesce(e.executed_at, 'infinity')
             FROM wanted r
            CROSS JOIN asset s
@@ -182,7 +251,7 @@ KEY_CHECKS: Final = {
                                         ROWS UNBOUNDED PRECEDING) AS until
                   FROM timeline) AS found
          WHERE key IS NOT NULL
-           AND (same_id > 1 OR until IS NULL OR until < at - interval '1 hour'
+           AND (same_id > 1 OR ((until IS NULL OR until < at - interval '1 hour') AND NOT ({_OF_NOTHING}))
                 OR (outcome = {OutcomeCode.INSUFFICIENT_BALANCE:d} AND balance >= {POSTING_MINOR_MAX})
                 -- Stripes that were full were told as the owner's limit once.
                 OR (outcome = {OutcomeCode.BALANCE_LIMIT_EXCEEDED:d}

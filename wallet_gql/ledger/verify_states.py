@@ -10,7 +10,7 @@ from wallet_gql.domain.holds import HoldStepKind
 from wallet_gql.domain.postings import RequestKind, TransactionType
 from wallet_gql.domain.wallets import WalletKind, WalletStatus
 from wallet_gql.ledger.lookups import all_rows, one_row
-from wallet_gql.ledger.verify_terms import CHANGED, NAMING, USER
+from wallet_gql.ledger.verify_terms import CHANGED, EXPIRY, NAMING, USER
 
 _DEBT: Final = f"{WalletKind.DEBT:d}"
 _OPEN: Final = f"{WalletStatus.OPEN:d}"
@@ -67,8 +67,13 @@ def _available(entry: str) -> str:
     return f"{entry}.balance_after - coalesce({entry}.held_after, 0)"
 
 
-# Whether a repayment comes right after what made more available.
-_FOLLOWS: Final = f"p.executed_at = e.executed_at AND {_available('p')} > coalesce({_available('pp')}, 0)"
+# Whether a repayment comes right after what made more available, but for what of that was over at once.
+_FOLLOWS: Final = f"cause.executed_at = e.executed_at AND {_available('p')} > coalesce({_available('pp')}, 0)"
+
+_CAUSE: Final = f"""LATERAL (
+               SELECT c.seq, c.executed_at FROM entry c
+                WHERE c.shard = e.shard AND c.account_id = e.account_id AND c.seq < e.seq AND c.type <> {EXPIRY}
+                ORDER BY c.seq DESC LIMIT 1) AS cause"""
 
 # Each returns (row, fault) for a shard.
 STATE_CHECKS: Final = {
@@ -174,7 +179,8 @@ STATE_CHECKS: Final = {
          CROSS JOIN {_OWN_LEG}
          CROSS JOIN {_OWN_ACCOUNT}
           LEFT JOIN {_before("p", "e.seq - 1")} ON true
-          LEFT JOIN {_before("pp", "e.seq - 2")} ON true
+          LEFT JOIN {_CAUSE} ON true
+          LEFT JOIN {_before("pp", "cause.seq - 1")} ON true
          WHERE a.shard = $1 AND a.wallet_kind = {_DEBT} AND own.wallet_kind = {USER}
            AND (({_FOLLOWS}) IS NOT TRUE
                 OR ({_available("e")} > 0 AND d.balance_after < 0))

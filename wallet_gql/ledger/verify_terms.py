@@ -12,11 +12,13 @@ from wallet_gql.ledger.judge import HEAD_AHEAD_MAX
 from wallet_gql.ledger.lookups import one_row
 
 USER: Final = f"{WalletKind.USER:d}"
+BONUS: Final = f"{TransactionType.BONUS:d}"
 SENT: Final = f"{TransactionType.TRANSFER_OUT:d}"
 RECEIVED: Final = f"{TransactionType.TRANSFER_IN:d}"
 CAPTURE: Final = f"{TransactionType.CAPTURE:d}"
 REFUND: Final = f"{TransactionType.REFUND:d}"
 CLAWBACK: Final = f"{TransactionType.CLAWBACK:d}"
+EXPIRY: Final = f"{TransactionType.EXPIRY:d}"
 CHANGED: Final = f"{OutcomeCode.CHANGED:d}"
 NAMING: Final = f"{OutcomeCode.NOTHING:d}, {OutcomeCode.CHANGED:d}"
 """The outcomes whose answers name what was posted."""
@@ -38,7 +40,7 @@ NOTES: Final = """
 """The notes of a shard, with their metadata as fingerprints have it."""
 
 OWNERS_LEGS: Final = f"""
-                SELECT e.transaction_id, a.wallet_id, s.code, e.amount
+                SELECT e.transaction_id, a.wallet_id, a.asset_id, s.code, e.amount
                   FROM entry e
                   JOIN account a ON a.shard = $1 AND a.id = e.account_id AND a.wallet_kind = {USER}
                   JOIN asset s ON s.id = a.asset_id
