@@ -4,7 +4,7 @@ What has lapsed is gone from its end on, whether or not that is booked; what ope
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, NamedTuple
 
@@ -35,7 +35,7 @@ class LotView:
     booked_minor: int
     """What remains of it in the books."""
     held_minor: int
-    as_of: datetime
+    as_of: datetime = field(compare=False)
     """The time at which it was read."""
 
     @property
