@@ -1,10 +1,12 @@
 """What transactions took from lots, and where it went back to."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from factories import gql
 from lots import Player, Service, in_test_mode, service, uses
 
 from wallet_gql.graphql.scalars import format_datetime
@@ -187,3 +189,76 @@ async def test_a_clawback_takes_its_own_lot_first(served_lots: Service) -> None:
     rest = await again(player, "clawback", transactionId=bonus["id"], onShortfall="LOT_ONLY")
     assert (rest["taken"], rest["forgone"], uses(rest["clawback"])) == ("3", "2", [(later, 3)])
     assert await player.left(sooner) == (0, 0, False)
+
+
+async def test_a_clawback_of_what_was_received_goes_back_with_its_end(served_lots: Service) -> None:
+    player, sooner, later = await with_two_lots(served_lots)
+    receiver = await served_lots.player()
+    await player.do("transfer", 35, toOwnerId=receiver.owner)
+    [received] = await receiver.history()
+    ends = [each["expiresAt"] for each in received["lotUses"]]
+    clawback = (await receiver.do("clawback", transactionId=received["id"]))["clawback"]
+    assert uses(clawback) == uses(received)
+    back = (await player.history())[0]
+    assert (back["type"], [each["expiresAt"] for each in back["lotUses"]]) == ("TRANSFER_IN", ends)
+    # A lot has one origin: what came back is another one.
+    assert {sooner, later}.isdisjoint(lot for lot, _ in uses(back))
+    assert (await player.balance())["available"] == 150
+
+
+async def test_what_repays_a_debt_takes_from_lots(served_lots: Service) -> None:
+    player = await served_lots.player()
+    await player.do("topUp", 10)
+    top_up = (await player.history())[0]
+    await player.grant(1, await served_lots.in_days(1))
+    await player.do("spend", 11)
+    clawback = await player.do("clawback", transactionId=top_up["id"], onShortfall="DEBT")
+    assert (clawback["taken"], clawback["clawback"]) == ("0", None)
+    bonus = await player.do("bonus", 25, expiresAt=format_datetime(await served_lots.in_days(3)))
+    [(lot, _)] = uses(bonus["transaction"])
+    repayment = (await player.history())[0]
+    assert (repayment["type"], uses(repayment)) == ("REPAYMENT", [(lot, 10)])
+    assert await player.left(lot or "") == (15, 0, False)
+
+
+CLOSE = """mutation($i: CloseWalletInput!) { closeWallet(input: $i) {
+  __typename ... on WalletPayload { transactions { type amount lotUses { amount expiresAt lot { id } } } }
+} }"""
+
+
+@pytest.mark.parametrize("remainder", ["FORFEIT", "TRANSFER"])
+async def test_closing_says_which_lots_it_emptied(served_lots: Service, remainder: str) -> None:
+    player, sooner, later = await with_two_lots(served_lots)
+    receiver = await served_lots.player()
+    await player.hold(60)
+    asked = {"ownerId": player.owner, "note": "why", "remainder": remainder, "voidHolds": True}
+    asked |= {"idempotencyKey": str(uuid4())} | ({"toOwnerId": receiver.owner} if remainder == "TRANSFER" else {})
+    await gql(served_lots.client, CLOSE, i=asked)
+    last = (await player.history())[0]
+    assert last["type"] == {"FORFEIT": "FORFEIT", "TRANSFER": "TRANSFER_OUT"}[remainder]
+    assert uses(last) == [(sooner, 20), (later, 30), (None, 100)]
+    assert await player.lots() == []
+    assert await player.balance() == {"amount": 0, "available": 0, "held": 0, "lapsed": 0}
+    if remainder == "TRANSFER":
+        [received] = await receiver.history()
+        assert [amount for _, amount in uses(received)] == [20, 30, 100]
+        assert await receiver.remaining() == [(20, 0), (30, 0)]
+
+
+async def test_a_lot_of_two_hundred_parts(served_lots: Service) -> None:
+    """As many lots as there may be: one more is refused, one spend takes them all, one refund gives them back."""
+    player = await served_lots.player()
+    await asyncio.gather(*(player.do("bonus", 1, campaign=f"campaign {n}") for n in range(200)))
+    refused = await player.ask("bonus", 1, campaign="one more")
+    assert (refused["__typename"], refused["code"]) == ("TooMany", "TOO_MANY")
+    assert (await player.do("bonus", 1, campaign="campaign 7"))["balance"]["amount"] == "201"
+    first = await player.page(100)
+    second = await player.page(100, first["pageInfo"]["endCursor"])
+    assert [page["pageInfo"]["hasNextPage"] for page in (first, second)] == [True, False]
+    ids = [node["id"] for page in (first, second) for node in page["nodes"]]
+    assert len(set(ids)) == 200
+    spend = (await player.do("spend", 201))["transaction"]
+    assert [lot for lot, _ in uses(spend)] == ids
+    refund = await player.do("refund", transactionId=spend["id"])
+    assert dict(uses(refund["transaction"])) == dict(uses(spend))
+    assert (await player.balance())["available"] == 201
