@@ -9,6 +9,7 @@ import pytest
 from factories import gql, new_owner
 from lots import ASSET, Player, Service, in_test_mode, service, uses
 
+from wallet_gql.db.engine import connect
 from wallet_gql.graphql.scalars import format_datetime
 from wallet_gql.ledger.sweeping import read_places
 from wallet_gql.operations.assets import add_asset
@@ -123,10 +124,8 @@ async def test_a_sweep_changes_nothing_that_is_seen(served_lots: Service) -> Non
 
 
 async def places_of(served: Service) -> Any:
-    async with served.ledger.engine.connect() as connection:
-        raw = await connection.get_raw_connection()
-        assert raw.driver_connection is not None
-        return await read_places(raw.driver_connection, served.ledger.shard_count)
+    async with connect(served.ledger.engine) as connection:
+        return await read_places(connection, served.ledger.shard_count)
 
 
 async def test_what_is_held_outlives_its_end(served_lots: Service) -> None:
