@@ -301,11 +301,26 @@ def test_add_asset_names_what_is_wrong(own: Shell, code: str, name: str, scale: 
     assert f"Error: {field}" in line
 
 
-@pytest.mark.parametrize("policy", ["NONE", "ALL"])
+@pytest.mark.parametrize("policy", ["NONE", "PURCHASED", "ALL"])
 def test_set_asset_says_what_holds_now(own: Shell, policy: str) -> None:
     for _ in range(2):
         result = own.run("set-asset", "GOLD", "--transfers", policy)
-        assert (result.returncode, result.stdout) == (0, f"Asset GOLD: transfers {policy}.\n")
+        assert (result.returncode, result.stdout) == (0, f"Asset GOLD: transfers {policy}, without lots.\n")
+
+
+def test_set_asset_gives_lots_for_ever(own: Shell) -> None:
+    own.run("add-asset", "GEMS", "--name", "Gems", "--scale", "0")
+    for arguments, policy in (
+        (["--lots"], "ALL"),
+        (["--transfers", "NONE"], "NONE"),
+        (["--lots", "--transfers", "PURCHASED"], "PURCHASED"),
+        (["--lots"], "PURCHASED"),
+    ):
+        result = own.run("set-asset", "GEMS", *arguments)
+        assert (result.returncode, result.stdout) == (0, f"Asset GEMS: transfers {policy}, with lots.\n")
+    undone = own.run("set-asset", "GEMS", "--no-lots")
+    assert undone.returncode == 2
+    assert "No such option" in undone.stderr
 
 
 def test_set_asset_of_an_unknown_asset_is_told(own: Shell) -> None:

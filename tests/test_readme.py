@@ -1,3 +1,4 @@
+import asyncio
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -9,6 +10,8 @@ import pytest
 from conftest import Served, environment
 from newcomer import README, ROOT, ask, conversation, paste_the_readme, paste_what_serve_printed, play_the_tabs
 
+from wallet_gql.operations.assets import set_asset
+from wallet_gql.operations.opening import open_ledger
 from wallet_gql.settings import Settings
 
 API = ROOT / "docs" / "api.md"
@@ -32,8 +35,16 @@ async def test_what_a_newcomer_pastes_answers_as_told(fresh: Served, order: tupl
 
 @pytest.fixture(scope="session")
 def demo(serve: Callable[..., Served], new_database: Callable[[str], Settings]) -> Served:
-    """A server on demo data that only the pages' examples touch."""
-    return serve(environment(new_database("readme")), "--demo")
+    """A server on demo data that only the pages' examples touch, with the lots that the API's page speaks of."""
+    settings = new_database("readme")
+    served = serve(environment(settings), "--demo")
+
+    async def give_lots() -> None:
+        async with open_ledger(settings) as ledger:
+            await set_asset(ledger, "DIAMOND", has_lots=True)
+
+    asyncio.run(give_lots())
+    return served
 
 
 def same(shown: Any, real: Any) -> bool:

@@ -341,7 +341,7 @@ def test_every_field_of_every_node_can_be_selected_without_an_alias() -> None:
     members = SCHEMA.get_implementations(node).objects
     spreads = " ".join(f"... on {member} {selection(member)}" for member in members)
 
-    assert {member.name for member in members} == {"Asset", "Wallet", "Balance", "Transaction", "Hold"}
+    assert {member.name for member in members} == {"Asset", "Wallet", "Balance", "Transaction", "Hold", "Lot"}
     assert validate(executable_schema(), parse(f'{{ node(id: "x") {{ id {spreads} }} }}')) == []
 
 

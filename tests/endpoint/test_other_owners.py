@@ -116,8 +116,8 @@ KINDS: Final = {
     "transactionId": ("Transaction",),
     "hold.id": ("Hold",),
     "transaction.id": ("Transaction",),
-    "node.id": ("Wallet", "Balance", "Transaction", "Hold"),
-    "nodes.ids": ("Wallet", "Balance", "Transaction", "Hold"),
+    "node.id": ("Wallet", "Balance", "Transaction", "Hold", "Lot"),
+    "nodes.ids": ("Wallet", "Balance", "Transaction", "Hold", "Lot"),
 }
 
 
@@ -169,13 +169,21 @@ async def test_a_cursor_of_another(callers: Callers, two: Two, who: str, place: 
         assert told[0] == told[1]
 
 
+BELOW: Final = {
+    "a: transactions(after: $c)": "HoldCursor",
+    "a: transactions(before: $c)": "HoldCursor",
+    "balance { holds(after: $c)": "HoldCursor",
+    "balance { lots(after: $c)": "LotCursor",
+}
+
+
 @pytest.mark.parametrize("who", WHO)
 async def test_a_cursor_of_another_below_one_s_own(callers: Callers, two: Two, who: str) -> None:
-    for below in ("a: transactions(after: $c)", "a: transactions(before: $c)", "balance { holds(after: $c)"):
+    for below, kind in BELOW.items():
         end = "}" * (1 + below.count("{"))
         text = f"query ($o: String!, $c: String!) {{ wallet(ownerId: $o) {{ {below} {{ __typename }} {end} }}"
         told = []
-        for cursor in (two.other.ids["HoldCursor"], missing(two.other.ids["HoldCursor"])):
+        for cursor in (two.other.ids[kind], missing(two.other.ids[kind])):
             answer, statements = await callers.cost(who, text, o=two.own.owner_id, c=cursor)
             assert codes(answer) == ["BAD_USER_INPUT"]
             told.append((answer.text, statements))

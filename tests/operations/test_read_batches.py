@@ -1,6 +1,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import uuid4
@@ -11,15 +12,18 @@ from asyncpg import Connection
 from factories import new_owner, new_owner_id, post
 from pydantic import SecretStr
 
-from wallet_gql.db.engine import create_engine
+from wallet_gql.db.engine import connect, create_engine
 from wallet_gql.domain.errors import Unavailable
+from wallet_gql.domain.lots import CreditSource, LotName, LotTerms
 from wallet_gql.domain.postings import Held, Posted, TransactionName
 from wallet_gql.domain.shards import shard_of
 from wallet_gql.domain.wallets import OwnerName, WalletStatus
 from wallet_gql.ledger.holds import HoldPageRequest
+from wallet_gql.ledger.lot_reads import LotPageRequest
 from wallet_gql.ledger.reads import EntryName, OwnTransaction, PageRequest, WalletAsset
 from wallet_gql.ledger.searches import SearchRequest
 from wallet_gql.ledger.states import WalletId
+from wallet_gql.operations.assets import add_asset, set_asset
 from wallet_gql.operations.holds import ChangeHoldInput, PlaceHoldInput, capture_hold, place_hold
 from wallet_gql.operations.opening import Ledger, Reads
 from wallet_gql.operations.read_batches import BATCH_SIZE_MAX, STATEMENTS_UNDER_WAY_MAX, ReadBatch
@@ -191,12 +195,41 @@ UNREADABLE: dict[str, Callable[[Any], Any]] = {
     "hold_pages": lambda key: replace(key, older_than=2**63),
     "captures": lambda key: key._replace(shard=2**15),
     "holds_of_transactions": lambda key: key._replace(shard=2**15),
+    "lots": lambda key: key._replace(shard=2**15),
+    "lot_pages": lambda key: replace(key, first=2**31),
+    "lot_parts": lambda key: key._replace(shard=2**15),
+    "lapsed_again": lambda key: key._replace(shard=2**15),
     "reversals": lambda key: key._replace(shard=2**15),
     "reversing": lambda key: key._replace(shard=2**15),
     "reversed_minor": lambda key: key._replace(shard=2**15),
     "states": lambda key: key._replace(shard=2**15),
     "status_events": lambda key: key._replace(shard=2**15),
 }
+
+
+async def of_lots(ledger: Ledger, *, lapses: bool) -> dict[str, Any]:
+    """Return what is asked of lots: one that was spent from, and a refund to it, after its end where it is to lapse."""
+    await add_asset(ledger, "TICKETS", "Tickets", 0)
+    await set_asset(ledger, "TICKETS", has_lots=True)
+    owner, end = await new_owner(ledger), await ledger.reads.clock.load(None) + timedelta(seconds=1 if lapses else 600)
+    terms = LotTerms(CreditSource.BONUS, 50, None, end)
+    granted = await post(ledger, "bonus", owner, 5, asset_code="TICKETS", terms=terms)
+    spent = await post(ledger, "spend", owner, 3, asset_code="TICKETS")
+    assert isinstance(granted, Posted)
+    assert isinstance(spent, Posted)
+    if lapses:
+        async with connect(ledger.engine) as connection:
+            await connection.execute("SELECT pg_sleep_until($1)", end)
+    spend = spent.transaction
+    refunded = await refund(ledger, ReverseInput(EntryName(spend.shard, spend.account_id, spend.seq), "", uuid4()))
+    assert isinstance(refunded, Posted)
+    entry = EntryName(spend.shard, spend.account_id, refunded.transaction.seq)
+    return {
+        "lots": LotName(spend.shard, spend.account_id, 1),
+        "lot_pages": LotPageRequest(WalletAsset(spent.balance.wallet, spend.asset), 5),
+        "lot_parts": entry,
+        "lapsed_again": entry,
+    }
 
 
 @pytest.mark.parametrize("kind", UNREADABLE)
@@ -235,6 +268,7 @@ async def test_every_kind_of_read_tells_a_data_error_to_its_caller_only(ledger: 
         "hold_pages": HoldPageRequest(account, None, 5),
         "captures": hold.name,
         "holds_of_transactions": captured.transaction.name,
+        **await of_lots(ledger, lapses=kind == "lapsed_again"),
         "reversals": refunded.transaction.name,
         "reversing": captured.transaction.name,
         "reversed_minor": captured.transaction.name,

@@ -17,12 +17,16 @@ from wallet_gql.db.engine import close, create_engine
 from wallet_gql.domain.access import ALL_SCOPES, PERSONAL_SCOPES, Scope
 from wallet_gql.operations import api_keys
 from wallet_gql.operations.api_keys import KeyInput
+from wallet_gql.operations.assets import add_asset, set_asset
 from wallet_gql.operations.opening import Ledger, open_ledger
 from wallet_gql.settings import Settings
 
 PLAYER_SCOPES: Final = frozenset({
     Scope.WALLET_OPEN, Scope.WALLET_READ, Scope.HISTORY_READ, Scope.SPEND, Scope.TRANSFER,
 })  # fmt: skip
+
+LOTS_ASSET: Final = "TICKETS"
+"""An asset that has lots."""
 
 SCOPES: Final[Mapping[str, frozenset[Scope] | None]] = {
     "outsider": None,
@@ -40,7 +44,7 @@ class Owned:
 
     owner_id: str
     ids: Mapping[str, str]
-    """By the names of their types; `Cursor` and `HoldCursor` are of its history and its holds."""
+    """By the names of their types; `Cursor`, `HoldCursor` and `LotCursor` are of its history, holds and lots."""
     key: str
     """The idempotency key of its spend."""
     hold_key: str
@@ -91,7 +95,9 @@ class Callers:
     async def owner(self, prefix: str) -> Owned:
         """Open a wallet with a little of everything, asked for by the operator."""
         owner_id, key, hold_key = new_owner_id(prefix), str(uuid4()), str(uuid4())
-        made = await self.data("operator", _MADE, o=owner_id, k=key, h=hold_key, t=str(uuid4()))
+        keys = {"k": key, "h": hold_key, "t": str(uuid4()), "b": str(uuid4())}
+        made = await self.data("operator", _MADE, o=owner_id, a=LOTS_ASSET, **keys)
+        [lot] = made["bonus"]["balance"]["lots"]["edges"]
         page = await self.data("operator", _PAGES, o=owner_id)
         spent = made["spend"]
         ids = {
@@ -101,6 +107,8 @@ class Callers:
             "Transaction": spent["transaction"]["id"],
             "Hold": made["placeHold"]["hold"]["id"],
             "Cursor": page["transactions"]["edges"][0]["cursor"],
+            "Lot": lot["node"]["id"],
+            "LotCursor": lot["cursor"],
             "HoldCursor": page["holds"]["edges"][0]["cursor"],
         }
         return Owned(owner_id, ids, key, hold_key)
@@ -112,13 +120,16 @@ class Callers:
 
 
 _MADE: Final = """
-mutation ($o: String!, $t: UUID!, $k: UUID!, $h: UUID!) {
+mutation ($o: String!, $a: String!, $t: UUID!, $k: UUID!, $h: UUID!, $b: UUID!) {
   openWallet(input: {ownerId: $o}) { __typename }
   topUp(input: {ownerId: $o, amount: "1000", idempotencyKey: $t}) { __typename }
   spend(input: {ownerId: $o, amount: "9", idempotencyKey: $k}) {
     ... on SpendPayload { wallet { id } balance { id asset { id } } transaction { id } }
   }
   placeHold(input: {ownerId: $o, amount: "9", idempotencyKey: $h}) { ... on PlaceHoldPayload { hold { id } } }
+  bonus(input: {ownerId: $o, asset: $a, amount: "9", idempotencyKey: $b}) {
+    ... on BonusPayload { balance { lots { edges { cursor node { id } } } } }
+  }
 }
 """
 _PAGES: Final = """
@@ -156,4 +167,6 @@ async def open_callers(settings: Settings, folder: Path, **changes: object) -> A
     async with open_ledger(settings.model_copy(update=closed | changes)) as ledger, endpoint_of(ledger) as client:
         callers = Callers(client, ledger, identity, {"outsider": {}})
         await callers.add_key("operator")
+        await add_asset(ledger, LOTS_ASSET, "Tickets", 0)
+        await set_asset(ledger, LOTS_ASSET, has_lots=True)
         yield callers

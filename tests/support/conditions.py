@@ -11,11 +11,12 @@ from typing import Any, Final, TypeAlias
 from uuid import UUID, uuid4
 
 from order import FAULT, OF_THE_RECEIVER, OF_WHAT_WAS_FOUND
-from scenes import AMOUNT, ASIDE, ASSET, FUNDS, ROOM, Answer, Scene, World, new_scene
+from scenes import AMOUNT, ASIDE, ASSET, FUNDS, LOTTED, ROOM, Answer, Scene, World, new_scene
 
 from wallet_gql.domain.assets import TransferPolicy
 from wallet_gql.domain.holds import CAPTURES_MAX, OPEN_HOLDS_MAX, HoldName
-from wallet_gql.domain.money import MINOR_MAX
+from wallet_gql.domain.lots import LIVE_LOTS_MAX
+from wallet_gql.domain.money import BALANCE_MINOR_MAX, MINOR_MAX, POSTING_MINOR_MAX
 from wallet_gql.domain.text import TEXT_LENGTH_MAX
 from wallet_gql.graphql import ids
 from wallet_gql.ledger.judge_reversals import REVERSALS_MAX
@@ -26,6 +27,7 @@ MUCH: Final = 10**9
 TOO_LONG: Final = "x" * (TEXT_LENGTH_MAX + 1)
 NOBODY: Final = "nobody-sends"
 NOBODY_ELSE: Final = "nobody-gets"
+LONG_AGO: Final = "2001-01-01T00:00:00Z"
 OF_WALLETS: Final = ("freezeWallet", "unfreezeWallet", "closeWallet", "reopenWallet")
 MISSING_HOLD: Final = ids.hold_id(HoldName(0, UUID(int=1)))
 MISSING_TRANSACTION: Final = urlsafe_b64encode(b"Transaction:0:1:999999").decode().rstrip("=")
@@ -125,6 +127,24 @@ async def many_holds(scene: Scene) -> None:
     await often(scene, OPEN_HOLDS_MAX, "placeHold", ownerId=scene.owner, asset=ASSET, amount=1)
 
 
+async def many_lots(scene: Scene) -> None:
+    # Of an asset of their own: what others fill by SQL has no lots.
+    given = (
+        scene.world.do("bonus", ownerId=scene.owner, asset=LOTTED, amount=1, campaign=f"campaign {n}")
+        for n in range(LIVE_LOTS_MAX)
+    )
+    await asyncio.gather(*given)
+    if scene.asked["asset"] != LOTTED:
+        scene.change(asset=LOTTED)
+
+
+async def full_but_for_lots(scene: Scene) -> None:
+    for n in range(BALANCE_MINOR_MAX // POSTING_MINOR_MAX):
+        amount = POSTING_MINOR_MAX - (0 if n else LIVE_LOTS_MAX)
+        await scene.world.do("topUp", ownerId=scene.owner, asset=LOTTED, amount=amount)
+    scene.change(asset=LOTTED, amount=LIVE_LOTS_MAX + 1)
+
+
 async def often_captured(scene: Scene) -> None:
     fields = {"holdId": scene.base["holdId"], "amount": 1, "keepRemainder": True}
     await often(scene, CAPTURES_MAX, "captureHold", **fields)
@@ -210,6 +230,10 @@ SPECIAL: Final[dict[tuple[str, str], Condition]] = {
     ("adjustHold", "HoldExceeded"): captured_above,
     ("clawback", "InsufficientBalance"): spent,
     ("refund", "BalanceLimitExceeded"): owner_at_the_end,
+    ("bonus", "InvalidExpiry"): asked(expiresAt=LONG_AGO),
+    ("refund", "InvalidExpiry"): asked(lapsedUntil=LONG_AGO),
+    ("bonus", "TooMany"): many_lots,
+    ("bonus", "BalanceLimitExceeded"): full_but_for_lots,
     ("placeHold", "TooMany"): many_holds,
     ("captureHold", "TooMany"): often_captured,
     ("refund", "TooMany"): often_reversed,

@@ -70,10 +70,8 @@ EXCUSES: Final = {
     ("HoldNotFound", "IdempotencyKeyReused"): Excuse(_KEY_OF_NOBODY),
     ("WalletNotFound", "WalletClosed"): Excuse(_WHAT_IS_NOT_THERE),
     ("WalletNotFound", "WalletFrozen"): Excuse(_WHAT_IS_NOT_THERE),
-    ("WalletNotFound", "BalanceLimitExceeded"): Excuse(_WHAT_IS_NOT_THERE),
     ("HoldNotFound", "HoldNotOpen"): Excuse(_WHAT_IS_NOT_THERE),
     ("WalletClosed", "WalletFrozen"): Excuse("A wallet has one status."),
-    ("WalletClosed", "BalanceLimitExceeded"): Excuse("A closed wallet is empty."),
     ("HoldExceeded", "InsufficientBalance"): Excuse(
         "A hold is lowered below what was captured, or raised above the balance."
     ),

@@ -27,6 +27,9 @@ ASSET: Final = "CARDS"
 ASIDE: Final = "STICKERS"
 """An asset in which a key is used up without moving anything that matters."""
 
+LOTTED: Final = "TICKETS"
+"""An asset that has lots."""
+
 FUNDS: Final = 1000
 AMOUNT: Final = 60
 ROOM: Final = 50
@@ -72,6 +75,8 @@ class World:
         """Add the assets."""
         await add_asset(self.ledger, ASSET, "Cards", 0)
         await add_asset(self.ledger, ASIDE, "Stickers", 0)
+        await add_asset(self.ledger, LOTTED, "Tickets", 0)
+        await set_asset(self.ledger, LOTTED, has_lots=True)
         return self
 
     async def allow(self, policy: TransferPolicy) -> None:

@@ -61,7 +61,7 @@ class Scope(StrEnum):
     WALLET_READ = "wallet:read"
     """Wallets and balances."""
     HISTORY_READ = "history:read"
-    """Transactions and holds, with what they are linked to."""
+    """Transactions, holds and lots, with what they are linked to."""
     TOP_UP = "wallet:topup"
     BONUS = "wallet:bonus"
     SPEND = "wallet:spend"

@@ -9,6 +9,7 @@ from wallet_gql.graphql import ids
 from wallet_gql.graphql.assets import DEFAULT_ASSET, Asset, AssetArgument
 from wallet_gql.graphql.context import Info
 from wallet_gql.graphql.held import HoldConnection, HoldState, read_hold_page
+from wallet_gql.graphql.lots import AfterLot, FirstLots, LotConnection, read_lot_page
 from wallet_gql.graphql.node import Node
 from wallet_gql.graphql.owners import OwnerId, owner_name
 from wallet_gql.graphql.scalars import Amount, amount
@@ -28,7 +29,7 @@ class Balance(Node):
     asset: Asset = strawberry.field(resolver=lambda self: Asset.of(self.balance.asset), description="What is held.")
     amount: Amount = strawberry.field(
         resolver=lambda self: amount(self.balance.amount_minor, self.balance.asset),
-        description="How much is held; never negative.",
+        description="How much is the owner's, what is held included and what has lapsed not; never negative.",
     )
     available: Amount = strawberry.field(
         resolver=lambda self: amount(self.balance.available_minor, self.balance.asset),
@@ -39,7 +40,7 @@ class Balance(Node):
         description="What open holds hold: a part of the amount.",
     )
     lapsed: Amount = strawberry.field(
-        resolver=lambda self: amount(0, self.balance.asset),
+        resolver=lambda self: amount(self.balance.lapsed_minor, self.balance.asset),
         description="What has lapsed and is not booked yet: the newest balanceAfter is amount and lapsed together.",
     )
     debt: Amount = strawberry.field(
@@ -64,6 +65,16 @@ class Balance(Node):
         """Read a page of its holds."""
         account = WalletAsset(self.balance.wallet, self.balance.asset)
         return await read_hold_page(info, account, state, first, after)
+
+    @strawberry.field(
+        description="What of it expires, or is spent before the rest: what ends soonest first, what never ends last."
+        " What has lapsed is not in it; what holds still have of that is in `held`."
+    )
+    async def lots(
+        self, info: Info, first: FirstLots = strawberry.UNSET, after: AfterLot = strawberry.UNSET
+    ) -> LotConnection | None:
+        """Read a page of its lots."""
+        return await read_lot_page(info, WalletAsset(self.balance.wallet, self.balance.asset), first, after)
 
     def global_id(self) -> str:
         """Return its global id."""

@@ -11,13 +11,18 @@ from uuid import UUID
 
 from wallet_gql.domain.errors import BadUserInput
 from wallet_gql.domain.holds import HoldName
+from wallet_gql.domain.lots import LotName
 from wallet_gql.domain.money import INT64_MAX
 from wallet_gql.domain.postings import TransactionView, from_unix_us, unix_us
 from wallet_gql.domain.wallets import Balance
 
-_PARTS: Final = {"Wallet": {2}, "Balance": {3}, "Transaction": {3}, "Cursor": {4, 5}, "Hold": {2}, "Place": {2}}
+_PARTS: Final = {
+    "Wallet": {2}, "Balance": {3}, "Transaction": {3}, "Cursor": {4, 5}, "Hold": {2}, "Place": {2}, "Lot": {3},
+    "LotCursor": {4, 5},
+}  # fmt: skip
 _NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,38}", re.ASCII)
 _SMALLINT_MAX: Final = 2**15 - 1
+_INTEGER_MAX: Final = 2**31 - 1
 _TIME_US_MAX: Final = unix_us(datetime(9999, 1, 1, tzinfo=UTC))
 
 
@@ -56,6 +61,27 @@ def transaction_id(view: TransactionView) -> str:
 def hold_id(name: HoldName) -> str:
     """Return the global id of a hold."""
     return _encode(f"Hold:{name.shard}:{name.id.int}")
+
+
+def lot_id(name: LotName) -> str:
+    """Return the global id of a lot."""
+    return _encode(f"Lot:{name.shard}:{name.account_id}:{name.n}")
+
+
+def lot_cursor(shard: int, wallet: int, asset: int, n: int, expires_at: datetime | None) -> str:
+    """Return the cursor of a lot's place among those of its account, which begin with what ends soonest."""
+    end = "" if expires_at is None else f":{unix_us(expires_at)}"
+    return _encode(f"LotCursor:{shard}:{wallet}:{asset}:{n}{end}")
+
+
+def decode_lot_cursor(text: str, account: tuple[int, int, int], field: str) -> tuple[datetime | None, int]:
+    """Read such a cursor of an account, which a shard, a wallet and an asset name; raises `BadUserInput`."""
+    kind, parts, _ = decode(text, field)
+    if kind != "LotCursor":
+        raise BadUserInput(field, "is not a cursor of this list", "send an edge's cursor as it was received")
+    if parts[:3] != account:
+        raise BadUserInput(field, "is a cursor of another account", "send a cursor of this wallet and asset")
+    return (from_unix_us(parts[4]) if parts[4:] else None), parts[3]
 
 
 def cursor(shard: int, wallet: int, asset: int, seq: int, state_step: int = 0) -> str:
@@ -103,11 +129,14 @@ def decode(text: str, field: str = "id") -> GlobalId:
     if len(parts) not in _PARTS.get(kind, ()) or not all(_NUMBER.fullmatch(part) for part in parts):
         raise fault
     numbers = tuple(map(int, parts))
-    # The shard is a smallint in the database, and so is the asset of a balance or a cursor.
-    smallints = numbers[0] if kind != "Place" else 0, *(numbers[2:3] if kind in {"Balance", "Cursor"} else ())
+    # The shard is a smallint in the database, and so is the asset of a balance or a cursor; a lot's number is an int.
+    has_asset = kind in {"Balance", "Cursor", "LotCursor"}
+    smallints = numbers[0] if kind != "Place" else 0, *(numbers[2:3] if has_asset else ())
+    lot = numbers[{"Lot": 2, "LotCursor": 3}[kind]] if kind in {"Lot", "LotCursor"} else 0
     # A hold's number is a UUID's; a place's time is one that there can be.
     number_max = 2**128 - 1 if kind in {"Hold", "Place"} else INT64_MAX
-    if kind == "Place" and numbers[0] > _TIME_US_MAX:
+    times = numbers[:1] if kind == "Place" else numbers[4:] if kind == "LotCursor" else ()
+    if max(times, default=0) > _TIME_US_MAX or lot > _INTEGER_MAX:
         raise fault
     # A step of a cursor is left out where it is 0.
     if max(numbers) > number_max or max(smallints) > _SMALLINT_MAX or numbers[4:] == (0,):

@@ -7,11 +7,13 @@ import strawberry
 
 from wallet_gql.domain.errors import BadUserInput, Forbidden
 from wallet_gql.domain.holds import HoldName
+from wallet_gql.domain.lots import LotName
 from wallet_gql.graphql import ids
 from wallet_gql.graphql.assets import Asset
 from wallet_gql.graphql.balances import Balance
 from wallet_gql.graphql.context import Info
 from wallet_gql.graphql.held import shown
+from wallet_gql.graphql.lots import read_lot
 from wallet_gql.graphql.node import Node, NodeId
 from wallet_gql.graphql.paging import PAGE_SIZE_MAX
 from wallet_gql.graphql.policy import FREE, NODES
@@ -46,6 +48,8 @@ async def read_node(info: Info, id_: str, field: str = "id") -> Node | None:
             return await read_transaction(info, EntryName(*parts))
         case "Hold":
             return shown(info, await find_hold(ledger, HoldName(parts[0], UUID(int=parts[1]))))
+        case "Lot":
+            return await read_lot(info, LotName(*parts))
         case _:
             raise BadUserInput(field, "is a cursor, not an id", "send the id of a node")
 

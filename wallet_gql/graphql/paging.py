@@ -18,10 +18,12 @@ PAGE_SIZE_MAX: Final = 100
 class PageInfo:
     """Where a page is in its list."""
 
-    has_next_page: bool = strawberry.field(description="Whether older ones follow.")
-    has_previous_page: bool = strawberry.field(description="Whether newer ones precede.")
-    start_cursor: str | None = strawberry.field(description="The cursor of the page's newest transaction.")
-    end_cursor: str | None = strawberry.field(description="The cursor of the page's oldest transaction.")
+    has_next_page: bool = strawberry.field(description="Whether more follow: older ones, or lots that end later.")
+    has_previous_page: bool = strawberry.field(
+        description="Whether others precede: newer ones, or lots that end first."
+    )
+    start_cursor: str | None = strawberry.field(description="The cursor of the first on the page.")
+    end_cursor: str | None = strawberry.field(description="The cursor of the last on the page.")
 
 
 class PageArguments(NamedTuple):

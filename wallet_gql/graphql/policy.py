@@ -31,6 +31,7 @@ SCHEMA: Final[Rule] = frozenset({Scope.SCHEMA})
 
 NODES: Final[Mapping[str, Rule]] = {
     "Asset": FREE, "Wallet": _WALLETS, "Balance": _WALLETS, "Transaction": _HISTORY, "Hold": _HISTORY,
+    "Lot": _HISTORY,
 }  # fmt: skip
 """What is needed for what a global id names, which is known only when it is read."""
 
@@ -62,7 +63,7 @@ _TABLE: Final[Mapping[str, Mapping[str, Rule]]] = {
         "advanceTestClock": frozenset({Scope.CLOCK}),
     },
     "Node": {"id": FREE},
-    "Asset": {"id code name scale transfers": FREE},
+    "Asset": {"id code name scale transfers hasLots": FREE},
     "Viewer": {"actor scopes ownerId ownerPrefix testMode now": FREE},
     "Actor": {"kind name": FREE},
     "ApiKey": {
@@ -75,11 +76,11 @@ _TABLE: Final[Mapping[str, Mapping[str, Rule]]] = {
         "balance balances": _WALLETS,
         "transactions": _HISTORY,
     },
-    "Balance": {"id ownerId asset amount available held lapsed debt cursor": FREE, "holds": _HISTORY},
+    "Balance": {"id ownerId asset amount available held lapsed debt cursor": FREE, "holds lots": _HISTORY},
     "Transaction": {
         "id transactionId type direction amount balanceAfter asset description reference executedAt idempotencyKey"
         " transferId metadata counterpartyId entries ownerId actor requestId": FREE,
-        "hold refundOf refundable refunds": _HISTORY,
+        "hold refundOf refundable refunds lotUses": _HISTORY,
     },
     "Entry": {"account direction amount": FREE},
     "Hold": {
@@ -87,10 +88,17 @@ _TABLE: Final[Mapping[str, Mapping[str, Rule]]] = {
         " description reference metadata actor requestId": FREE,
         "captures": _HISTORY,
     },
+    "Lot": {
+        "id ownerId asset source priority campaign amount remaining held expiresAt grantedAt expired": FREE,
+        "origin": _HISTORY,
+    },
+    "LotUse": {"lot amount expiresAt": FREE},
     "TransactionConnection": {"edges nodes pageInfo totalCount": FREE},
     "TransactionEdge": {"cursor node": FREE},
     "HoldConnection": {"edges nodes pageInfo": FREE},
     "HoldEdge": {"cursor node": FREE},
+    "LotConnection": {"edges nodes pageInfo": FREE},
+    "LotEdge": {"cursor node": FREE},
     "PageInfo": {"hasNextPage hasPreviousPage startCursor endCursor": FREE},
     "KeyOutcome": {"state transaction hold refusal": FREE},
     "OpenWalletPayload": {"wallet alreadyOpen": FREE},
@@ -121,6 +129,7 @@ _TABLE: Final[Mapping[str, Mapping[str, Rule]]] = {
     "BalanceLimitExceeded": {f"{_KEPT} limit balance": FREE},
     "InsufficientBalance": {f"{_KEPT} available required balance": FREE},
     "TransferForbidden": {f"{_KEPT} asset policy": FREE},
+    "InvalidExpiry": {f"{_KEPT} fault": FREE},
     "ReceiverRefused": {f"{_KEPT} ownerId cause": FREE},
     "ReceiptUsed": {f"{_KEPT} creditedBy": FREE},
     "HoldNotOpen": {f"{_KEPT} hold state": FREE},

@@ -86,10 +86,15 @@ class ClawbackInput(_ReverseInput):
 class RefundPayload(Payload):
     """The refund is in the books."""
 
-    @strawberry.field(description="How much of it lapsed again at once.")
-    def lapsed(self) -> Amount:
-        """Nothing lapses yet."""
-        return amount(0, self.posted.transaction.asset)
+    @strawberry.field(
+        description="How much of it lapsed again at once: what had come from lots that have ended meanwhile, where no"
+        " `lapsedUntil` gave it a new end."
+    )
+    async def lapsed(self, info: Info) -> Amount:
+        """Read what followed it."""
+        view = self.posted.transaction
+        name = EntryName(view.shard, view.account_id, view.seq)
+        return amount(await info.context.ledger.reads.lapsed_again.load(name), view.asset)
 
     @strawberry.field(description="How much of it repaid what the owner owed.")
     async def repaid(self, info: Info) -> Amount:

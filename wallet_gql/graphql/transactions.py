@@ -10,7 +10,7 @@ import strawberry
 
 from wallet_gql.domain import postings as domain
 from wallet_gql.domain.errors import BadUserInput
-from wallet_gql.graphql import held, ids, paging
+from wallet_gql.graphql import held, ids, lots, paging
 from wallet_gql.graphql.access import Actor, read_actor, read_asked_by
 from wallet_gql.graphql.assets import DEFAULT_ASSET, Asset, AssetArgument
 from wallet_gql.graphql.context import Info
@@ -23,6 +23,7 @@ from wallet_gql.operations.assets import find_asset
 
 if TYPE_CHECKING:  # the two show each other
     from wallet_gql.graphql.held import Hold
+    from wallet_gql.graphql.lots import LotUse
 
 First: TypeAlias = Annotated[
     int | None,
@@ -215,6 +216,16 @@ class Transaction(Node):
         # A clawback that found nothing to take is none of the owner's account: all of it is owed.
         found = await gather(*(read_own(info, name, self.view.wallet_id) for name in names))
         return [each for each in found if each is not None]
+
+    @strawberry.field(
+        description="Which lots it took credits from, in that order, or put them into; the pool comes last. Empty where"
+        " the account had never had a lot when it was posted: then all of it is the pool's."
+    )
+    async def lot_uses(
+        self, info: Info
+    ) -> list[Annotated["LotUse", strawberry.lazy("wallet_gql.graphql.lots")]] | None:
+        """Read what it moved of lots."""
+        return await lots.read_lot_uses(info, self.view)
 
     @strawberry.field(description="Its legs in this asset: the double entry.")
     async def entries(self, info: Info) -> list[Entry] | None:

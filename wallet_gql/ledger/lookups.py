@@ -65,19 +65,27 @@ CASE WHEN state.debt_wallet_id IS NOT NULL THEN (
        SELECT -head.balance_after FROM {_DEBT_ACCOUNT} CROSS JOIN {HEAD}) END"""
 """What the owner of the wallet in `wanted`, with its `state`, owes in its asset; NULL where it never owed anything."""
 
-HELD: Final = f"""
-CASE WHEN head.next_due_at IS NOT NULL AND head.next_due_at <= (SELECT wallet_now()) THEN (
-       SELECT coalesce(sum(last.amount - last.captured - last.released), 0)::bigint
-         FROM {one_row("hold_step", "s", by="seq", shard="a.shard", account_id="a.id", seq="head.held_seq")}
+CLOCK: Final = "WITH clock AS MATERIALIZED (SELECT wallet_now() AS now)"
+"""What a statement begins with that looks at `NOW`: the time is asked for once, where it is asked for at all."""
+
+NOW: Final = "(SELECT now FROM clock)"
+
+IS_DUE: Final = f"head.next_due_at IS NOT NULL AND head.next_due_at <= {NOW}"
+"""Whether something of an account is over that its `head` still has: a hold, or a lot of which something is free."""
+
+HOLDING: Final = f"""{one_row("hold_step", "s", by="seq", shard="a.shard", account_id="a.id", seq="head.held_seq")}
         CROSS JOIN unnest(s.open_holds) AS is_open(id)
         CROSS JOIN LATERAL (
               SELECT * FROM hold_step l
                WHERE l.shard = a.shard AND l.hold_id = is_open.id
                ORDER BY l.step DESC
-               LIMIT 1) AS last
-        WHERE last.held_until > (SELECT wallet_now()))
-     ELSE coalesce(head.held_after, 0) END"""
-"""What open holds hold of the account `a` after its `head`: what is over holds nothing, whether or not it is booked.
+               LIMIT 1) AS holding"""
+"""The last step of each open hold of the account `a` after its `head`; it may be over by now."""
 
-A SELECT of its own asks for the time once per statement; without it, each row of the statement would.
-"""
+HELD: Final = f"""
+CASE WHEN {IS_DUE} THEN (
+       SELECT coalesce(sum(holding.amount - holding.captured - holding.released), 0)::bigint
+         FROM {HOLDING}
+        WHERE holding.held_until > {NOW})
+     ELSE coalesce(head.held_after, 0) END"""
+"""What open holds hold of the account `a` after its `head`: what is over holds nothing, whether or not it is booked."""

@@ -21,7 +21,8 @@ from wallet_gql.domain.postings import Entry, TransactionName, TransactionType, 
 from wallet_gql.domain.refusals import OutcomeCode
 from wallet_gql.domain.wallets import Balance, OwnerName, Wallet, WalletKind
 from wallet_gql.ledger.columns import Bigint, Integer, Smallint, Text, Uuid, arrays, unnest
-from wallet_gql.ledger.lookups import ACCOUNT, DEBT, HEAD, HELD, STATE, all_rows, one_row
+from wallet_gql.ledger.lapsing import LAPSED
+from wallet_gql.ledger.lookups import ACCOUNT, CLOCK, DEBT, HEAD, HELD, STATE, all_rows, one_row
 
 
 class WalletAsset(NamedTuple):
@@ -164,18 +165,22 @@ SELECT wanted.n, w.owner_id
  CROSS JOIN {one_row("wallet", "w", by="id", shard="t.shard", id="t.wallet_id")}
 """
 
+_BALANCE: Final = f"""coalesce(head.balance_after, 0) AS balance_minor, coalesce(head.seq, 0) AS seq,
+       {HELD} AS held_minor, coalesce({DEBT}, 0) AS debt_minor, coalesce(state.step, 0) AS state_step,
+       {LAPSED} AS lapsed_minor"""
+"""What `_balance` takes."""
+
 _BALANCES: Final = f"""
-SELECT wanted.n, coalesce(head.seq, 0) AS seq, coalesce(head.balance_after, 0) AS amount_minor,
-       {HELD} AS held_minor, coalesce({DEBT}, 0) AS debt_minor, coalesce(state.step, 0) AS state_step
+{CLOCK}
+SELECT wanted.n, {_BALANCE}
   FROM {unnest(_WantedAccount, "wanted", numbered=True)}
 {_HEAD}
   LEFT JOIN {STATE} ON true
 """
 
 _OWNERS_BALANCES: Final = f"""
-SELECT wanted.n, w.id AS wallet_id, w.opened_at, coalesce(head.seq, 0) AS seq,
-       coalesce(head.balance_after, 0) AS amount_minor, {HELD} AS held_minor,
-       coalesce({DEBT}, 0) AS debt_minor, coalesce(state.step, 0) AS state_step
+{CLOCK}
+SELECT wanted.n, w.id AS wallet_id, w.opened_at, {_BALANCE}
   FROM {unnest(_WantedOwnersAccount, "owner", numbered=True)}
  CROSS JOIN {_WALLET}
  CROSS JOIN LATERAL (SELECT owner.shard, w.id AS wallet_id, owner.asset_id, owner.n) AS wanted
@@ -308,8 +313,8 @@ SELECT wanted.n, a.wallet_kind, e.amount
 async def read_balances(connection: Connection, accounts: Sequence[WalletAsset]) -> list[Balance]:
     """Return the present balance of each account, in order; what was never used is zero."""
     rows = await connection.fetch(_BALANCES, *arrays(_WantedAccount, [_WantedAccount.of(each) for each in accounts]))
-    found = {n: (amount_minor, seq, *more) for n, seq, amount_minor, *more in rows}
-    return [Balance(*account, *found[n]) for n, account in enumerate(accounts, start=1)]
+    found = {n: figures for n, *figures in rows}
+    return [_balance(account, *found[n]) for n, account in enumerate(accounts, start=1)]
 
 
 async def read_owners_balances(
@@ -319,11 +324,25 @@ async def read_owners_balances(
     wanted = [_WantedOwnersAccount(*name, asset.id) for name, asset in owners]
     rows = await connection.fetch(_OWNERS_BALANCES, *arrays(_WantedOwnersAccount, wanted))
     balances: list[Balance | None] = [None] * len(owners)
-    for n, wallet_id, opened_at, seq, amount_minor, *more in rows:
+    for n, wallet_id, opened_at, *figures in rows:
         name, asset = owners[n - 1]
         wallet = Wallet(name.shard, wallet_id, name.owner_id, opened_at)
-        balances[n - 1] = Balance(wallet, asset, amount_minor, seq, *more)
+        balances[n - 1] = _balance(WalletAsset(wallet, asset), *figures)
     return balances
+
+
+def _balance(
+    account: WalletAsset,
+    balance_minor: int,
+    seq: int,
+    held_minor: int,
+    debt_minor: int,
+    state_step: int,
+    lapsed_minor: int,
+) -> Balance:
+    """Return a balance: what has lapsed is not part of it, whether or not that is booked."""
+    amount_minor = balance_minor - lapsed_minor
+    return Balance(*account, amount_minor, seq, held_minor, debt_minor, state_step, lapsed_minor)
 
 
 async def read_wallets(connection: Connection, owners: Sequence[OwnerName]) -> list[Wallet | None]:

@@ -19,6 +19,7 @@ from wallet_gql.db.migrations import UnfitDatabase, check_at_head
 from wallet_gql.domain.api_keys import ApiKey
 from wallet_gql.domain.assets import Asset, AssetSetting
 from wallet_gql.domain.holds import Hold, HoldName
+from wallet_gql.domain.lots import LotName
 from wallet_gql.domain.postings import Entry, Outcome, Request, TransactionName, TransactionView
 from wallet_gql.domain.wallets import Balance, OwnerName, Wallet, WalletState
 from wallet_gql.ledger import reads
@@ -31,6 +32,16 @@ from wallet_gql.ledger.holds import (
     read_holds,
     read_holds_by_key,
     read_holds_of_transactions,
+)
+from wallet_gql.ledger.lot_reads import (
+    LotPage,
+    LotPageRequest,
+    LotPart,
+    LotView,
+    read_lapsed_again,
+    read_lot_pages,
+    read_lot_parts,
+    read_lots_by_name,
 )
 from wallet_gql.ledger.reversals import Reversal, read_reversals, read_reversed, read_reversing
 from wallet_gql.ledger.searches import FoundPage, SearchRequest, search
@@ -72,6 +83,10 @@ class Reads:
     hold_pages: ReadBatch[HoldPageRequest, HoldPage]
     captures: ReadBatch[HoldName, list[TransactionView]]
     holds_of_transactions: ReadBatch[TransactionName, Hold | None]
+    lots: ReadBatch[LotName, LotView | None]
+    lot_pages: ReadBatch[LotPageRequest, LotPage]
+    lot_parts: ReadBatch[reads.EntryName, list[LotPart]]
+    lapsed_again: ReadBatch[reads.EntryName, int]
     reversals: ReadBatch[TransactionName, Reversal | None]
     reversing: ReadBatch[TransactionName, list[TransactionName]]
     reversed_minor: ReadBatch[TransactionName, int]
@@ -256,6 +271,10 @@ def _batched_reads(engine: AsyncEngine, deadline_seconds: float) -> Reads:
         hold_pages=ReadBatch(engine, read_hold_pages, deadline_seconds, rows=lambda page: 1 + len(page.holds)),
         captures=ReadBatch(engine, reads.read_captures, deadline_seconds, rows=len),
         holds_of_transactions=ReadBatch(engine, read_holds_of_transactions, deadline_seconds),
+        lots=ReadBatch(engine, read_lots_by_name, deadline_seconds),
+        lot_pages=ReadBatch(engine, read_lot_pages, deadline_seconds, rows=lambda page: 1 + len(page.lots)),
+        lot_parts=ReadBatch(engine, read_lot_parts, deadline_seconds, rows=len),
+        lapsed_again=ReadBatch(engine, read_lapsed_again, deadline_seconds),
         reversals=ReadBatch(engine, read_reversals, deadline_seconds),
         reversing=ReadBatch(engine, read_reversing, deadline_seconds, rows=len),
         reversed_minor=ReadBatch(engine, _read_reversed_minor, deadline_seconds),
