@@ -136,10 +136,9 @@ async def post_batch(
     Four statements, five when accounts are opened, one more for transfers, whatever the batch's size. `line` is the
     slot's line of work: what posts at the same time needs another one. Without `wait`, and where there are issuers,
     requests that concern a wallet or stripe that somebody else has locked are answered `WalletBusy`. Issuers are waited
-    for. Raises nothing for a refusal: it is an outcome.
-    The order in which refusals win is the table in docs/api.md. A request that the owner may make and the ledger cannot
-    post gets an `Unavailable`, which is not kept: an owner's last entry is in the future (before balances are looked
-    at), or a stripe is at its end.
+    for. Raises nothing for a refusal: it is an outcome, and docs/api.md says which wins. A request that the owner may
+    make and the ledger cannot post gets an `Unavailable`, which is not kept: an owner's last entry is in the future
+    (before balances are looked at), or a stripe is at its end.
     """
     receipts = [each.receipt for each in requests if isinstance(each, PostingRequest) and each.receipt is not None]
     issuers = {each.issuer.name for each in requests if isinstance(each, PostingRequest) and each.issuer is not None}
@@ -158,8 +157,7 @@ async def post_batch(
     if receipts or issuers:
         await _read_named(connection, batch, found)
     await _read_more(connection, batch, found, concerned, kept)
-    if any(account.lots_seq is not None for account in concerned):
-        await _read_lots(connection, batch, found, concerned, lambda shard: expiry(shard, slot, line))
+    await _read_lots(connection, batch, found, concerned, lambda shard: expiry(shard, slot, line))
     book_due(batch, concerned)
     batch.answered = recall(batch, found, kept)
     await _open_debts(connection, batch, found)
@@ -278,6 +276,8 @@ async def _read_lots(
     stripe_of: Callable[[int], WalletName],
 ) -> None:
     """Read which lots accounts have, and what originals took from them or put into them; prepare for what is over."""
+    if all(account.lots_seq is None for account in accounts):
+        return
     await read_lots(connection, accounts, only_spent(batch, items, accounts))
     reversing = [item for item in items if isinstance(item, ReverseItem) and item.owner.lots_seq is not None]
     if reversing:

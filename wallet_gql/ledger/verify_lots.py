@@ -130,9 +130,7 @@ _LISTED: Final = """ARRAY(
               ORDER BY o.priority, o.expires_at NULLS LAST, o.n)"""
 """The lots that have something left after the entry `e`, as they are spent."""
 
-# It is looked up only where what was due first is gone: else it follows from what was due before.
-_DUE: Final = """CASE WHEN e.is_gone IS NOT TRUE OR e.ends <= e.due_before THEN least(e.due_before, e.ends)
-            ELSE least(
+_DUE: Final = """least(
                  (SELECT min(last.held_until)
                     FROM hold_step h
                    CROSS JOIN unnest(h.open_holds) AS is_open(id)
@@ -150,7 +148,8 @@ _DUE: Final = """CASE WHEN e.is_gone IS NOT TRUE OR e.ends <= e.due_before THEN 
                           WHERE l.shard = $1 AND l.account_id = e.account_id AND l.lot = o.n AND l.seq <= e.seq
                           ORDER BY l.step DESC LIMIT 1) AS last
                    WHERE listing.shard = $1 AND listing.account_id = e.account_id AND listing.seq = e.lots_seq
-                     AND last.remaining > last.held)) END"""
+                     AND last.remaining > last.held))"""
+"""When the first open hold of an account ends, or its first lot of which something is free, after the entry `e`."""
 
 _ENTRY_FAULTS: Final = {
     "e.lots_after IS DISTINCT FROM e.in_lots": (
@@ -177,7 +176,8 @@ _ENTRY_FAULTS: Final = {
         "format('takes what expires, but not before %s', e.last_end)"
     ),
     f"e.type = {EXPIRY} AND e.free_left > 0": "format('leaves %s of what expires', e.free_left)",
-    f"e.next_due_at IS DISTINCT FROM {_DUE}": (
+    # Nobody looks further where it may stay as it was, though what was due then is gone: that is not too late.
+    f"e.next_due_at IS DISTINCT FROM least(e.due_before, e.ends) AND e.next_due_at IS DISTINCT FROM {_DUE}": (
         f"format('says that something is due at %s, but the first is at %s', e.next_due_at, {_DUE})"
     ),
 }
@@ -196,15 +196,13 @@ _CHANGES: Final = f"""(
                SELECT s.account_id, s.seq, count(*) AS step_count, sum(s.change) AS change,
                       sum(s.held - s.held_before) AS held, sum(s.remaining - s.held) AS free_left,
                       bool_or((s.remaining > 0) <> (s.remaining_before > 0)) AS is_listed,
-                      min(o.expires_at) FILTER (WHERE s.remaining > s.held) AS ends, max({_ENDS}) AS last_end,
-                      array_agg(o.expires_at) FILTER (WHERE s.remaining_before > s.held_before) AS ends_before
+                      min(o.expires_at) FILTER (WHERE s.remaining > s.held) AS ends, max({_ENDS}) AS last_end
                  FROM {STEPS} AS s
                  JOIN lot o ON o.shard = $1 AND o.account_id = s.account_id AND o.n = s.lot
                 GROUP BY s.account_id, s.seq)"""
 
 _HELD: Final = """(
-               SELECT h.account_id, h.seq, CASE WHEN h.amount > h.captured + h.released THEN h.held_until END AS ends,
-                      lag(h.held_until) OVER (PARTITION BY h.hold_id ORDER BY h.step) AS ends_before
+               SELECT h.account_id, h.seq, CASE WHEN h.amount > h.captured + h.released THEN h.held_until END AS ends
                  FROM hold_step h
                 WHERE h.shard = $1 AND h.account_id IN (SELECT account_id FROM lot WHERE shard = $1))"""
 
@@ -250,8 +248,7 @@ LOT_CHECKS: Final = {
                        lag(e.lots_seq) OVER chain AS lots_seq_before,
                        lag(e.live_lots) OVER (PARTITION BY e.account_id, e.live_lots IS NULL ORDER BY e.seq)
                        AS listed_before,
-                       p.next_due_at AS due_before, least(changed.ends, held.ends) AS ends,
-                       p.next_due_at = ANY(changed.ends_before) OR p.next_due_at = held.ends_before AS is_gone
+                       p.next_due_at AS due_before, least(changed.ends, held.ends) AS ends
                   FROM entry e
                   LEFT JOIN {_CHANGES} AS changed ON (changed.account_id, changed.seq) = (e.account_id, e.seq)
                   LEFT JOIN {_HELD} AS held ON (held.account_id, held.seq) = (e.account_id, e.seq)
