@@ -323,6 +323,26 @@ def test_set_asset_gives_lots_for_ever(own: Shell) -> None:
     assert "No such option" in undone.stderr
 
 
+def test_breakage_of_books_without_lots_is_nothing(own: Shell) -> None:
+    period = ("--since", "2026-01-01", "--until", "2027-01-01T00:00:00+01:00")
+    result = own.run("breakage", *period, "--json")
+    assert (result.returncode, result.stdout) == (0, "[]\n")
+    shown = own.run("breakage", *period)
+    assert shown.returncode == 0
+    assert "outstanding" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "told"),
+    [
+        ("yesterday", "2026-01-01", "Error: since 'yesterday' is no time: send one such as 2026-01-01T00:00:00Z."),
+        ("2026-01-01", "2026-01-01", "Error: until is not after since: send a period that begins before it ends."),
+    ],
+)
+def test_breakage_of_no_period_is_refused(own: Shell, since: str, until: str, told: str) -> None:
+    assert told in one_line(own.run("breakage", "--since", since, "--until", until))
+
+
 def test_set_asset_of_an_unknown_asset_is_told(own: Shell) -> None:
     line = one_line(own.run("set-asset", "SILVER", "--transfers", "NONE"))
 

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar
@@ -542,6 +542,42 @@ def verify(
         typer.echo(f"BROKEN: {len(result.findings)} findings in {result.entry_count} entries.")
         raise SystemExit(1)
     typer.echo(f"The books balance: {result.entry_count} entries in {result.shard_count} shards.")
+
+
+Moment = Annotated[str, typer.Option(help="Such as 2026-01-31T00:00:00Z; without a time zone it is in UTC.")]
+
+
+@app.command()
+def breakage(
+    since: Moment,
+    until: Moment,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON, in smallest units.")] = False,
+) -> None:
+    """Report what became of bonuses from a time on until another: granted, spent, expired, outstanding, by campaign.
+
+    What has lapsed counts from its end on, booked or not. Exit code 1: what flowed does not explain what remains.
+    """
+    import orjson
+
+    from wallet_gql.operations.breakage import report_breakage, table_of
+
+    with _database() as settings:
+        flows = asyncio.run(report_breakage(settings, _moment(since, "since"), _moment(until, "until")))
+    if as_json:
+        found = [{**each._asdict(), "is_proven": each.is_proven} for each in flows]
+        typer.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
+    else:
+        Console(width=None if sys.stdout.isatty() else 200).print(table_of(flows))
+    if not all(each.is_proven for each in flows):
+        raise SystemExit(1)
+
+
+def _moment(text: str, name: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise BadUserInput(name, f"{text!r} is no time", "send one such as 2026-01-01T00:00:00Z") from None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 @app.command("export-schema")

@@ -13,18 +13,24 @@ from factories import new_owner
 
 from wallet_gql.db import migrations
 from wallet_gql.domain.lots import CreditSource
-from wallet_gql.domain.postings import Posted, Refused
+from wallet_gql.domain.postings import Held, Posted, Refused
 from wallet_gql.domain.refusals import InsufficientBalance
 from wallet_gql.domain.shards import shard_of
+from wallet_gql.ledger.breakage import CampaignFlows
 from wallet_gql.ledger.lots import FIRST_LOTS
+from wallet_gql.ledger.reads import EntryName
 from wallet_gql.ledger.sweeping import read_places
 from wallet_gql.operations.assets import add_asset, set_asset
+from wallet_gql.operations.breakage import report_breakage
 from wallet_gql.operations.clock import advance_clock
+from wallet_gql.operations.holds import PlaceHoldInput, place_hold
 from wallet_gql.operations.lots import check_terms
 from wallet_gql.operations.opening import Ledger, open_ledger
 from wallet_gql.operations.postings import PostingInput, bonus, spend, top_up
 from wallet_gql.operations.proof import prove
+from wallet_gql.operations.reversals import ReverseInput, refund
 from wallet_gql.operations.sweeper import sweep
+from wallet_gql.operations.transfers import TransferInput, transfer
 from wallet_gql.settings import Settings
 
 DAY = timedelta(days=1)
@@ -50,9 +56,11 @@ async def lots(clocked: Settings) -> AsyncIterator[Ledger]:
     assert (await prove(clocked)).findings == []
 
 
-async def give(ledger: Ledger, owner: str, amount: int, days: float | None = None, priority: int = 50) -> None:
+async def give(
+    ledger: Ledger, owner: str, amount: int, days: float | None = None, priority: int = 50, campaign: str | None = None
+) -> None:
     at = None if days is None else await now(ledger) + days * DAY
-    asked = PostingInput(owner, "GOLD", Decimal(amount), uuid4(), terms=check_terms(at, priority, None))
+    asked = PostingInput(owner, "GOLD", Decimal(amount), uuid4(), terms=check_terms(at, priority, campaign))
     assert isinstance(await bonus(ledger, asked), Posted)
 
 
@@ -183,3 +191,43 @@ async def test_sources_choose_where_a_spend_takes_from(lots: Ledger) -> None:
     assert refused.facts == InsufficientBalance(lots.assets["GOLD"], 5, 6)
     assert isinstance(await pay(lots, owner, 5, sources=CreditSource.PURCHASED), Posted)
     assert isinstance(await pay(lots, owner, 10, sources=CreditSource.BONUS), Posted)
+
+
+def told(flows: list[CampaignFlows]) -> dict[str | None, dict[str, int]]:
+    """Return what a report says that is not zero, by campaign."""
+    assert all(each.is_proven for each in flows), flows
+    names = [name.removesuffix("_minor") for name in CampaignFlows._fields[3:-1]]
+    return {
+        each.campaign: {name: figure for name, figure in zip(names, each[3:-1], strict=True) if figure}
+        for each in flows
+    }
+
+
+async def test_the_report_of_campaigns(lots: Ledger) -> None:
+    spring, since = f"spring {uuid4()}", await now(lots)
+    winner, friend = [await new_owner(lots, gold=0) for _ in range(2)]
+    await give(lots, winner, 100, days=10, campaign=spring)
+    paid = await pay(lots, winner, 30)
+    assert isinstance(paid, Posted)
+    name = EntryName(paid.transaction.shard, paid.transaction.account_id, paid.transaction.seq)
+    await refund(lots, ReverseInput(name, "", uuid4(), Decimal(5)))
+    await transfer(lots, TransferInput(winner, friend, "GOLD", Decimal(20), uuid4()))
+    placed = await place_hold(lots, PlaceHoldInput(friend, "GOLD", Decimal(8), uuid4(), 12 * 86_400))
+    assert isinstance(placed, Held)
+    settings, end = lots.settings, await now(lots) + DAY
+    first = {"granted": 100, "returned": 5, "spent": 30, "outstanding": 75}
+    assert told(await report_breakage(settings, since, end))[spring] == first
+    await advance_clock(lots, 10 * 86_400 + 60)
+    later = await now(lots) + DAY
+    # What has lapsed counts from its end on, whoever books it when; what a hold has of it when the hold has closed.
+    second = {"before": 75, "expired": 67, "outstanding": 8}
+    assert told(await report_breakage(settings, end, later))[spring] == second
+    async with connected(settings) as connection:
+        await sweep(lots.engine, dict(await read_places(connection, lots.shard_count)))
+    assert told(await report_breakage(settings, end, later))[spring] == second
+    assert told(await report_breakage(settings, since, end))[spring] == first
+    await advance_clock(lots, 3 * 86_400)
+    assert isinstance(await pay(lots, friend, 1), Refused)
+    whole = {"granted": 100, "returned": 5, "spent": 30, "expired": 75}
+    assert told(await report_breakage(settings, since, await now(lots) + DAY))[spring] == whole
+    assert told(await report_breakage(settings, later, await now(lots) + DAY))[spring] == {"before": 8, "expired": 8}

@@ -50,6 +50,8 @@ def judge_reversal(batch: Batch, item: ReverseItem) -> Decision:
         fault = judge_clock(batch, item.sender)
     if fault is None and is_refund:
         fault = judge_status(batch, item.owner, NOTHING_MOVES)
+    if fault is None and request.lapsed_until is not None:
+        fault = judge_terms(batch, original.asset, DEFAULT_TERMS._replace(expires_at=request.lapsed_until))
     if fault is not None:
         return fault
     if original.type not in (REFUNDABLE if is_refund else CLAWABLE):
@@ -67,11 +69,7 @@ def judge_refund(batch: Batch, item: ReverseItem, before: Reversed, amount_minor
 
     It is refused only where the arithmetic ends.
     """
-    request, owner = item.request, item.owner
-    if request.lapsed_until is not None:
-        terms = DEFAULT_TERMS._replace(expires_at=request.lapsed_until)
-        if (refusal := judge_terms(batch, owner.asset, terms)) is not None:
-            return refusal
+    owner = item.owner
     lots = _returned(batch, item, before, amount_minor)
     lasting = [each for each in lots if not each.terms.has_lapsed(batch.now)]
     if (too_many := judge_room(owner, lasting) if lasting else None) is not None:

@@ -66,7 +66,7 @@ async def prove(settings: Settings, on_check: Callable[[int], object] = lambda _
 
 
 async def _prove_rows(engine: AsyncEngine, configured_shard_count: int, on_check: Callable[[int], object]) -> Proof:
-    async with _snapshot(engine) as connection:
+    async with snapshot(engine) as connection:
         # Without the row of the ledger, which is a finding, the settings are the next best to ask.
         shard_count = await read_shard_count(connection) or configured_shard_count
         findings = [finding async for finding in verify_outside(connection, shard_count)]
@@ -83,8 +83,8 @@ async def _prove_rows(engine: AsyncEngine, configured_shard_count: int, on_check
             return entry_count
 
         if await connection.fetchval(_LARGE):
-            name = await connection.fetchval("SELECT pg_export_snapshot()")
-            async with _snapshot(engine, name) as second:
+            name = await connection.fetchval("SELECT pg_exportsnapshot()")
+            async with snapshot(engine, name) as second:
                 counts: Sequence[int | BaseException] = await asyncio.gather(
                     read(connection), read(second), return_exceptions=True
                 )
@@ -103,7 +103,7 @@ def _place(finding: Finding) -> tuple[bool, int]:
 
 
 @asynccontextmanager
-async def _snapshot(engine: AsyncEngine, name: str | None = None) -> AsyncIterator[Connection]:
+async def snapshot(engine: AsyncEngine, name: str | None = None) -> AsyncIterator[Connection]:
     """Lend a connection that sees a snapshot: its own, or the exported one of that name."""
     async with lend(engine) as connection, connection.transaction(isolation="repeatable_read", readonly=True):
         if name is not None:
