@@ -33,7 +33,7 @@ from wallet_gql.settings import Settings
 COMMAND: Final = Path(sys.executable).with_name("wallet-gql")
 COMMANDS: Final = (
     *("serve", "migrate", "seed", "reset", "add-asset", "set-asset"),
-    *("verify", "export-schema", "database-url", "api-key"),
+    *("verify", "breakage", "export-schema", "database-url", "api-key"),
 )
 SCHEMA_FILE: Final = Path(__file__).parents[1] / "schema.graphql"
 GUARD_SECONDS: Final = 180
