@@ -305,7 +305,17 @@ def test_add_asset_names_what_is_wrong(own: Shell, code: str, name: str, scale: 
 def test_set_asset_says_what_holds_now(own: Shell, policy: str) -> None:
     for _ in range(2):
         result = own.run("set-asset", "GOLD", "--transfers", policy)
-        assert (result.returncode, result.stdout) == (0, f"Asset GOLD: transfers {policy}.\n")
+        assert (result.returncode, result.stdout) == (0, f"Asset GOLD: transfers {policy}, without lots.\n")
+
+
+def test_set_asset_gives_lots_for_ever_and_leaves_the_rest(own: Shell) -> None:
+    for arguments, told in (
+        (["--transfers", "PURCHASED"], "transfers PURCHASED, without lots"),
+        (["--lots"], "transfers PURCHASED, with lots"),
+        (["--transfers", "ALL"], "transfers ALL, with lots"),
+    ):
+        result = own.run("set-asset", "GOLD", *arguments)
+        assert (result.returncode, result.stdout) == (0, f"Asset GOLD: {told}.\n")
 
 
 def test_set_asset_of_an_unknown_asset_is_told(own: Shell) -> None:
