@@ -107,6 +107,8 @@ LOT_USE_CHECKS: Final = {
                        FROM lot_step WHERE shard = $1 GROUP BY account_id, seq) AS put
             ON (put.account_id, put.seq) = (e.account_id, e.seq)
          WHERE a.shard = $1 AND a.wallet_kind = {USER}
+           -- Known before anything is read: most ledgers have no lots.
+           AND (SELECT bool_or(has_lots) FROM asset_setting)
            AND CASE WHEN put.step_count IS NULL THEN e.executed_at > since.at + {SETTING_SLACK}
                     ELSE (put.step_count, put.change) <> (1, e.amount) END
          ORDER BY e.transaction_id""",
