@@ -229,7 +229,7 @@ ALTERED: dict[str, tuple[Callable[[Movement], Movement], str, str, str]] = {
         UNIQUE_VIOLATION, "entry_shard_transaction_id_account_id_key", "",
     ),
     "an unknown type": (
-        lambda m: m.altered(type=11).of_transaction(type=11), CHECK_VIOLATION, "transaction_type_check", "",
+        lambda m: m.altered(type=12).of_transaction(type=12), CHECK_VIOLATION, "transaction_type_check", "",
     ),
     "a description that is too long": (
         lambda m: m.of_transaction(description="é" * 501), CHECK_VIOLATION, "transaction_description_check", "",
@@ -413,6 +413,7 @@ SIDES = {
     TransactionType.CLAWBACK: WalletKind.TREASURY,
     TransactionType.REPAYMENT: WalletKind.DEBT,
     TransactionType.FORFEIT: WalletKind.TREASURY,
+    TransactionType.EXPIRY: WalletKind.TREASURY,
 }
 
 

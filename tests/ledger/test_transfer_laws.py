@@ -381,7 +381,7 @@ SETTINGS: Final[dict[str, tuple[str, str, str]]] = {
     ),
     "of a step that is there": ("(s.id, 1, 3, now())", UNIQUE_VIOLATION, "asset_setting_pkey"),
     "of step 0": ("(s.id, 0, 3, now())", CHECK_VIOLATION, "asset_setting_step_check"),
-    "of an unknown policy": ("(s.id, 2, 2, now())", CHECK_VIOLATION, "asset_setting_transfers_check"),
+    "of an unknown policy": ("(s.id, 2, 4, now())", CHECK_VIOLATION, "asset_setting_transfers_check"),
     "without an end of time": ("(s.id, 2, 3, 'infinity'::timestamptz)", CHECK_VIOLATION, "asset_setting_set_at_check"),
     "of no asset": ("(9999::smallint, 1, 3, now())", FOREIGN_KEY_VIOLATION, "asset_setting_asset_id_fkey"),
 }  # fmt: skip
