@@ -8,8 +8,7 @@
 - `next_due_at` is when the first open hold ends, or the first lot of which something is in no hold.
 - A step of a hold says what the hold has of which lots.
 - What only the chains of owners have is checked by the law of entries, where it was three CHECKs: a statement reads and
-  plans each of these anew, a law once a session. For the same reason the laws that run most no longer set how they are
-  planned: the service's sessions do.
+  plans each of these anew, a law once a session.
 
 It runs beside servers of the version before, until an asset gets lots. The CHECKs come first, outside the migration's
 transaction; the next run begins with them again.
@@ -73,9 +72,8 @@ OWN_ROWS = (
     ("idempotency_key", "outcome = 15"),
 )
 
-# As in 0003: temporary tables come last. Look-ups are fences: the service's sessions plan them as they are meant.
-LAW_SETTINGS = "SET search_path FROM CURRENT"
-PLANNED = "SET enable_sort = off SET enable_incremental_sort = off SET jit = off"
+# As in 0003: look-ups are fences, and temporary tables come last.
+LAW_SETTINGS = "SET search_path FROM CURRENT SET enable_sort = off SET enable_incremental_sort = off SET jit = off"
 OWN_TABLES_FIRST = "SELECT set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true)"
 
 
@@ -353,7 +351,7 @@ $$
 EARMARKS = "unnest({0}.lots, {0}.earmarks) AS {1}(lot, amount)"
 
 HOLD_STEP_LAW = f"""
-CREATE OR REPLACE FUNCTION hold_step_law() RETURNS trigger LANGUAGE plpgsql {LAW_SETTINGS} {PLANNED} AS $$
+CREATE OR REPLACE FUNCTION hold_step_law() RETURNS trigger LANGUAGE plpgsql {LAW_SETTINGS} AS $$
 DECLARE
     broken record;
 BEGIN
@@ -441,7 +439,7 @@ $$
 """
 
 LOT_LAW = f"""
-CREATE FUNCTION lot_law() RETURNS trigger LANGUAGE plpgsql {LAW_SETTINGS} {PLANNED} AS $$
+CREATE FUNCTION lot_law() RETURNS trigger LANGUAGE plpgsql {LAW_SETTINGS} AS $$
 DECLARE
     broken record;
 BEGIN
@@ -487,7 +485,7 @@ $$
 """
 
 LOT_STEP_LAW = f"""
-CREATE FUNCTION lot_step_law() RETURNS trigger LANGUAGE plpgsql {LAW_SETTINGS} {PLANNED} AS $$
+CREATE FUNCTION lot_step_law() RETURNS trigger LANGUAGE plpgsql {LAW_SETTINGS} AS $$
 DECLARE
     broken record;
 BEGIN
@@ -538,7 +536,7 @@ $$
 """
 
 ASSET_SETTING_LAW = f"""
-CREATE OR REPLACE FUNCTION asset_setting_law() RETURNS trigger LANGUAGE plpgsql {LAW_SETTINGS} {PLANNED} AS $$
+CREATE OR REPLACE FUNCTION asset_setting_law() RETURNS trigger LANGUAGE plpgsql {LAW_SETTINGS} AS $$
 DECLARE
     broken record;
 BEGIN
@@ -570,8 +568,6 @@ COLUMNS = {
     "asset_setting": ("has_lots boolean NOT NULL DEFAULT false",),
 }
 
-OFTEN_RUN = ("transaction_law", "transaction_note_law")
-
 
 def upgrade() -> None:
     with op.get_context().autocommit_block():
@@ -586,8 +582,6 @@ def upgrade() -> None:
     op.execute(OWN_TABLES_FIRST)
     for law in (ENTRY_LAW, HOLD_STEP_LAW, LOT_LAW, LOT_STEP_LAW, ASSET_SETTING_LAW):
         op.execute(law)
-    for function in OFTEN_RUN:
-        op.execute(f"ALTER FUNCTION {function}() RESET enable_sort RESET enable_incremental_sort RESET jit")
     for table in ("lot", "lot_step"):
         guard(table)
     # What the law of entries says now.
@@ -674,8 +668,6 @@ def downgrade() -> None:
     for revision_before, name in (("0006", "HOLD_STEP_LAW"), ("0004", "ASSET_SETTING_LAW")):
         law = getattr(context.script.get_revision(revision_before).module, name)
         op.execute(law.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION"))
-    for function in OFTEN_RUN:
-        op.execute(f"ALTER FUNCTION {function}() {PLANNED}")
     for table in ("lot_step", "lot"):
         op.drop_table(table)
         op.execute(f"DROP FUNCTION {table}_law()")

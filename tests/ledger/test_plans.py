@@ -237,8 +237,6 @@ def grown_settings(new_database: Callable[[str], Settings]) -> Settings:
 async def superuser(postgres: EmbeddedPostgres, grown_settings: Settings) -> AsyncIterator[Connection]:
     url = make_url(postgres.superuser_url).set(drivername="postgresql", database=grown_settings.server_url().database)
     connection = await asyncpg.connect(url.render_as_string(hide_password=False))
-    # The laws that run most are planned as the session says, which is the service's.
-    await connection.execute("SET enable_sort = off; SET enable_incremental_sort = off; SET jit = off")
     for table in TABLES:
         await connection.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
     yield connection

@@ -134,6 +134,22 @@ async def test_lots_of_other_priorities_may_end_before_those_that_are_read(lots:
     assert await live(lots, owner) == ([3, 4, 5], None)
 
 
+async def test_a_first_lot_beside_an_open_hold(lots: Ledger) -> None:
+    owner = await new_owner(lots, gold=0)
+    await top_up(lots, PostingInput(owner, "GOLD", Decimal(10), uuid4()))
+    placed = await place_hold(lots, PlaceHoldInput(owner, "GOLD", Decimal(5), uuid4(), 2 * 86_400))
+    assert isinstance(placed, Held)
+    # The first lot and its end in one batch, where nobody has looked at the hold.
+    at = await now(lots) + DAY
+    asked = PostingInput(owner, "GOLD", Decimal(7), uuid4(), terms=check_terms(at, 50, None))
+    await asyncio.gather(bonus(lots, asked), pay(lots, owner, 7))
+    await pay(lots, owner, 1)
+    await give(lots, owner, 3)
+    await advance_clock(lots, 3 * 86_400)
+    assert isinstance(await pay(lots, owner, 7), Posted)
+    assert await live(lots, owner) == ([], None)
+
+
 async def test_a_retry_after_its_lots_lapsed_replays(lots: Ledger) -> None:
     owner, key = await new_owner(lots, gold=0), uuid4()
     await give(lots, owner, 10, days=1)

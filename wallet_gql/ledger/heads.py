@@ -263,8 +263,10 @@ class Account:
     def look_ahead(self) -> None:
         """Find out when the first hold ends, or the first lot of which something is free.
 
-        Where others may end before the lots that are known it stays as it was, which is not too late.
+        Where others may end before what is known it stays as it was, which is not too late.
         """
+        if self.held_minor > sum(hold.remaining_minor for hold in self.holds.values()):
+            return
         known = [lot for lot in self.lots.values() if lot.free_minor]
         if not self.knows_all_lots:
             last = next(reversed(self.lots.values()))
