@@ -139,18 +139,24 @@ def test_a_hold_has_what_ends_first_first_and_a_capture_takes_it_so() -> None:
 
 def test_a_clawback_takes_its_own_lots_first() -> None:
     owner = lotted(10, lot(1, 5, days=1), lot(2, 5, days=9), lot(3, 5))
-    own = take_own(owner, [LotUse(2, 4)], 4, 4)
+    own = take_own(owner, [LotUse(2, 4)], 4, {}, 4)
     assert own == [LotUse(2, 4), LotUse(0, 0)]
     assert [(n, -amount) for n, _, amount in take_back(owner, own, 4)] == [(2, 4)]
     # A top-up's own is the pool.
-    own = take_own(owner, (), 12, 12)
+    own = take_own(owner, (), 12, {}, 12)
     assert own == [LotUse(0, 10)]
     assert [(n, -amount) for n, _, amount in take_back(owner, own, 12)] == [(1, 2)]
 
 
+def test_a_share_is_taken_back_once() -> None:
+    owner = lotted(10, lot(1, 5), lot(2, 5, days=9))
+    assert take_own(owner, [LotUse(1, 4)], 7, {1: 3, 0: 1}, 7) == [LotUse(1, 1), LotUse(0, 2)]
+    assert take_own(owner, [LotUse(1, 4)], 7, {1: 5, 0: 3}, 2) == [LotUse(1, 0), LotUse(0, 0)]
+
+
 def test_a_lot_that_is_held_in_part_is_clawed_back_in_part() -> None:
     owner = lotted(0, lot(1, 5, held=3, days=1), lot(2, 5, days=9))
-    own = take_own(owner, [LotUse(1, 5)], 5, 5)
+    own = take_own(owner, [LotUse(1, 5)], 5, {}, 5)
     assert own == [LotUse(1, 2), LotUse(0, 0)]
     assert [(n, -amount) for n, _, amount in take_back(owner, own, 5)] == [(1, 2), (2, 3)]
 

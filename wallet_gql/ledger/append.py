@@ -34,7 +34,7 @@ from wallet_gql.ledger.batch import (
 from wallet_gql.ledger.columns import array
 from wallet_gql.ledger.heads import Account
 from wallet_gql.ledger.issuance import day_of
-from wallet_gql.ledger.lots import LotChange
+from wallet_gql.ledger.lots import LotChange, parts_of
 from wallet_gql.ledger.rows import (
     EntryRow,
     HoldStepRow,
@@ -262,6 +262,11 @@ def _count_reversed(batch: Batch, movement: Movement, original: TransactionName,
     """Append how much of an original is reversed in all, with what is reversed now."""
     amount_minor = sum(leg.amount_minor for leg in movement.legs if leg.amount_minor > 0)
     after = batch.reversed[original] = Reversed(before.step + 1, before.amount_minor + amount_minor)
+    owner = movement.legs[0]
+    if owner.account.lots_seq is not None and owner.amount_minor < 0:
+        taken = batch.taken_back.setdefault(original, {})
+        for n, part_minor in parts_of(-owner.amount_minor, owner.lots or ()):
+            taken[n] = taken.get(n, 0) + part_minor
     row = ReversalRow(*original, after.step, movement.id, amount_minor, after.amount_minor)
     batch.others[ReversalRow].append(row)
 

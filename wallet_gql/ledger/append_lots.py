@@ -37,15 +37,18 @@ def change_lots(
 ) -> None:
     """Append the steps of lots that belong to an account's last entry: what it moves, and what holds have of them."""
     moved: dict[int, int] = {}
-    granted: set[int] = set()
+    new: set[int] = set()
+    joined: dict[LotTerms, int] = {}
     for n, terms, amount_minor in changes:
-        number = n
+        number = n or joined.get(terms)
         if number is None:
             number = (find_equal(account, terms) or _grant(batch, account, event_id, executed_at, terms)).n
-            granted.add(number)
+        if n is None:
+            new.add(number)
+            joined |= {terms: number} if terms.expires_at is None else {}
         moved[number] = moved.get(number, 0) + amount_minor
     for place, n in enumerate({**moved, **held}, start=1):
-        _append_step(batch, account, account.lots[n], place, moved.get(n, 0), held.get(n, 0), is_granted=n in granted)
+        _append_step(batch, account, account.lots[n], place, moved.get(n, 0), held.get(n, 0), is_granted=n in new)
 
 
 def _grant(batch: Batch, account: Account, event_id: UUID, executed_at: datetime, terms: LotTerms) -> Lot:

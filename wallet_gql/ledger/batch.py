@@ -278,6 +278,8 @@ class Batch:
     reversed: dict[TransactionName, Reversed] = field(default_factory=dict)
     uses: dict[TransactionName, tuple[LotUse, ...]] = field(default_factory=dict)
     """What originals took from lots, or put into them."""
+    taken_back: dict[TransactionName, dict[int, int]] = field(default_factory=dict)
+    """What clawbacks took of originals before, by lot, and by 0 what of the pool; of accounts with lots only."""
     given: dict[UUID, tuple[LotChange, ...]] = field(default_factory=dict)
     """What the first half of a transfer takes from lots, as the second one gives it."""
     states: States = field(default_factory=dict)

@@ -104,7 +104,8 @@ def judge_clawback(batch: Batch, item: ReverseItem, before: Reversed, asked_mino
     request, owner = item.request, item.owner
     taken_minor, owed_minor = asked_minor, 0
     uses = batch.uses.get(request.original.name, ())
-    own = take_own(owner, uses, request.original.amount_minor, asked_minor)
+    back = batch.taken_back.get(request.original.name, {})
+    own = take_own(owner, uses, request.original.amount_minor, back, asked_minor)
     if request.on_shortfall is Shortfall.LOT_ONLY:
         taken_minor = sum(part_minor for _, part_minor in own)
     elif owner.available_minor < asked_minor:

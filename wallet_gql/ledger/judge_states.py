@@ -74,7 +74,7 @@ def judge_close(batch: Batch, item: StateItem) -> Decision:
         _first(judge_clock(batch, account) for account in moving)
         or (judge_status(batch, item.owner, NOTHING_LEAVES) if request.receiver is not None else None)
         or _first(judge_policy(batch, each.owner.asset, _source(each.owner)) for each in given)
-        or _judge_empty(request, remains)
+        or _judge_empty(request, remains, batch.now)
         or _first(_judge_given(batch, each) for each in given)
         or _first(judge_stripe(batch, leg) for movement in movements for leg in movement.legs[1:])
         or _become(batch, item, WalletStatus.CLOSED, _voided(remains), movements)
@@ -95,20 +95,20 @@ def _judge_given(batch: Batch, remains: Remains) -> ReceiverRefused | None:
     return judge_receiver(batch, remains.receiver, _credits(remains, batch.now), lots)
 
 
-def _judge_empty(request: StateRequest, remains: Sequence[Remains]) -> WalletNotEmpty | None:
+def _judge_empty(request: StateRequest, remains: Sequence[Remains], now: datetime) -> WalletNotEmpty | None:
     """Refuse to close a wallet with something that the request does not say what to do with."""
     open_holds = sum(len(each.owner.holds) for each in remains)
-    if (open_holds and not request.voids_holds) or any(_is_kept(each, request.remainder) for each in remains):
+    if (open_holds and not request.voids_holds) or any(_is_kept(each, request.remainder, now) for each in remains):
         return WalletNotEmpty(request.asset, open_holds)
     return None
 
 
-def _is_kept(remains: Remains, remainder: Remainder) -> bool:
+def _is_kept(remains: Remains, remainder: Remainder, now: datetime) -> bool:
     match remainder:
         case Remainder.REFUSE:
             return remains.owner.balance_minor > 0 or remains.owner.debt_minor > 0
         case Remainder.TRANSFER:
-            return remains.owner.debt_minor > remains.owner.balance_minor
+            return _credits(remains, now) < 0
         case Remainder.FORFEIT:
             return False
 

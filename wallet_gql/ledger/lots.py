@@ -4,7 +4,7 @@ Which lots of an account have something left, in the order in which they are spe
 they are found by look-ups, whatever was ever granted.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -13,7 +13,8 @@ from asyncpg import Connection
 
 from wallet_gql.domain.holds import Earmark
 from wallet_gql.domain.lots import CreditSource, Lot, LotTerms, LotUse
-from wallet_gql.ledger.columns import Bigint, Integer, Smallint, arrays, unnest
+from wallet_gql.domain.postings import TransactionName
+from wallet_gql.ledger.columns import Bigint, Integer, Smallint, Uuid, arrays, unnest
 from wallet_gql.ledger.heads import Account, AccountName
 from wallet_gql.ledger.lookups import one_row
 
@@ -36,6 +37,12 @@ class _WithLots(NamedTuple):
     account_id: Bigint
     lots_seq: Bigint
     size: Integer
+
+
+class _WantedOriginal(NamedTuple):
+    shard: Smallint
+    original_id: Uuid
+    account_id: Bigint
 
 
 class _WantedEntry(NamedTuple):
@@ -99,6 +106,30 @@ SELECT wanted.n, s.place, s.change, {_LOT}
 """
 
 
+_TAKEN_BACK: Final = f"""
+SELECT wanted.n, e.seq, e.amount, s.lot, s.change
+  FROM {unnest(_WantedOriginal, "wanted", numbered=True)}
+ CROSS JOIN LATERAL (
+       SELECT * FROM reversal r
+        WHERE r.shard = wanted.shard AND r.original_id = wanted.original_id
+        ORDER BY r.step) AS r
+ CROSS JOIN {
+    one_row(
+        "entry",
+        "e",
+        by="transaction_id",
+        shard="r.shard",
+        transaction_id="r.transaction_id",
+        account_id="wanted.account_id",
+    )
+}
+  LEFT JOIN LATERAL (
+       SELECT * FROM lot_step s
+        WHERE s.shard = e.shard AND s.account_id = e.account_id AND s.seq BETWEEN e.seq AND e.seq AND s.change <> 0
+        ORDER BY s.seq) AS s ON true
+"""
+
+
 async def read_lots(
     connection: Connection, accounts: Iterable[Account], spent: Mapping[AccountName, int] = NOTHING_SPENT
 ) -> None:
@@ -147,6 +178,23 @@ async def read_uses(connection: Connection, originals: Sequence[tuple[Account, i
     return [tuple(uses[place] for place in sorted(uses)) for uses in found]
 
 
+async def read_taken_back(
+    connection: Connection, originals: Sequence[tuple[Account, TransactionName]]
+) -> list[dict[int, int]]:
+    """Return what was taken back of each transaction before, by lot, and by 0 what of the pool. One statement."""
+    wanted = [_WantedOriginal(*name, account.id) for account, name in originals]
+    rows = await connection.fetch(_TAKEN_BACK, *arrays(_WantedOriginal, wanted))
+    found: list[dict[int, int]] = [{} for _ in originals]
+    entries = {(n, seq): amount for n, seq, amount, _, _ in rows}
+    for (n, _), amount in entries.items():
+        found[n - 1][0] = found[n - 1].get(0, 0) - amount
+    for n, _, _, lot, change in rows:
+        if lot is not None:
+            found[n - 1][lot] = found[n - 1].get(lot, 0) - change
+            found[n - 1][0] += change
+    return found
+
+
 def _lot(n: int, source: int, priority: int, campaign: str | None, expires_at: datetime | None, *step: Any) -> Lot:
     return Lot(n, LotTerms(CreditSource(source), priority, campaign, expires_at), *step)
 
@@ -177,15 +225,31 @@ def take(account: Account, amount_minor: int, source: CreditSource | None = None
     return tuple(taken)
 
 
-def take_own(account: Account, uses: Iterable[LotUse], credited_minor: int, asked_minor: int) -> list[LotUse]:
-    """Choose what to take back of what a transaction credited: what is left of it in its lots, and in the pool (0)."""
+def take_own(
+    account: Account, uses: Iterable[LotUse], credited_minor: int, before: Mapping[int, int], asked_minor: int
+) -> list[LotUse]:
+    """Choose what to take back of what a transaction credited: what is left of it in its lots, and in the pool (0).
+
+    `before` is what was taken back of each before: others' credits may have joined its lots since.
+    """
     own, left_minor, pool_minor = [], asked_minor, credited_minor
     for n, put_minor in uses:
         pool_minor -= put_minor
-        part_minor = min(account.lots[n].free_minor, put_minor, left_minor)
+        share_minor = max(0, put_minor - before.get(n, 0))
+        part_minor = min(account.lots[n].free_minor, share_minor, left_minor)
         own.append(LotUse(n, part_minor))
         left_minor -= part_minor
-    return [*own, LotUse(0, min(pool_minor, account.pool_minor, left_minor))]
+    share_minor = max(0, pool_minor - before.get(0, 0))
+    return [*own, LotUse(0, min(share_minor, account.pool_minor, left_minor))]
+
+
+def parts_of(amount_minor: int, lots: Iterable[LotChange]) -> Iterator[tuple[int, int]]:
+    """Yield what a leg takes from which lots, and from the pool (0)."""
+    for n, _, part_minor in lots:
+        assert n is not None
+        amount_minor += part_minor
+        yield n, -part_minor
+    yield 0, amount_minor
 
 
 def take_back(account: Account, own: Sequence[LotUse], amount_minor: int) -> tuple[LotChange, ...]:
@@ -247,8 +311,9 @@ def count_live(account: Account, changes: Sequence[LotChange]) -> int:
     """Return how many lots of an account have something left when changes have put something into some."""
     live = {lot.n for lot in account.lots.values() if lot.remaining_minor}
     refilled = {change.n for change in changes if change.n is not None} - live
-    new = sum(change.n is None and find_equal(account, change.terms) is None for change in changes)
-    return len(live) + len(refilled) + new
+    new = [change.terms for change in changes if change.n is None and find_equal(account, change.terms) is None]
+    joining = [terms for terms in new if terms.expires_at is None]
+    return len(live) + len(refilled) + len(new) - len(joining) + len(set(joining))
 
 
 def find_equal(account: Account, terms: LotTerms) -> Lot | None:

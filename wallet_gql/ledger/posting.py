@@ -55,7 +55,7 @@ from wallet_gql.ledger.issuance import day_of, read_issued
 from wallet_gql.ledger.items import WalletBusy, lock_items
 from wallet_gql.ledger.judge import present_state
 from wallet_gql.ledger.locks import lock_wallets
-from wallet_gql.ledger.lots import read_lots, read_uses
+from wallet_gql.ledger.lots import read_lots, read_taken_back, read_uses
 from wallet_gql.ledger.reads import read_asset_settings
 from wallet_gql.ledger.recall import held_names, recall
 from wallet_gql.ledger.receipts import lock_issuers, lock_receipts, read_receipts
@@ -284,6 +284,10 @@ async def _read_lots(
         originals = [(item.owner, item.request.original.seq) for item in reversing]
         for item, uses in zip(reversing, await read_uses(connection, originals), strict=True):
             batch.uses[item.request.original.name] = uses
+        again = [item for item in reversing if item.request.original.name in batch.reversed]
+        names = [(item.owner, item.request.original.name) for item in again]
+        for (_, name), taken in zip(names, await read_taken_back(connection, names) if names else (), strict=True):
+            batch.taken_back[name] = taken
     await prepare_expiry(connection, what_may_lapse(batch, items, accounts), stripe_of)
 
 
