@@ -168,6 +168,7 @@ def test_what_an_owner_gives_lowers_the_owner_s_balance() -> None:
         TransactionType.CLAWBACK: -1,
         TransactionType.REPAYMENT: -1,
         TransactionType.FORFEIT: -1,
+        TransactionType.EXPIRY: -1,
     }
 
 
@@ -184,6 +185,7 @@ def test_numbers_that_are_stored_never_change() -> None:
         "CLAWBACK": 8,
         "REPAYMENT": 9,
         "FORFEIT": 10,
+        "EXPIRY": 11,
     }
     assert {kind.name: int(kind) for kind in RequestKind} == {
         "TOP_UP": 1,
@@ -229,6 +231,7 @@ def test_numbers_that_are_stored_never_change() -> None:
         "WALLET_CLOSED": 12,
         "WALLET_FROZEN": 13,
         "WALLET_NOT_EMPTY": 14,
+        "INVALID_EXPIRY": 15,
         "HELD": 50,
         "NOTHING": 51,
         "CHANGED": 52,

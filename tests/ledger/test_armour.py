@@ -95,7 +95,7 @@ DAMAGE: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
     ),
     "the search path of a law": (
         ("ALTER FUNCTION transaction_law() SET search_path = pg_temp, public",),
-        [("settings of function transaction_law()", "is search_path=pg_temp, public, but should be ")],
+        [("settings of function transaction_law()", "is enable_")],
     ),
     "a law with its owner's rights": (
         ("ALTER FUNCTION entry_law() SECURITY DEFINER",),

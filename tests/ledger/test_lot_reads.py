@@ -23,7 +23,7 @@ from wallet_gql.settings import Settings
 
 TABLES: Final = ("wallet", "account", "transaction", "entry", "lot", "lot_step", "hold", "hold_step", "wallet_state")
 
-USED_UP: Final = 1500
+USED_UP: Final = 450
 AT_ONCE: Final = 150
 
 both_modes = pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
@@ -31,7 +31,7 @@ both_modes = pytest.mark.parametrize("mode", ["force_custom_plan", "force_generi
 
 @dataclass(frozen=True)
 class Filled:
-    """A database with three accounts, each with two lots and a hold of one: of two some thousand were used up before.
+    """A database with three accounts, each with two lots and a hold of one: of two some hundreds were used up before.
 
     Of the third a lot and a hold are over, and nothing is booked.
     """

@@ -19,7 +19,8 @@ HOLD_LAWS: Final = "alembic/versions/0006_holds.py"
 REVERSAL_LAWS: Final = "alembic/versions/0008_reversals.py"
 
 STATE_LAWS: Final = "alembic/versions/0009_wallet_states.py"
-ENTRY_LAW: Final = "alembic/versions/0010_cheaper_laws.py:ENTRY_LAW"
+LOT_LAWS: Final = "alembic/versions/0015_lots.py"
+ENTRY_LAW: Final = f"{LOT_LAWS}:ENTRY_LAW"
 
 STATE_TESTS: Final = ("tests/operations/test_states.py",)
 DEBT_TESTS: Final = ("tests/operations/test_debts.py",)
@@ -30,6 +31,8 @@ REVERSAL_LAW_TESTS: Final = ("tests/ledger/test_reversal_laws.py",)
 ACCESS_TESTS: Final = ("tests/endpoint/test_access.py",)
 FIELD_TESTS: Final = ("tests/endpoint/test_every_field.py",)
 OWNER_TESTS: Final = ("tests/endpoint/test_other_owners.py",)
+LOT_TESTS: Final = ("tests/ledger/test_judge_lots.py", "tests/operations/test_lots.py", "tests/model/test_lots.py")
+LOT_LAW_TESTS: Final = ("tests/ledger/test_lot_laws.py",)
 ISSUANCE_TESTS: Final = ("tests/operations/test_issuance.py",)
 ASKED_BY_TESTS: Final = ("tests/endpoint/test_asked_by.py",)
 CREDENTIAL_TESTS: Final = ("tests/endpoint/test_credentials.py",)
@@ -885,7 +888,7 @@ def wrong(batch, first, item):
     *(
         Mutant(
             f"the law of steps does not look at {what}",
-            (Change(f"{HOLD_LAWS}:HOLD_STEP_LAW", f"wrong = right.replace({condition!r}, {instead!r})"),),
+            (Change(f"{LOT_LAWS}:HOLD_STEP_LAW", f"wrong = right.replace({condition!r}, {instead!r})"),),
             ("tests/ledger/test_hold_laws.py",),
         )
         for what, condition, instead in (
@@ -914,7 +917,7 @@ def wrong(batch, first, item):
         for what, condition, instead in (
             ("what is held", "OR e.held_after <> coalesce(p.held_after, 0) + s.change", ""),
             ("who forgets what is held", "WHEN e.held_seq IS NULL AND", "WHEN false AND"),
-            ("positions", "AND (e.position <>", "AND (false AND e.position <>"),
+            ("positions", "WHEN e.position <>", "WHEN false AND e.position <>"),
             ("captures of no hold", "WHEN e.type = 6 AND", "WHEN false AND"),
         )
     ),
@@ -1135,18 +1138,18 @@ def wrong(batch, *arguments):
     ),
     Mutant(
         "a debt is not repaid",
-        (Change("wallet_gql.ledger.append:repay", "wrong = lambda *cause: None"),),
+        (Change("wallet_gql.ledger.append:_repay", "wrong = lambda *cause: None"),),
         DEBT_TESTS,
     ),
     Mutant(
         "more is repaid than is available",
         (
             Change(
-                "wallet_gql.ledger.append:repay",
+                "wallet_gql.ledger.append:_repay",
                 """
-def wrong(batch, account, cause, executed_at):
+def wrong(batch, account, debt, cause, executed_at):
     held, account.held_minor = account.held_minor, 0
-    right(batch, account, cause, executed_at)
+    right(batch, account, debt, cause, executed_at)
     account.held_minor = held
 """,
             ),
@@ -1550,5 +1553,100 @@ async def wrong(info, event):
             ),
         ),
         ASKED_BY_TESTS,
+    ),
+    Mutant(
+        "lots are spent by age instead of their ends",
+        (
+            Change(
+                "wallet_gql.domain.lots:Lot.spend_order", "wrong = property(lambda self: (self.terms.priority, self.n))"
+            ),
+        ),
+        LOT_TESTS,
+    ),
+    Mutant(
+        "priorities are not looked at",
+        (Change("wallet_gql.domain.lots:Lot.spend_order", "wrong = Lot.end_order"),),
+        LOT_TESTS,
+    ),
+    Mutant(
+        "what has lapsed can be spent",
+        (Change("wallet_gql.ledger.append:lapse", "wrong = lambda *account: None"),),
+        LOT_TESTS,
+    ),
+    Mutant(
+        "what has lapsed is shown",
+        (Change("wallet_gql.ledger.lapsing:LAPSED", 'wrong = "0::bigint"'),),
+        ("tests/graphql/test_lots.py",),
+    ),
+    Mutant(
+        "refunds go to the pool",
+        (Change("wallet_gql.ledger.lots:give_back", "wrong = lambda *part: ()"),),
+        LOT_TESTS,
+    ),
+    Mutant(
+        "refunds go back in the order in which it was taken",
+        (
+            Change(
+                "wallet_gql.ledger.lots:give_back",
+                "wrong = lambda uses, *part: right(tuple(reversed(uses)), *part)",
+            ),
+        ),
+        LOT_TESTS,
+    ),
+    Mutant(
+        "holds earmark nothing",
+        (Change("wallet_gql.ledger.lots:earmark", "wrong = lambda *account: ()"),),
+        LOT_TESTS,
+    ),
+    Mutant(
+        "captures take what ends last",
+        (
+            Change(
+                "wallet_gql.ledger.lots:use_earmarks",
+                "wrong = lambda earmarks, amount_minor: right(tuple(reversed(earmarks)), amount_minor)",
+            ),
+        ),
+        LOT_TESTS,
+    ),
+    Mutant(
+        "gifts never end",
+        (
+            Change(
+                "wallet_gql.ledger.lots:as_given",
+                """
+def wrong(taken):
+    return tuple(each._replace(terms=each.terms._replace(expires_at=None)) for each in right(taken))
+""",
+            ),
+        ),
+        LOT_TESTS,
+    ),
+    Mutant(
+        "the first lots are always enough",
+        (Change("wallet_gql.ledger.lots:_is_enough", "wrong = lambda account, spent: True"),),
+        LOT_TESTS,
+    ),
+    *(
+        Mutant(
+            f"the law of entries does not look at {what}",
+            (Change(ENTRY_LAW, f"wrong = right.replace({condition!r}, {instead!r})"),),
+            LOT_LAW_TESTS,
+        )
+        for what, condition, instead in (
+            ("what is in lots", "WHEN e.lots_after <>", "WHEN false AND e.lots_after <>"),
+            ("who forgets lots", "WHEN e.lots_seq IS NULL AND", "WHEN false AND"),
+            ("what has not expired", "WHEN e.type = 11 AND lots.last_end", "WHEN false AND lots.last_end"),
+        )
+    ),
+    *(
+        Mutant(
+            f"the law of lots' steps does not look at {what}",
+            (Change(f"{LOT_LAWS}:LOT_STEP_LAW", f"wrong = right.replace({condition!r}, {instead!r})"),),
+            LOT_LAW_TESTS,
+        )
+        for what, condition, instead in (
+            ("what remains", "WHEN s.remaining <>", "WHEN false AND s.remaining <>"),
+            ("what holds have", "WHEN s.held - coalesce(p.held, 0)", "WHEN false AND s.held - coalesce(p.held, 0)"),
+        )
     ),
 )

@@ -183,7 +183,7 @@ UNREADABLE: dict[str, Callable[[Any], Any]] = {
     "balances": lambda key: WalletAsset(replace(key.wallet, id=2**63), key.asset),
     "owners_balances": lambda key: (OwnerName(key[0].shard, "\0"), key[1]),
     "pages": lambda key: replace(key, offset=2**63 - 1, older_than=0),
-    "entries": lambda key: replace(key, asset=replace(key.asset, id=2**15)),
+    "entries": lambda key: key._replace(asset=replace(key.asset, id=2**15)),
     "transactions": lambda key: EntryName(key.shard, 2**63, 1),
     "transactions_by_key": lambda key: (OwnerName(key[0].shard, "\0"), key[1]),
     "own_transactions": lambda key: key._replace(shard=2**15),

@@ -83,7 +83,7 @@ async def _prove_rows(engine: AsyncEngine, configured_shard_count: int, on_check
             return entry_count
 
         if await connection.fetchval(_LARGE):
-            name = await connection.fetchval("SELECT pg_exportsnapshot()")
+            name = await connection.fetchval("SELECT pg_export_snapshot()")
             async with snapshot(engine, name) as second:
                 counts: Sequence[int | BaseException] = await asyncio.gather(
                     read(connection), read(second), return_exceptions=True
