@@ -115,6 +115,14 @@ async def test_spends_read_the_first_lots_and_no_more_than_they_need(lots: Ledge
     assert await live(lots, owner) == ([], None)
 
 
+async def test_a_spend_of_all_the_first_lots_finds_what_ends_next(lots: Ledger) -> None:
+    owner = await new_owner(lots, gold=0)
+    for day in range(1, FIRST_LOTS + 3):
+        await give(lots, owner, 10, day)
+    await pay(lots, owner, 10 * FIRST_LOTS)
+    assert await live(lots, owner) == ([FIRST_LOTS + 1, FIRST_LOTS + 2], f"{FIRST_LOTS + 1}")
+
+
 async def test_lots_of_other_priorities_may_end_before_those_that_are_read(lots: Ledger) -> None:
     owner = await new_owner(lots, gold=0)
     await give(lots, owner, 5, days=2, priority=0)

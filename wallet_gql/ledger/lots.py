@@ -145,7 +145,8 @@ async def read_lots(
 
 
 def _is_enough(account: Account, spent: Mapping[AccountName, int]) -> bool:
-    return account.knows_all_lots or sum(lot.free_minor for lot in account.lots.values()) >= spent[account.name]
+    """Say whether something will be left of the lots that were read: what is due first is told by that."""
+    return account.knows_all_lots or sum(lot.free_minor for lot in account.lots.values()) > spent[account.name]
 
 
 async def _read(connection: Connection, wanted: Sequence[tuple[Account, int]]) -> None:

@@ -12,6 +12,7 @@ from wallet_gql.db.migrations import check_at_head
 from wallet_gql.domain.errors import BadUserInput
 from wallet_gql.domain.money import format_minor
 from wallet_gql.ledger.breakage import CampaignFlows, read_flows
+from wallet_gql.ledger.clock import read_clock
 from wallet_gql.ledger.reads import read_shard_count
 from wallet_gql.operations.proof import snapshot
 from wallet_gql.settings import Settings
@@ -20,7 +21,8 @@ from wallet_gql.settings import Settings
 async def report_breakage(settings: Settings, since: datetime, until: datetime) -> list[CampaignFlows]:
     """Return what became of each campaign's credits from a time on until another, sorted by asset and campaign.
 
-    One snapshot, in which all lots are read, shard by shard. Raises `BadUserInput` for a period that is none.
+    It ends now at the latest. One snapshot, in which all lots are read, shard by shard. Raises `BadUserInput` for a
+    period that is none.
     """
     if since >= until:
         raise BadUserInput("until", "is not after since", "send a period that begins before it ends")
@@ -29,6 +31,7 @@ async def report_breakage(settings: Settings, since: datetime, until: datetime) 
     try:
         await check_at_head(engine)
         async with snapshot(engine) as connection:
+            until = min(until, await read_clock(connection))
             for shard in range(await read_shard_count(connection)):
                 async for flows in read_flows(connection, shard, since, until):
                     found[flows.asset_code, flows.campaign].append(flows)
