@@ -26,9 +26,16 @@ from wallet_gql.ledger import openings
 LIVE_LOTS: Final = 50
 SPENDS_A_LOT: Final = 40
 
-PLAIN: Final = Scenario("spends, accounts without lots (pairs)", "spend", window_seconds=3)
-LOTTED: Final = Scenario(
-    f"spends, accounts with {LIVE_LOTS} live lots (pairs)", "spend", window_seconds=3, options={"prefix": "lotted"}
+WALLETS: Final = 1000
+"""Of each kind: more would take minutes to fill."""
+
+PLAIN: Final = Scenario(
+    "spends, accounts without lots (pairs)", "spend", window_seconds=3, options={"wallets": WALLETS}
+)
+LOTTED: Final = replace(
+    PLAIN,
+    name=f"spends, accounts with {LIVE_LOTS} live lots (pairs)",
+    options={"wallets": WALLETS, "prefix": "lotted"},
 )
 
 OWNERS: Final = owner_ids(10_000)
@@ -49,8 +56,8 @@ MIDNIGHT: Final = Kind(
 
 def lots(session: Session) -> None:
     """Measure spends on two kinds of wallets in turn; then let lots lapse under load."""
-    database = funded(session, "lots", 64, prefixes=("bench", "lotted"))
-    owners = owner_ids(session.wallet_count, "lotted")
+    database = funded(session, "lots", 64)
+    owners = owner_ids(WALLETS, "lotted")
     now = datetime.now(UTC)
     ends = [now + timedelta(days=day) for day in range(1, LIVE_LOTS + 1)]
     grant(database, owners, ends, SPENDS_A_LOT)
