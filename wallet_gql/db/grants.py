@@ -27,6 +27,7 @@ RIGHTS: Final = {
     "hold_step": "SELECT, INSERT",
     "idempotency_key": "SELECT, INSERT",
     "issuance": "SELECT, INSERT",
+    "limit_rule": "SELECT, INSERT",
     # It knows keys, and notes when they are used; it makes none.
     "api_key": "SELECT, UPDATE (last_used_at)",
     "alembic_version": "SELECT",

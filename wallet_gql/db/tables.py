@@ -263,6 +263,9 @@ entry = Table(
     Column("lots_after", BigInteger),
     Column("lots_seq", BigInteger),
     Column("live_lots", ARRAY(Integer)),
+    # Of accounts that came under a limit of what moves, NULL on others: what moved so far, an amount and a number for
+    # each kind, and since which entry that is counted.
+    Column("flows", ARRAY(Numeric)),
     PrimaryKeyConstraint("shard", "account_id", "seq"),
     # An account has one leg of a transaction at most; finds the legs of a transaction.
     Index("entry_shard_transaction_id_account_id_key", "shard", "transaction_id", "account_id", unique=True),
@@ -463,7 +466,7 @@ idempotency_key = Table(
     Column("created_at", Timestamp, nullable=False, server_default=NOW),
     PrimaryKeyConstraint("shard", "wallet_id", "key"),
     CheckConstraint("octet_length(fingerprint) = 16", name="fingerprint"),
-    CheckConstraint("outcome BETWEEN 1 AND 15 OR outcome IN (50, 51, 52)", name="outcome"),
+    CheckConstraint("outcome BETWEEN 1 AND 16 OR outcome IN (50, 51, 52, 53)", name="outcome"),
     CheckConstraint("(outcome = 1) = (details IS NULL)", name="details"),
     CheckConstraint("isfinite(created_at)", name="created_at"),
 )
@@ -487,6 +490,49 @@ issuance = Table(
     UniqueConstraint("transaction_shard", "transaction_id", name="issuance_transaction_shard_transaction_id_key"),
     CheckConstraint("step >= 1", name="step"),
     CheckConstraint("amount > 0", name="amount"),
+)
+
+# What a wallet may hold or move in an asset, or with wallet 0 in shard 0 all wallets: a chain of versions. flow: 1 the
+# balance, 2 in, 3 out, 4 top-ups, 5 bonuses, 6 spends, 7 transfers out, 8 transfers in. calendar_unit: 1 day, 2 week,
+# 3 month. enforcement: 1 refuse, 2 warn. Without a maximum there is none from then on.
+limit_rule = Table(
+    "limit_rule",
+    metadata,
+    Column("asset_id", SmallInteger, nullable=False, autoincrement=False),
+    Column("shard", SmallInteger, nullable=False, autoincrement=False),
+    Column("wallet_id", BigInteger, nullable=False, autoincrement=False),
+    Column("step", Integer, nullable=False, autoincrement=False),
+    Column("id", Uuid, nullable=False),
+    Column("flow", SmallInteger, nullable=False),
+    Column("rolling_seconds", Integer),
+    Column("calendar_unit", SmallInteger),
+    Column("time_zone", Code),
+    Column("max_amount", BigInteger),
+    Column("max_count", Integer),
+    Column("enforcement", SmallInteger, nullable=False),
+    # The versions that hold after it.
+    Column("in_force", ARRAY(Integer), nullable=False),
+    Column("set_at", Timestamp, nullable=False),
+    Column("actor_kind", SmallInteger),
+    Column("actor_name", Code),
+    Column("request_id", Code),
+    PrimaryKeyConstraint("asset_id", "shard", "wallet_id", "step"),
+    ForeignKeyConstraint(["asset_id"], ["asset.id"]),
+    CheckConstraint("step >= 1", name="step"),
+    CheckConstraint("flow BETWEEN 1 AND 8", name="flow"),
+    CheckConstraint(
+        "num_nonnulls(rolling_seconds, calendar_unit) = (flow <> 1)::int"
+        " AND (calendar_unit IS NULL) = (time_zone IS NULL)",
+        name="window",
+    ),
+    CheckConstraint("rolling_seconds BETWEEN 1 AND 31622400", name="rolling_seconds"),
+    CheckConstraint("calendar_unit BETWEEN 1 AND 3", name="calendar_unit"),
+    CheckConstraint("length(time_zone) BETWEEN 1 AND 64", name="time_zone"),
+    CheckConstraint(f"max_amount BETWEEN 1 AND {MINOR_MAX}", name="max_amount"),
+    CheckConstraint("max_count IS NULL OR (max_count >= 1 AND flow <> 1)", name="max_count"),
+    CheckConstraint("enforcement IN (1, 2)", name="enforcement"),
+    CheckConstraint("cardinality(in_force) <= 20", name="in_force"),
+    CheckConstraint("isfinite(set_at)", name="set_at"),
 )
 
 # Who may ask: outside the ledger, changed by the tables' owner only. mode: 1 live, 2 test.

@@ -75,6 +75,8 @@ class Scope(StrEnum):
     """Freeze and unfreeze wallets."""
     CLOSE = "wallet:close"
     """Close and reopen wallets."""
+    LIMIT = "limit:write"
+    """Set and remove limits."""
     AUDIT = "audit:read"
     """Who asked for what."""
     KEY_READ = "key:read"
@@ -87,7 +89,7 @@ class Scope(StrEnum):
 
 ALL_SCOPES: Final = frozenset(Scope)
 
-PERSONAL_SCOPES: Final = ALL_SCOPES - {Scope.AUDIT, Scope.KEY_READ, Scope.CLOCK}
+PERSONAL_SCOPES: Final = ALL_SCOPES - {Scope.LIMIT, Scope.AUDIT, Scope.KEY_READ, Scope.CLOCK}
 """What a person may be given: nothing that is about others."""
 
 

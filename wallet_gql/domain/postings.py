@@ -82,6 +82,8 @@ class RequestKind(IntEnum):
     UNFREEZE = 109
     CLOSE = 110
     REOPEN = 111
+    SET_LIMIT = 112
+    REMOVE_LIMIT = 113
 
 
 class Receipt(NamedTuple):

@@ -12,14 +12,15 @@ from uuid import UUID
 from wallet_gql.domain.assets import Asset, TransferPolicy
 from wallet_gql.domain.holds import HoldState
 from wallet_gql.domain.lots import InvalidExpiryReason
+from wallet_gql.domain.money import BALANCE_MINOR_MAX
 from wallet_gql.domain.wallets import WalletStatus
 
 
 class OutcomeCode(IntEnum):
     """How a request that reached its wallet ended. The numbers are stored under the idempotency key.
 
-    POSTED names a transaction, HELD a hold, CHANGED a wallet's state, NOTHING that nothing was posted to the owner's
-    account; the others are refusals.
+    POSTED names a transaction, HELD a hold, CHANGED a wallet's state, LIMITS_SET a version of its limits, NOTHING that
+    nothing was posted to the owner's account; the others are refusals.
     """
 
     POSTED = 1
@@ -37,9 +38,11 @@ class OutcomeCode(IntEnum):
     WALLET_FROZEN = 13
     WALLET_NOT_EMPTY = 14
     INVALID_EXPIRY = 15
+    LIMIT_EXCEEDED = 16
     HELD = 50
     NOTHING = 51
     CHANGED = 52
+    LIMITS_SET = 53
 
 
 class ReceiverCause(Enum):
@@ -49,6 +52,7 @@ class ReceiverCause(Enum):
     FROZEN = "FROZEN"
     CLOSED = "CLOSED"
     TOO_MANY_LOTS = "TOO_MANY_LOTS"
+    LIMIT = "LIMIT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,8 @@ class BalanceLimitExceeded:
     asset: Asset
     balance_before_minor: int
     amount_minor: int
+    limit_minor: int = BALANCE_MINOR_MAX
+    """The most that it may hold; not kept before wallets had limits of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +134,7 @@ class Counted(Enum):
     CAPTURES = "CAPTURES"
     REFUNDS = "REFUNDS"
     LOTS = "LOTS"
+    LIMITS = "LIMITS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +203,29 @@ class InvalidExpiry:
     fault: InvalidExpiryReason
 
 
+@dataclass(frozen=True, slots=True)
+class LimitExceeded:
+    """More would move than a limit lets, in its window: which limit, in which version, and on what it was judged.
+
+    `used` is what had moved in the window that ended at a time, after so many entries of the account, with what open
+    holds held of it: `held` is that, hold by hold, as `amount@end` in minor units and microseconds of Unix time.
+    """
+
+    code: ClassVar = OutcomeCode.LIMIT_EXCEEDED
+    asset: Asset
+    rule_shard: int
+    rule_wallet_id: int
+    rule_step: int
+    used_minor: int
+    used_count: int
+    held: str
+    amount_minor: int
+    number: int
+    at_us: int
+    account_id: int
+    seq: int
+
+
 Facts: TypeAlias = (
     BalanceLimitExceeded
     | InsufficientBalance
@@ -211,6 +241,7 @@ Facts: TypeAlias = (
     | WalletFrozen
     | WalletNotEmpty
     | InvalidExpiry
+    | LimitExceeded
 )
 
 _FACTS: Final[Mapping[OutcomeCode, type[Facts]]] = {kind.code: kind for kind in get_args(Facts)}
@@ -234,4 +265,5 @@ def facts_of(code: OutcomeCode, details: Mapping[str, Any], asset: Asset) -> Fac
     """Return the facts that were kept; `asset` is the one whose id was kept."""
     kind: Callable[..., Facts] = _FACTS[code]
     hints: dict[str, Any] = {each.name: each.type for each in fields(_FACTS[code])}
-    return kind(**{name: asset if name == "asset" else hint(details[name]) for name, hint in hints.items()})
+    given = {name: hint(details[name]) for name, hint in hints.items() if name in details}
+    return kind(**given, asset=asset)

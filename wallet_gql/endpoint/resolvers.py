@@ -47,6 +47,8 @@ def tune(schema: GraphQLSchema) -> None:
             case GraphQLInputObjectType():
                 # Set as an attribute, which is how graphql-core's own constructor does it.
                 vars(graphql_type)["out_type"] = partial(_make, graphql_type.extensions[_STRAWBERRY].origin)
+                # Strawberry checks it by a rule of its own, for literals alone; graphql-core does it for variables too.
+                graphql_type.is_one_of = graphql_type.extensions[_STRAWBERRY].is_one_of
                 for field in graphql_type.fields.values():
                     field.out_name = field.extensions[_STRAWBERRY].python_name
             case GraphQLObjectType() if _STRAWBERRY in graphql_type.extensions:

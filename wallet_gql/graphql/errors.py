@@ -48,6 +48,8 @@ class ErrorCode(Enum):
     INVALID_EXPIRY = strawberry.enum_value(
         "INVALID_EXPIRY", description="The lot that the credits shall be of cannot be."
     )
+    LIMIT_EXCEEDED = strawberry.enum_value("LIMIT_EXCEEDED", description="More would move than a limit lets.")
+    LIMIT_NOT_FOUND = strawberry.enum_value("LIMIT_NOT_FOUND", description="There is no such limit.")
     TEST_CLOCK_OFF = strawberry.enum_value("TEST_CLOCK_OFF", description="The service is not in test mode.")
     TOO_MANY = strawberry.enum_value("TOO_MANY", description="There are as many as there may be.")
     RECEIPT_USED = strawberry.enum_value("RECEIPT_USED", description="The receipt was credited before.")
@@ -100,6 +102,7 @@ _MESSAGES: Final = {
     OutcomeCode.WALLET_FROZEN: "The wallet is frozen",
     OutcomeCode.WALLET_NOT_EMPTY: "The wallet is not empty",
     OutcomeCode.INVALID_EXPIRY: "The credits cannot expire so",
+    OutcomeCode.LIMIT_EXCEEDED: "A limit would be exceeded",
 }
 
 

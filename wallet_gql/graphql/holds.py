@@ -20,6 +20,7 @@ from wallet_gql.graphql.held import Hold, HoldConnection, HoldStateArgument, rea
 from wallet_gql.graphql.node import NodeId
 from wallet_gql.graphql.owners import OwnerId, owner_name
 from wallet_gql.graphql.refusals_of_holds import HoldExceeded, HoldNotFound, HoldNotOpen, TooMany
+from wallet_gql.graphql.refusals_of_limits import LimitExceeded
 from wallet_gql.graphql.refusals_of_wallets import (
     ReceiverRefused,
     SelfTransfer,
@@ -164,7 +165,8 @@ PlaceHoldResult = Annotated[
     | WalletFrozen
     | TransferForbidden
     | TooMany
-    | refusals.InsufficientBalance,
+    | refusals.InsufficientBalance
+    | LimitExceeded,
     strawberry.union("PlaceHoldResult", description="Unions grow: keep a `... on Error` branch."),
 ]
 CaptureHoldResult = Annotated[
@@ -193,7 +195,8 @@ AdjustHoldResult = Annotated[
     | WalletFrozen
     | HoldNotOpen
     | HoldExceeded
-    | refusals.InsufficientBalance,
+    | refusals.InsufficientBalance
+    | LimitExceeded,
     strawberry.union("AdjustHoldResult", description="Unions grow: keep a `... on Error` branch."),
 ]
 

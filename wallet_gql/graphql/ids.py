@@ -11,6 +11,7 @@ from uuid import UUID
 
 from wallet_gql.domain.errors import BadUserInput
 from wallet_gql.domain.holds import HoldName
+from wallet_gql.domain.limits import RuleName
 from wallet_gql.domain.lots import LotName
 from wallet_gql.domain.money import INT64_MAX
 from wallet_gql.domain.postings import TransactionView, from_unix_us, unix_us
@@ -18,8 +19,9 @@ from wallet_gql.domain.wallets import Balance
 
 _PARTS: Final = {
     "Wallet": {2}, "Balance": {3}, "Transaction": {3}, "Cursor": {4, 5}, "Hold": {2}, "Place": {2}, "Lot": {3},
-    "LotCursor": {4, 5},
+    "LotCursor": {4, 5}, "Limit": {4},
 }  # fmt: skip
+_INTEGERS: Final = {"Lot": 2, "LotCursor": 3, "Limit": 3}
 _NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,38}", re.ASCII)
 _SMALLINT_MAX: Final = 2**15 - 1
 _INTEGER_MAX: Final = 2**31 - 1
@@ -66,6 +68,26 @@ def hold_id(name: HoldName) -> str:
 def lot_id(name: LotName) -> str:
     """Return the global id of a lot."""
     return _encode(f"Lot:{name.shard}:{name.account_id}:{name.n}")
+
+
+def limit_id(name: RuleName) -> str:
+    """Return the global id of a version of a limit."""
+    return _encode(f"Limit:{name.shard}:{name.wallet_id}:{name.asset_id}:{name.step}")
+
+
+def limit_name(parts: tuple[int, ...]) -> RuleName:
+    """Return what such an id names."""
+    shard, wallet, asset, step = parts
+    return RuleName(asset, shard, wallet, step)
+
+
+def decode_limit_id(text: str, field: str) -> RuleName | None:
+    """Return what an id names; None where it names no limit that there could be."""
+    try:
+        kind, parts, _ = decode(text, field)
+    except BadUserInput:
+        return None
+    return limit_name(parts) if kind == "Limit" else None
 
 
 def lot_cursor(shard: int, wallet: int, asset: int, n: int, expires_at: datetime | None) -> str:
@@ -129,14 +151,15 @@ def decode(text: str, field: str = "id") -> GlobalId:
     if len(parts) not in _PARTS.get(kind, ()) or not all(_NUMBER.fullmatch(part) for part in parts):
         raise fault
     numbers = tuple(map(int, parts))
-    # The shard is a smallint in the database, and so is the asset of a balance or a cursor; a lot's number is an int.
-    has_asset = kind in {"Balance", "Cursor", "LotCursor"}
+    # Smallints in the database: the shard, and the asset of a balance or a cursor. Ints: the number of a lot, and of a
+    # version.
+    has_asset = kind in {"Balance", "Cursor", "LotCursor", "Limit"}
     smallints = numbers[0] if kind != "Place" else 0, *(numbers[2:3] if has_asset else ())
-    lot = numbers[{"Lot": 2, "LotCursor": 3}[kind]] if kind in {"Lot", "LotCursor"} else 0
+    integer = numbers[_INTEGERS[kind]] if kind in _INTEGERS else 0
     # A hold's number is a UUID's; a place's time is one that there can be.
     number_max = 2**128 - 1 if kind in {"Hold", "Place"} else INT64_MAX
     times = numbers[:1] if kind == "Place" else numbers[4:] if kind == "LotCursor" else ()
-    if max(times, default=0) > _TIME_US_MAX or lot > _INTEGER_MAX:
+    if max(times, default=0) > _TIME_US_MAX or integer > _INTEGER_MAX:
         raise fault
     # A step of a cursor is left out where it is 0.
     if max(numbers) > number_max or max(smallints) > _SMALLINT_MAX or numbers[4:] == (0,):

@@ -4,6 +4,7 @@ import strawberry
 
 from wallet_gql.graphql.clock import ClockMutations
 from wallet_gql.graphql.holds import HoldMutations
+from wallet_gql.graphql.limit_changes import LimitMutations
 from wallet_gql.graphql.openings import WalletMutations
 from wallet_gql.graphql.postings import PostingMutations
 from wallet_gql.graphql.reversals import ReversalMutations
@@ -19,6 +20,7 @@ class Mutation(
     HoldMutations,
     ReversalMutations,
     StateMutations,
+    LimitMutations,
     ClockMutations,
 ):
     """What can be done."""

@@ -13,6 +13,7 @@ from wallet_gql.graphql.assets import Asset
 from wallet_gql.graphql.balances import Balance
 from wallet_gql.graphql.context import Info
 from wallet_gql.graphql.held import shown
+from wallet_gql.graphql.limits import read_limit
 from wallet_gql.graphql.lots import read_lot
 from wallet_gql.graphql.node import Node, NodeId
 from wallet_gql.graphql.paging import PAGE_SIZE_MAX
@@ -50,6 +51,8 @@ async def read_node(info: Info, id_: str, field: str = "id") -> Node | None:
             return shown(info, await find_hold(ledger, HoldName(parts[0], UUID(int=parts[1]))))
         case "Lot":
             return await read_lot(info, LotName(*parts))
+        case "Limit":
+            return await read_limit(info, ids.limit_name(parts))
         case _:
             raise BadUserInput(field, "is a cursor, not an id", "send the id of a node")
 

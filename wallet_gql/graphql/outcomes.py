@@ -1,7 +1,7 @@
 """What became of a request, by its idempotency key."""
 
 from enum import Enum
-from typing import Self
+from typing import Final, Self
 
 import strawberry
 
@@ -31,7 +31,7 @@ class KeyOutcomeState(Enum):
         description="There was nothing to take back, or only to be owed: done. Another attempt needs a new key.",
     )
     CHANGED = strawberry.enum_value(
-        "CHANGED", description="It froze, unfroze, closed or reopened the wallet, once: done. Never send it again."
+        "CHANGED", description="It froze, unfroze, closed or reopened the wallet, or changed its limits, once: done."
     )
     REFUSED = strawberry.enum_value(
         "REFUSED", description="It was refused for good, and nothing moved. Another attempt needs a new key."
@@ -41,6 +41,13 @@ class KeyOutcomeState(Enum):
         description="Nothing is decided: the request may still arrive and be posted. Send it again with the same key,"
         " never with a new one.",
     )
+
+
+_STATES: Final = {
+    OutcomeCode.NOTHING: KeyOutcomeState.NOTHING,
+    OutcomeCode.CHANGED: KeyOutcomeState.CHANGED,
+    OutcomeCode.LIMITS_SET: KeyOutcomeState.CHANGED,
+}
 
 
 @strawberry.type(
@@ -64,8 +71,8 @@ class KeyOutcome:
                 assert outcome.transaction is not None
                 transaction = Transaction(view=outcome.transaction)
                 return cls(state=KeyOutcomeState.POSTED, transaction=transaction, hold=None, refusal=None)
-            case OutcomeCode.NOTHING | OutcomeCode.CHANGED:
-                return cls(state=KeyOutcomeState[outcome.code.name], transaction=None, hold=None, refusal=None)
+            case OutcomeCode.NOTHING | OutcomeCode.CHANGED | OutcomeCode.LIMITS_SET:
+                return cls(state=_STATES[outcome.code], transaction=None, hold=None, refusal=None)
             case OutcomeCode.HELD:
                 assert outcome.hold is not None
                 return cls(state=KeyOutcomeState.HELD, transaction=None, hold=Hold(hold=outcome.hold), refusal=None)

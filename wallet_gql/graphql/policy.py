@@ -23,7 +23,7 @@ _STAFF: Final[Rule] = frozenset({Scope.FREEZE, Scope.CLOSE, Scope.AUDIT})
 # Whoever sent a request may ask what became of it.
 _OUTCOMES: Final[Rule] = frozenset({
     Scope.TOP_UP, Scope.BONUS, Scope.SPEND, Scope.TRANSFER, Scope.HOLD, Scope.CAPTURE, Scope.REFUND, Scope.CLAWBACK,
-    Scope.FREEZE, Scope.CLOSE, Scope.HISTORY_READ,
+    Scope.FREEZE, Scope.CLOSE, Scope.LIMIT, Scope.HISTORY_READ,
 })  # fmt: skip
 
 SCHEMA: Final[Rule] = frozenset({Scope.SCHEMA})
@@ -31,7 +31,7 @@ SCHEMA: Final[Rule] = frozenset({Scope.SCHEMA})
 
 NODES: Final[Mapping[str, Rule]] = {
     "Asset": FREE, "Wallet": _WALLETS, "Balance": _WALLETS, "Transaction": _HISTORY, "Hold": _HISTORY,
-    "Lot": _HISTORY,
+    "Lot": _HISTORY, "Limit": _WALLETS,
 }  # fmt: skip
 """What is needed for what a global id names, which is known only when it is read."""
 
@@ -44,7 +44,7 @@ _TABLE: Final[Mapping[str, Mapping[str, Rule]]] = {
         "node nodes assets viewer": FREE,
         "searchTransactions": frozenset({Scope.AUDIT}),
         "apiKeys": frozenset({Scope.KEY_READ}),
-        "wallet wallets balance": _WALLETS,
+        "wallet wallets balance limits": _WALLETS,
         "transactions transaction hold holds": _HISTORY,
         "transactionByKey holdByKey outcomeByKey": _OUTCOMES,
     },
@@ -60,6 +60,7 @@ _TABLE: Final[Mapping[str, Mapping[str, Rule]]] = {
         "clawback": frozenset({Scope.CLAWBACK}),
         "freezeWallet unfreezeWallet": frozenset({Scope.FREEZE}),
         "closeWallet reopenWallet": frozenset({Scope.CLOSE}),
+        "setLimit removeLimit": frozenset({Scope.LIMIT}),
         "advanceTestClock": frozenset({Scope.CLOCK}),
     },
     "Node": {"id": FREE},
@@ -73,7 +74,7 @@ _TABLE: Final[Mapping[str, Mapping[str, Rule]]] = {
     "Wallet": {
         "id ownerId openedAt status statusSince statusUntil statusActor statusRequestId": FREE,
         "statusNote": _STAFF,
-        "balance balances": _WALLETS,
+        "balance balances limits": _WALLETS,
         "transactions": _HISTORY,
     },
     "Balance": {"id ownerId asset amount available held lapsed debt cursor": FREE, "holds lots": _HISTORY},
@@ -93,6 +94,10 @@ _TABLE: Final[Mapping[str, Mapping[str, Rule]]] = {
         "origin": _HISTORY,
     },
     "LotUse": {"lot amount expiresAt": FREE},
+    "Limit": {
+        "id asset appliesTo flow rollingSeconds unit timeZone maxAmount maxCount enforcement setAt setBy": FREE,
+    },
+    "LimitUse": {"rule used usedCount remaining remainingCount resetsAt": FREE},
     "TransactionConnection": {"edges nodes pageInfo totalCount": FREE},
     "TransactionEdge": {"cursor node": FREE},
     "HoldConnection": {"edges nodes pageInfo": FREE},
@@ -113,6 +118,8 @@ _TABLE: Final[Mapping[str, Mapping[str, Rule]]] = {
     "RefundPayload": {f"{_PAYLOAD} transaction lapsed repaid": FREE},
     "ClawbackPayload": {f"{_PAYLOAD} clawback taken indebted forgone": FREE},
     "WalletPayload": {"alreadyProcessed wallet transactions": FREE},
+    "SetLimitPayload": {"alreadyProcessed rule": FREE},
+    "RemoveLimitPayload": {"alreadyProcessed rule": FREE},
     "AdvanceTestClockPayload": {"now": FREE},
     "Error": {_ERROR: FREE},
     "Replayable": {"alreadyProcessed": FREE},
@@ -124,12 +131,16 @@ _TABLE: Final[Mapping[str, Mapping[str, Rule]]] = {
     "SelfTransfer": {f"{_ERROR} ownerId": FREE},
     "HoldNotFound": {f"{_ERROR} holdId": FREE},
     "TransactionNotFound": {f"{_ERROR} transactionId": FREE},
+    "LimitNotFound": {f"{_ERROR} limitId": FREE},
     "TestClockOff": {_ERROR: FREE},
     "KeptRefusal": {_KEPT: FREE},
     "BalanceLimitExceeded": {f"{_KEPT} limit balance": FREE},
     "InsufficientBalance": {f"{_KEPT} available required balance": FREE},
     "TransferForbidden": {f"{_KEPT} asset policy": FREE},
     "InvalidExpiry": {f"{_KEPT} fault": FREE},
+    "LimitExceeded": {
+        f"{_KEPT} rule used usedCount remaining remainingCount required resetsAt balance": FREE,
+    },
     "ReceiverRefused": {f"{_KEPT} ownerId cause": FREE},
     "ReceiptUsed": {f"{_KEPT} creditedBy": FREE},
     "HoldNotOpen": {f"{_KEPT} hold state": FREE},

@@ -19,6 +19,7 @@ from wallet_gql.graphql.assets import DEFAULT_ASSET
 from wallet_gql.graphql.context import Info
 from wallet_gql.graphql.payloads import Payload, result
 from wallet_gql.graphql.refusals_of_holds import TooMany
+from wallet_gql.graphql.refusals_of_limits import LimitExceeded
 from wallet_gql.graphql.refusals_of_transactions import ReceiptUsed
 from wallet_gql.graphql.refusals_of_wallets import WalletClosed, WalletFrozen
 from wallet_gql.graphql.scalars import Amount, Metadata
@@ -119,7 +120,8 @@ TopUpResult = Annotated[
     | refusals.AssetNotFound
     | refusals.InvalidAmount
     | ReceiptUsed
-    | refusals.BalanceLimitExceeded,
+    | refusals.BalanceLimitExceeded
+    | LimitExceeded,
     strawberry.union("TopUpResult", description="Unions grow: keep a `... on Error` branch."),
 ]
 BonusResult = Annotated[
@@ -132,7 +134,8 @@ BonusResult = Annotated[
     | refusals.InvalidAmount
     | InvalidExpiry
     | TooMany
-    | refusals.BalanceLimitExceeded,
+    | refusals.BalanceLimitExceeded
+    | LimitExceeded,
     strawberry.union("BonusResult", description="Unions grow: keep a `... on Error` branch."),
 ]
 SpendResult = Annotated[
@@ -144,7 +147,8 @@ SpendResult = Annotated[
     | refusals.AssetNotFound
     | refusals.InvalidAmount
     | refusals.BalanceLimitExceeded
-    | refusals.InsufficientBalance,
+    | refusals.InsufficientBalance
+    | LimitExceeded,
     strawberry.union("SpendResult", description="Unions grow: keep a `... on Error` branch."),
 ]
 

@@ -6,6 +6,7 @@ from wallet_gql.graphql.access import AccessQueries
 from wallet_gql.graphql.assets import AssetQueries
 from wallet_gql.graphql.balances import BalanceQueries
 from wallet_gql.graphql.holds import HoldQueries
+from wallet_gql.graphql.limits import LimitQueries
 from wallet_gql.graphql.nodes import NodeQueries
 from wallet_gql.graphql.outcomes import OutcomeQueries
 from wallet_gql.graphql.searches import SearchQueries
@@ -22,6 +23,7 @@ class Query(
     HoldQueries,
     OutcomeQueries,
     AssetQueries,
+    LimitQueries,
     AccessQueries,
     SearchQueries,
 ):

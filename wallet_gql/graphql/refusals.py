@@ -9,11 +9,12 @@ import strawberry
 from wallet_gql.domain import postings as domain
 from wallet_gql.domain import refusals as kept
 from wallet_gql.domain.errors import BadUserInput
-from wallet_gql.domain.money import BALANCE_MINOR_MAX, AmountFault
+from wallet_gql.domain.money import AmountFault
 from wallet_gql.domain.refusals import OutcomeCode
 from wallet_gql.graphql.balances import Balance
 from wallet_gql.graphql.errors import Error, ErrorCode, Replayable, kept_fields
 from wallet_gql.graphql.refusals_of_holds import HoldExceeded, HoldNotFound, HoldNotOpen, TooMany
+from wallet_gql.graphql.refusals_of_limits import LimitExceeded
 from wallet_gql.graphql.refusals_of_transactions import (
     NotRefundable,
     ReceiptUsed,
@@ -152,15 +153,15 @@ class IdempotencyKeyReused(Error):
 class BalanceLimitExceeded(Error, Replayable):
     """The balance would exceed the most that a wallet may hold."""
 
-    limit: Amount = strawberry.field(description="The most that a wallet may hold in this asset.")
+    limit: Amount = strawberry.field(description="The most that the wallet might hold in this asset.")
     balance: Balance = strawberry.field(description="What the wallet holds now.")
 
     @classmethod
-    def of(cls, refusal: domain.Refused) -> Self:
+    def of(cls, refusal: domain.Refused, facts: kept.BalanceLimitExceeded) -> Self:
         """Make it from the ledger's refusal."""
         return cls(
             **kept_fields(refusal.facts.code),
-            limit=amount(BALANCE_MINOR_MAX, refusal.balance.asset),
+            limit=amount(facts.limit_minor, refusal.balance.asset),
             balance=Balance(balance=refusal.balance),
             already_processed=refusal.already_processed,
         )
@@ -232,6 +233,7 @@ Kept: TypeAlias = (
     | WalletFrozen
     | WalletNotEmpty
     | InvalidExpiry
+    | LimitExceeded
 )
 """What is kept under a key."""
 
@@ -240,7 +242,7 @@ def of_refused(refusal: domain.Refused) -> Kept:  # noqa: C901, PLR0912 - a case
     """Make the member of the union that tells a kept refusal's facts."""
     match facts := refusal.facts:
         case kept.BalanceLimitExceeded():
-            return BalanceLimitExceeded.of(refusal)
+            return BalanceLimitExceeded.of(refusal, facts)
         case kept.InsufficientBalance():
             return InsufficientBalance.of(refusal, facts)
         case kept.TransferForbidden():
@@ -267,6 +269,8 @@ def of_refused(refusal: domain.Refused) -> Kept:  # noqa: C901, PLR0912 - a case
             return WalletNotEmpty.of(refusal, facts)
         case kept.InvalidExpiry():
             return InvalidExpiry.of(refusal, facts)
+        case kept.LimitExceeded():
+            return LimitExceeded.of(refusal, facts)
         case _:
             assert_never(facts)
 

@@ -89,6 +89,7 @@ class Counted(Enum):
     CAPTURES = strawberry.enum_value("CAPTURES", description="Captures of a hold.")
     REFUNDS = strawberry.enum_value("REFUNDS", description="Refunds and clawbacks of a transaction.")
     LOTS = strawberry.enum_value("LOTS", description="Lots of an account that have something left.")
+    LIMITS = strawberry.enum_value("LIMITS", description="Limits of a wallet in an asset, or of all wallets.")
 
 
 @strawberry.type(description="There are as many as there may be. Kept under the key.")

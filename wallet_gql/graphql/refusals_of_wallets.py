@@ -88,6 +88,7 @@ class ReceiverCause(Enum):
     TOO_MANY_LOTS = strawberry.enum_value(
         "TOO_MANY_LOTS", description="The receiver would have more lots than an account may."
     )
+    LIMIT = strawberry.enum_value("LIMIT", description="More would come in than one of the receiver's limits lets.")
 
 
 @strawberry.type(

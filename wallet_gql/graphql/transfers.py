@@ -11,6 +11,7 @@ from wallet_gql.graphql import refusals
 from wallet_gql.graphql.assets import DEFAULT_ASSET
 from wallet_gql.graphql.context import Info
 from wallet_gql.graphql.payloads import Payload, result
+from wallet_gql.graphql.refusals_of_limits import LimitExceeded
 from wallet_gql.graphql.refusals_of_wallets import (
     ReceiverRefused,
     SelfTransfer,
@@ -66,7 +67,8 @@ TransferResult = Annotated[
     | WalletFrozen
     | TransferForbidden
     | refusals.InsufficientBalance
-    | ReceiverRefused,
+    | ReceiverRefused
+    | LimitExceeded,
     strawberry.union("TransferResult", description="Unions grow: keep a `... on Error` branch."),
 ]
 

@@ -14,6 +14,7 @@ from wallet_gql.graphql.access import Actor, read_actor, read_asked_by
 from wallet_gql.graphql.assets import DEFAULT_ASSET, AssetArgument
 from wallet_gql.graphql.balances import Balance
 from wallet_gql.graphql.context import Info
+from wallet_gql.graphql.limits import LimitUse, read_limit_uses
 from wallet_gql.graphql.node import Node
 from wallet_gql.graphql.owners import OwnerId, owner_name
 from wallet_gql.graphql.paging import PAGE_SIZE_MAX
@@ -130,6 +131,14 @@ class Wallet(Node):
         if found is None:
             return None
         return await read_page(info, WalletAsset(self.wallet, found), arguments)
+
+    @strawberry.field(
+        description="The limits that hold for it in an asset, with how much of each is used up; null for an unknown"
+        " asset. Its own take the place of the asset's of the same flow and window."
+    )
+    async def limits(self, info: Info, asset: AssetArgument = DEFAULT_ASSET) -> list[LimitUse] | None:
+        """Read what holds for it."""
+        return await read_limit_uses(info, self.wallet, asset)
 
     def global_id(self) -> str:
         """Return its global id."""

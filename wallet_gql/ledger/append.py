@@ -138,6 +138,7 @@ def append(
             change_hold(batch, account, change, movement.id, executed_at, movement.type, amount_minor, lots)
             continue
         account.move(amount_minor, executed_at)
+        account.count(movement.type, amount_minor)
         if lots:
             change_lots(batch, account, movement.id, executed_at, lots)
         _append_entry(batch, account, movement.id, movement.type, amount_minor, executed_at)
@@ -151,9 +152,9 @@ def wallet_of(movement: Movement) -> Wallet:
 def _append_entry(
     batch: Batch, account: Account, id_: UUID, type_: int, amount_minor: int, executed_at: datetime
 ) -> None:
-    """Append the entry to which an account has moved: the last transaction's, unless it has holds or lots."""
+    """Append the entry to which an account has moved: the last transaction's, unless it has holds, lots or limits."""
     may_go_negative = account.kind is not WalletKind.USER
-    if account.held_seq is None and account.lots_seq is None:
+    if account.held_seq is None and account.lots_seq is None and account.flows is None:
         n, seq, balance_minor = len(batch.transactions), account.seq, account.balance_minor
         batch.entries.append(EntryRow(n, account.id, seq, amount_minor, balance_minor, may_go_negative))
         return
@@ -176,6 +177,7 @@ def _append_entry(
             account.lots_minor if has_lots else None,
             account.lots_seq,
             array(account.live_lots) if account.lots_seq == account.seq else None,
+            None if account.flows is None else array((*account.flows, account.flows_since)),
         )
     )
 
@@ -195,6 +197,7 @@ def change_hold(
     if account.position is None:
         account.position = account.seq
     account.move(amount_minor, executed_at)
+    account.count(type_, amount_minor)
     hold = after if before is None else replace(after, step=before.step + 1, changed_at=executed_at)
     account.hold(before, hold)
     batch.holds[hold.name] = hold

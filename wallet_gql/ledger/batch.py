@@ -287,6 +287,10 @@ class Batch:
     entries: list[EntryRow] = field(default_factory=list)
     others: dict[type[OtherRow], list[OtherRow]] = field(default_factory=lambda: defaultdict(list))
     alarms: dict[str, dict[str, object]] = field(default_factory=dict)
+    exceeded: list[dict[str, object]] = field(default_factory=list)
+    """The limits that the request exceeds which is being decided, and that let it through."""
+    warned: list[dict[str, object]] = field(default_factory=list)
+    """Those that were exceeded by what is posted."""
     asked_by: AskedBy | None = SWEEPER
     """Who asked for what is being appended: the service, until the first request is decided."""
 

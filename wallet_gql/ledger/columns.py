@@ -24,6 +24,7 @@ Uuids: TypeAlias = Annotated[str, "text", "uuid[]"]
 
 Integers: TypeAlias = Annotated[str, "text", "int[]"]
 Bigints: TypeAlias = Annotated[str, "text", "bigint[]"]
+Numerics: TypeAlias = Annotated[str, "text", "numeric[]"]
 
 _PLAIN: Final = frozenset({"smallint", "int", "bigint", "boolean"})
 """Types whose arrays are sent as PostgreSQL writes them, as one text: the driver takes four times as long per value."""

@@ -99,9 +99,13 @@ def decide(batch: Batch, item: Item) -> Outcome | Unavailable | Forbidden:
     first = batch.answered.get(item.key)
     if first is not None:
         return replay(batch, first, item)
+    if batch.exceeded:
+        batch.exceeded = []
     decision = judge(batch, item)
     if isinstance(decision, (Unavailable, Forbidden, WalletMissing, HoldMissing)):
         return decision
+    if batch.exceeded and isinstance(decision, (Movements, HoldChange)):
+        batch.warned += batch.exceeded
     asked = item.request.fingerprint
     batch.asked_by = item.request.asked_by
     if isinstance(decision, Movements):

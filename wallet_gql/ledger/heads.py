@@ -14,10 +14,12 @@ from asyncpg import Connection
 
 from wallet_gql.domain.assets import Asset
 from wallet_gql.domain.holds import Hold
+from wallet_gql.domain.limits import Flows, Rule, Window, moved
 from wallet_gql.domain.lots import Lot
+from wallet_gql.domain.money import BALANCE_MINOR_MAX
 from wallet_gql.domain.wallets import Balance, Wallet, WalletKind
 from wallet_gql.ledger.columns import Bigint, Bytes, Integer, Smallint, Text, Time, Uuid, arrays, select, unnest
-from wallet_gql.ledger.lookups import ACCOUNT, HEAD, OWNERS_STATE, one_row
+from wallet_gql.ledger.lookups import ACCOUNT, HEAD, LIMITS_OF_ALL, OWN_LIMITS, OWNERS_STATE, one_row
 
 
 class AccountName(NamedTuple):
@@ -67,6 +69,9 @@ class _Head(NamedTuple):
     lots_minor: Bigint | None
     lots_seq: Bigint | None
     state_step: Integer | None
+    flows: Text | None
+    limits_of_all: Uuid | None
+    own_limits: Uuid | None
     now: Time
 
 
@@ -119,6 +124,9 @@ SELECT {
         lots_minor="head.lots_after",
         lots_seq="head.lots_seq",
         state_step="state.step",
+        flows="head.flows::text",
+        limits_of_all=LIMITS_OF_ALL,
+        own_limits=OWN_LIMITS,
         now="(SELECT wallet_now())",
     )
 }
@@ -202,6 +210,19 @@ class Account:
     """The last state of its wallet, which `ledger.states` reads; 0 where nothing has become of it."""
     debt: "Account | None" = None
     """What the owner owes in this asset; None where it was never in debt."""
+    limits_of_all: UUID | None = None
+    own_limits: UUID | None = None
+    """The last versions of the limits of all wallets and of its own, which `ledger.limits` reads; None without any."""
+    rules: tuple[Rule, ...] = ()
+    """The limits that hold for it."""
+    flows: Flows | None = None
+    """What moved, kind by kind; None where it never came under a limit of that."""
+    flows_since: int = 0
+    """The first entry that is counted in it."""
+    outside: dict[Window, Flows] = field(default_factory=dict)
+    """What moved before each window of its limits began."""
+    balance_max_minor: int = BALANCE_MINOR_MAX
+    """The most that it may hold."""
 
     @property
     def available_minor(self) -> int:
@@ -230,6 +251,16 @@ class Account:
         self.executed_at = executed_at
         if self.position is not None:
             self.position += amount_minor != 0
+
+    def count(self, type_: int, amount_minor: int) -> None:
+        """Let the last entry count in what moved, in memory."""
+        if self.flows is not None:
+            self.flows = moved(self.flows, type_, amount_minor)
+
+    @property
+    def counts_holds(self) -> bool:
+        """Whether what open holds hold counts in one of its limits."""
+        return self.held_minor > 0 and any(rule.counts_holds for rule in self.rules)
 
     def hold(self, before: Hold | None, after: Hold) -> None:
         """Let the last entry change what is held by a step of a hold, in memory."""
@@ -306,7 +337,16 @@ async def read_heads(connection: Connection, accounts: dict[AccountName, Account
         if head.lots_seq is not None:
             account.lots_minor, account.lots_seq = head.lots_minor or 0, head.lots_seq
         account.next_due_at = head.next_due_at
+        account.limits_of_all, account.own_limits = head.limits_of_all, head.own_limits
+        if head.flows is not None:
+            *flows, account.flows_since = read_flows(head.flows)
+            account.flows = tuple(flows)
     return heads[0].now
+
+
+def read_flows(text: str) -> tuple[int, ...]:
+    """Read what an entry says of what moved, as PostgreSQL writes it."""
+    return tuple(map(int, text[1:-1].split(",")))
 
 
 async def read_keys(connection: Connection, wanted: Collection[WantedKey]) -> list[KeptAnswer]:

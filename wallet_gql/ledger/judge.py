@@ -11,7 +11,7 @@ from typing import Final
 from wallet_gql.domain.assets import DEFAULT_SETTING, Asset, TransferPolicy
 from wallet_gql.domain.errors import Forbidden, Unavailable
 from wallet_gql.domain.lots import EXPIRES_WITHIN, LIVE_LOTS_MAX, CreditSource, InvalidExpiryReason, LotTerms
-from wallet_gql.domain.money import BALANCE_MINOR_MAX, TREASURY_MINOR_MAX, format_minor
+from wallet_gql.domain.money import TREASURY_MINOR_MAX, format_minor
 from wallet_gql.domain.postings import (
     DEFAULT_TERMS,
     PostingRequest,
@@ -25,6 +25,7 @@ from wallet_gql.domain.refusals import (
     Counted,
     InsufficientBalance,
     InvalidExpiry,
+    LimitExceeded,
     ReceiptUsed,
     ReceiverCause,
     ReceiverRefused,
@@ -36,6 +37,7 @@ from wallet_gql.domain.refusals import (
 from wallet_gql.domain.wallets import NOTHING_LEAVES, NOTHING_MOVES, WalletState, WalletStatus
 from wallet_gql.ledger.batch import Batch, Decision, Leg, Movement, Movements, PostingItem, TransferItem
 from wallet_gql.ledger.heads import Account
+from wallet_gql.ledger.judge_limits import judge_limits
 from wallet_gql.ledger.lots import LotChange, as_given, available_of, count_live, take
 from wallet_gql.ledger.states import WalletId
 
@@ -60,6 +62,7 @@ def judge_posting(batch: Batch, item: PostingItem) -> Decision:
         or judge_receipt(batch, request)
         or judge_terms(batch, request.asset, request.terms)
         or (judge_room(item.owner, lots) if lots and amount_minor > 0 else None)
+        or judge_limits(batch, item.owner, request.type, request.amount_minor)
         or judge_balance(item.owner, amount_minor, request.sources)
         or judge_stripe(batch, movement.legs[1])
         or Movements([movement])
@@ -98,6 +101,7 @@ def judge_transfer(batch: Batch, item: TransferItem) -> Decision:
         or judge_clock(batch, receiver)
         or judge_status(batch, sender, NOTHING_LEAVES)
         or judge_policy(batch, request.asset, request.sources)
+        or judge_limits(batch, sender, TransactionType.TRANSFER_OUT, amount_minor)
         or judge_balance(sender, -amount_minor, source)
         or judge_receiver(batch, receiver, amount_minor, as_given(lots))
         or judge_stripe(batch, sent.legs[1])
@@ -204,8 +208,9 @@ def judge_balance(
 ) -> BalanceLimitExceeded | InsufficientBalance | None:
     """Refuse what would take more than is available, or raise a balance above what an owner's account may hold."""
     # What takes from a balance that is above the limit is not refused for that.
-    if amount_minor > 0 and account.balance_minor + amount_minor > BALANCE_MINOR_MAX:
-        return BalanceLimitExceeded(account.asset, account.balance_minor, abs(amount_minor))
+    most_minor = account.balance_max_minor
+    if amount_minor > 0 and account.balance_minor + amount_minor > most_minor:
+        return BalanceLimitExceeded(account.asset, account.balance_minor, abs(amount_minor), most_minor)
     available_minor = account.available_minor if source is None else available_of(account, source)
     if available_minor + amount_minor < 0:
         return InsufficientBalance(account.asset, available_minor, abs(amount_minor))
@@ -217,7 +222,12 @@ def judge_receiver(
 ) -> ReceiverRefused | None:
     """Refuse what another owner cannot take, without telling what it holds."""
     room = judge_room(account, lots) if lots else None
-    match judge_status(batch, account, NOTHING_MOVES) or room or judge_balance(account, amount_minor):
+    match (
+        judge_status(batch, account, NOTHING_MOVES)
+        or room
+        or judge_limits(batch, account, TransactionType.TRANSFER_IN, amount_minor)
+        or judge_balance(account, amount_minor)
+    ):
         case None:
             return None
         case WalletClosed():
@@ -226,6 +236,8 @@ def judge_receiver(
             cause = ReceiverCause.FROZEN
         case TooMany():
             cause = ReceiverCause.TOO_MANY_LOTS
+        case LimitExceeded():
+            cause = ReceiverCause.LIMIT
         case _:
             cause = ReceiverCause.FULL
     return ReceiverRefused(account.asset, account.wallet.owner_id, cause)

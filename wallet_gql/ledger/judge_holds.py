@@ -15,7 +15,7 @@ from wallet_gql.domain.postings import (
     WalletMissing,
 )
 from wallet_gql.domain.refusals import Counted, HoldExceeded, HoldNotOpen, TooMany
-from wallet_gql.domain.wallets import NOTHING_LEAVES, NOTHING_MOVES, WalletStatus
+from wallet_gql.domain.wallets import NOTHING_LEAVES, NOTHING_MOVES, OwnerName, WalletStatus
 from wallet_gql.ledger.batch import Batch, Decision, HoldChange, HoldItem, Leg, Movement, Movements, PlaceItem
 from wallet_gql.ledger.judge import (
     judge_balance,
@@ -27,6 +27,7 @@ from wallet_gql.ledger.judge import (
     source_of,
     time_of,
 )
+from wallet_gql.ledger.judge_limits import judge_limits
 from wallet_gql.ledger.lots import LotChange, as_given, earmark, take, use_earmarks
 
 
@@ -44,9 +45,15 @@ def judge_place(batch: Batch, item: PlaceItem) -> Decision:
         or judge_status(batch, owner, NOTHING_LEAVES)
         or policy
         or (TooMany(owner.asset, Counted.HOLDS, OPEN_HOLDS_MAX) if len(owner.holds) >= OPEN_HOLDS_MAX else None)
+        or judge_limits(batch, owner, _captured_as(request.receiver), request.amount_minor)
         or judge_balance(owner, -request.amount_minor, source)
     )
     return HoldChange(None, _placed(batch, item, source)) if refusal is None else refusal
+
+
+def _captured_as(receiver: OwnerName | None) -> TransactionType:
+    """Return what a hold's captures count as in limits."""
+    return TransactionType.SPEND if receiver is None else TransactionType.TRANSFER_OUT
 
 
 def _placed(batch: Batch, item: PlaceItem, source: CreditSource | None) -> Hold:
@@ -159,8 +166,12 @@ def judge_adjust(batch: Batch, item: HoldItem, hold: Hold) -> Decision:
     if amount_minor < hold.captured_minor:
         return HoldExceeded(hold.asset, hold.id, hold.remaining_minor, amount_minor)
     raised_minor = amount_minor - hold.amount_minor
-    if raised_minor > 0 and (refusal := judge_balance(owner, -raised_minor, hold.sources)) is not None:
-        return refusal
+    if raised_minor > 0:
+        refusal = judge_limits(batch, owner, _captured_as(hold.receiver), raised_minor, 0) or judge_balance(
+            owner, -raised_minor, hold.sources
+        )
+        if refusal is not None:
+            return refusal
     if raised_minor > 0:
         earmarks = earmark(owner, hold.earmarks, take(owner, raised_minor, hold.sources))
     else:

@@ -38,7 +38,7 @@ ACCOUNT: Final = one_row(
 
 HEAD: Final = """LATERAL (
        SELECT e.seq, e.balance_after, e.executed_at, e.held_after, e.held_seq, e.position, e.next_due_at, e.lots_after,
-              e.lots_seq
+              e.lots_seq, e.flows
          FROM entry e
         WHERE e.shard = a.shard AND e.account_id = a.id
         ORDER BY e.seq DESC
@@ -55,6 +55,23 @@ STATE: Final = """LATERAL (
 
 OWNERS_STATE: Final = STATE.replace("WHERE ", f"WHERE (a.id IS NULL OR a.wallet_kind = {WalletKind.USER:d}) AND ")
 """As `STATE`, where `a` may be an account of the system's, whose wallets have none: they are not looked up."""
+
+
+def limits_version(shard: str, wallet_id: str) -> str:
+    """Return an expression: what identifies the last version of the limits of a wallet, for the asset in `wanted`."""
+    return f"""
+CASE WHEN (SELECT EXISTS (SELECT FROM limit_rule)) AND (a.id IS NULL OR a.wallet_kind = {WalletKind.USER:d}) THEN (
+       SELECT r.id FROM limit_rule r
+        WHERE r.asset_id = wanted.asset_id AND r.shard = {shard} AND r.wallet_id = {wallet_id}
+        ORDER BY r.step DESC
+        LIMIT 1) END"""
+
+
+LIMITS_OF_ALL: Final = limits_version("0", "0")
+"""The last version of what is limited for all wallets; where no limit was ever set, nothing is looked up."""
+
+OWN_LIMITS: Final = limits_version("wanted.shard", "wanted.wallet_id")
+"""The last version of what is limited for the wallet in `wanted`."""
 
 _DEBT_ACCOUNT: Final = one_row(
     "account", "a", by="asset_id", shard="wanted.shard", wallet_id="state.debt_wallet_id", asset_id="wanted.asset_id"

@@ -23,6 +23,10 @@ from wallet_gql.ledger.locks import lock_free_wallets, lock_wallets
 from wallet_gql.ledger.lookups import one_row
 from wallet_gql.ledger.reads import WalletAsset, read_balances, read_transactions_by_key
 
+_NOT_REFUSED: Final = {
+    OutcomeCode.POSTED, OutcomeCode.HELD, OutcomeCode.NOTHING, OutcomeCode.CHANGED, OutcomeCode.LIMITS_SET,
+}  # fmt: skip
+
 
 class _Kept(NamedTuple):
     """What is kept under a key, and the asset that a refusal was in, None where it was not kept with it."""
@@ -43,7 +47,7 @@ class _Kept(NamedTuple):
     @property
     def is_refused(self) -> bool:
         """Whether it was answered with a refusal."""
-        return self.outcome not in {OutcomeCode.POSTED, OutcomeCode.HELD, OutcomeCode.NOTHING, OutcomeCode.CHANGED}
+        return self.outcome not in _NOT_REFUSED
 
     def hold_name(self, shard: int) -> HoldName:
         """Return what names the hold."""

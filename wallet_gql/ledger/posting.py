@@ -11,6 +11,7 @@ What a batch of postings costs between BEGIN and COMMIT, whatever its size:
 | (issuers) | locks of those who may issue so much a day, before the receipts, and what they issued today, likewise |
 | (reversals) | how much of the originals was reversed, only where the batch has refunds or clawbacks |
 | (settings) | whether owners may transfer the assets, only where the batch has a transfer |
+| (limits) | what moved before the windows of limits began, and what these say, only where there are some; two |
 | (states) | what has become of wallets, and what their owners owe, only where something has; two |
 | (lots) | what accounts with lots have left in them, and what originals moved of them, only where there are some |
 | (expiry) | the treasury's side of what is over, locked, opened and read, only where something is |
@@ -54,6 +55,7 @@ from wallet_gql.ledger.holds import read_holds, read_open_holds
 from wallet_gql.ledger.issuance import day_of, read_issued
 from wallet_gql.ledger.items import WalletBusy, lock_items
 from wallet_gql.ledger.judge import present_state
+from wallet_gql.ledger.limits import KnownLimits, read_limits
 from wallet_gql.ledger.locks import lock_wallets
 from wallet_gql.ledger.lots import read_lots, read_taken_back, read_uses
 from wallet_gql.ledger.reads import read_asset_settings
@@ -129,16 +131,22 @@ Decided: TypeAlias = Outcome | WalletBusy | Unavailable | Forbidden
 
 
 async def post_batch(
-    connection: Connection, requests: Sequence[Request], slot: int, *, line: int = 0, wait: bool = True
+    connection: Connection,
+    requests: Sequence[Request],
+    slot: int,
+    *,
+    line: int = 0,
+    wait: bool = True,
+    known: KnownLimits | None = None,
 ) -> list[Decided]:
     """Post a batch under its wallets' locks against the stripes of `slot`; one outcome per request, in order.
 
     Four statements, five when accounts are opened, one more for transfers, whatever the batch's size. `line` is the
     slot's line of work: what posts at the same time needs another one. Without `wait`, and where there are issuers,
     requests that concern a wallet or stripe that somebody else has locked are answered `WalletBusy`. Issuers are waited
-    for. Raises nothing for a refusal: it is an outcome, and docs/api.md says which wins. A request that the owner may
-    make and the ledger cannot post gets an `Unavailable`, which is not kept: an owner's last entry is in the future
-    (before balances are looked at), or a stripe is at its end.
+    for. `known` is what the worker remembers of limits. Raises nothing for a refusal: it is an outcome, and docs/api.md
+    says which wins. A request that the owner may make and the ledger cannot post gets an `Unavailable`, which is not
+    kept: an owner's last entry is in the future (before balances are looked at), or a stripe is at its end.
     """
     receipts = [each.receipt for each in requests if isinstance(each, PostingRequest) and each.receipt is not None]
     issuers = {each.issuer.name for each in requests if isinstance(each, PostingRequest) and each.issuer is not None}
@@ -154,6 +162,7 @@ async def post_batch(
     batch = Batch(await read_heads(connection, accounts), {})
     kept = await read_keys(connection, {wanted_key(item) for item in found})
     await read_debts(connection, batch, concerned)
+    await read_limits(connection, concerned, batch.now, known or KnownLimits())
     if receipts or issuers:
         await _read_named(connection, batch, found)
     await _read_more(connection, batch, found, concerned, kept)
@@ -166,6 +175,8 @@ async def post_batch(
     outcomes: list[Decided] = [decide(batch, item) if isinstance(item, ITEMS) else item for item in items]
     for alarm, where in batch.alarms.items():
         _log.error(alarm, **where)
+    for warning in batch.warned:
+        _log.warning("limit_exceeded", **warning)
     await insert(connection, batch)
     return outcomes
 
@@ -314,6 +325,7 @@ async def _read_more(
         held |= {item.owner.name: item.owner for item in items if isinstance(item, (PlaceItem, HoldItem))}
     closing = [each.owner for item in items if isinstance(item, StateItem) for each in item.remains]
     held |= {account.name: account for account in closing if account.held_seq is not None}
+    held |= {account.name: account for account in accounts if account.rules and account.counts_holds}
     # When something of them is due next is looked for anew.
     held |= {account.name: account for account in accounts if account.lots_seq is not None and account.held_minor}
     if held:

@@ -13,6 +13,7 @@ from wallet_gql.ledger.columns import (
     Integers,
     Json,
     Line,
+    Numerics,
     Smallint,
     Text,
     Time,
@@ -60,7 +61,7 @@ class EntryRow(NamedTuple):
 
 
 class OwnersEntryRow(NamedTuple):
-    """An entry of an account that has or had holds or lots. It need not be of a transaction."""
+    """An entry of an account that has or had holds, lots or limits. It need not be of a transaction."""
 
     shard: Smallint
     account_id: Bigint
@@ -78,6 +79,7 @@ class OwnersEntryRow(NamedTuple):
     lots_after: Bigint | None
     lots_seq: Bigint | None
     live_lots: Integers | None
+    flows: Numerics | None
 
 
 class HoldRow(NamedTuple):
@@ -210,6 +212,28 @@ class IssuanceRow(NamedTuple):
     transaction_id: Uuid
     amount: Bigint
     issued_after: Bigint
+
+
+class LimitRuleRow(NamedTuple):
+    """A version of a limit, and which hold after it."""
+
+    asset_id: Smallint
+    shard: Smallint
+    wallet_id: Bigint
+    step: Integer
+    id: Uuid
+    flow: Smallint
+    rolling_seconds: Integer | None
+    calendar_unit: Smallint | None
+    time_zone: Text | None
+    max_amount: Bigint | None
+    max_count: Integer | None
+    enforcement: Smallint
+    in_force: Integers
+    set_at: Time
+    actor_kind: Smallint | None
+    actor_name: Text | None
+    request_id: Text | None
 
 
 class KeptRow(NamedTuple):

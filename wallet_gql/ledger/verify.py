@@ -338,7 +338,7 @@ SELECT DISTINCT shard, name FROM (
   UNION ALL SELECT shard, 'hold' FROM hold UNION ALL SELECT shard, 'hold_step' FROM hold_step
   UNION ALL SELECT shard, 'transaction_note' FROM transaction_note UNION ALL SELECT shard, 'receipt' FROM receipt
   UNION ALL SELECT shard, 'issuance' FROM issuance UNION ALL SELECT shard, 'lot' FROM lot
-  UNION ALL SELECT shard, 'lot_step' FROM lot_step
+  UNION ALL SELECT shard, 'lot_step' FROM lot_step UNION ALL SELECT shard, 'limit_rule' FROM limit_rule
 ) AS rows
  WHERE shard NOT BETWEEN 0 AND $1 - 1
  ORDER BY shard, name

@@ -118,6 +118,10 @@ _FREE: Final = f"""(
                      ON (changed.account_id, changed.seq) = (e.account_id, e.seq)
                   WHERE e.shard = $1 AND e.lots_seq IS NOT NULL)"""
 
+# Of what is limited for all wallets.
+_OF_ALL_WALLETS: Final = f"""(k.shard = 0 AND k.wallet_id = 0
+                             AND k.outcome IN ({OutcomeCode.LIMITS_SET:d}, {OutcomeCode.TOO_MANY:d}))"""
+
 # An owner may be refused for the bonuses alone, of which most have none.
 _OF_NOTHING: Final = f"outcome = {OutcomeCode.INSUFFICIENT_BALANCE:d} AND balance = 0"
 
@@ -129,7 +133,7 @@ KEY_CHECKS: Final = {
                     WHEN k.key IS NULL AND t.idempotency_key IS NULL
                     THEN format('transaction %s has no key, and no key''s answer names it', t.id)
                     WHEN k.key IS NULL THEN format('is missing: transaction %s was posted under it', t.id)
-                    WHEN w.id IS NULL THEN 'its wallet does not exist'
+                    WHEN w.id IS NULL AND NOT {_OF_ALL_WALLETS} THEN 'its wallet does not exist'
                     WHEN k.outcome NOT IN ({_OUTCOMES}) THEN format('has outcome %s, which does not exist', k.outcome)
                     WHEN octet_length(k.fingerprint) IS DISTINCT FROM 16
                     THEN format('its fingerprint has %s bytes', octet_length(k.fingerprint))
@@ -160,7 +164,8 @@ KEY_CHECKS: Final = {
                            FROM idempotency_key named
                           CROSS JOIN {named_by("named", "posted")} AS posted(id)
                           WHERE named.shard = $1 AND named.outcome IN ({NAMING}))))
-           AND (t.type = {RECEIVED} OR k.key IS NULL OR w.id IS NULL OR (k.outcome = {_POSTED}) <> (t.id IS NOT NULL)
+           AND (t.type = {RECEIVED} OR k.key IS NULL OR (w.id IS NULL AND NOT {_OF_ALL_WALLETS})
+            OR (k.outcome = {_POSTED}) <> (t.id IS NOT NULL)
             OR octet_length(k.fingerprint) IS DISTINCT FROM 16 OR k.created_at > {LATEST}
             OR CASE WHEN k.outcome = {_POSTED}
                     THEN k.details IS NOT NULL OR k.key IS DISTINCT FROM t.idempotency_key
@@ -197,6 +202,8 @@ KEY_CHECKS: Final = {
         WITH refusal AS MATERIALIZED (
           SELECT k.wallet_id, k.key, k.outcome, k.created_at,
                  (k.details ->> 'balance_before_minor')::numeric AS balance,
+                 -- Not kept before wallets had limits of their own.
+                 coalesce((k.details ->> 'limit_minor')::numeric, {BALANCE_MINOR_MAX}) AS most,
                  count(*) OVER (PARTITION BY k.transaction_id) AS same_id
             FROM idempotency_key k
            WHERE k.shard = $1 AND k.outcome IN ({_ON_BALANCE})
@@ -234,10 +241,10 @@ KEY_CHECKS: Final = {
            WHERE r.balance = 0
         ), timeline AS (
           SELECT wallet_id, balance, since - interval '1 hour' AS at, until, NULL::uuid AS key, NULL AS outcome,
-                 NULL AS same_id
+                 NULL AS same_id, NULL AS most
             FROM held
            UNION ALL
-          SELECT wallet_id, balance, created_at, NULL, key, outcome, same_id FROM refusal
+          SELECT wallet_id, balance, created_at, NULL, key, outcome, same_id, most FROM refusal
         )
         SELECT format('key %s of wallet %s', key, wallet_id),
                CASE WHEN same_id > 1 THEN 'has the transaction id of another refusal'
@@ -246,7 +253,7 @@ KEY_CHECKS: Final = {
                     WHEN outcome = {OutcomeCode.INSUFFICIENT_BALANCE:d}
                     THEN format('says that %s was not enough, but it is enough for any amount', balance)
                     ELSE format('says that the limit was exceeded, but no amount exceeds it from %s', balance) END
-          FROM (SELECT wallet_id, balance, at, key, outcome, same_id,
+          FROM (SELECT wallet_id, balance, at, key, outcome, same_id, most,
                        max(until) OVER (PARTITION BY wallet_id, balance ORDER BY at, key NULLS FIRST
                                         ROWS UNBOUNDED PRECEDING) AS until
                   FROM timeline) AS found
@@ -255,7 +262,7 @@ KEY_CHECKS: Final = {
                 OR (outcome = {OutcomeCode.INSUFFICIENT_BALANCE:d} AND balance >= {POSTING_MINOR_MAX})
                 -- Stripes that were full were told as the owner's limit once.
                 OR (outcome = {OutcomeCode.BALANCE_LIMIT_EXCEEDED:d}
-                    AND balance <= {BALANCE_MINOR_MAX - POSTING_MINOR_MAX}
+                    AND balance <= most - {POSTING_MINOR_MAX}
                     AND NOT EXISTS (SELECT FROM entry e WHERE e.shard = $1
                                        AND abs(e.balance_after) > {TREASURY_MINOR_MAX - POSTING_MINOR_MAX})))
          ORDER BY 1""",

@@ -37,6 +37,7 @@ from wallet_gql.domain.errors import Fault, Forbidden, OutcomeUnknown, Overloade
 from wallet_gql.domain.postings import Outcome, Request
 from wallet_gql.domain.wallets import OwnerName
 from wallet_gql.ledger.items import WalletBusy, has_issuers, without_issuers
+from wallet_gql.ledger.limits import KnownLimits
 from wallet_gql.ledger.posting import Decided, post_batch
 from wallet_gql.operations.deadlines import Deadlines
 from wallet_gql.operations.pace import Pace
@@ -181,6 +182,7 @@ class GroupCommit:
         self._waiting_count = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_closing = False
+        self._known_limits = KnownLimits()
 
     async def post(self, request: Request, deadline: float | None = None) -> Outcome:
         """Queue a request and return its outcome. Raises `Overloaded`, `Unavailable` or `OutcomeUnknown`.
@@ -500,7 +502,7 @@ class GroupCommit:
             async with unit_of_work(self._engine, deadline=deadline) as connection:
                 if wait or has_issuers(requests):
                     await wait_in_slices(connection)
-                return await post_batch(connection, requests, self.slot, line=line, wait=wait)
+                return await post_batch(connection, requests, self.slot, line=line, wait=wait, known=self._known_limits)
         except asyncpg.LockNotAvailableError:
             if wait:
                 return [WalletBusy()] * len(requests)

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Final, TypeAlias
 from uuid import UUID
 
@@ -19,6 +20,7 @@ from wallet_gql.db.migrations import UnfitDatabase, check_at_head
 from wallet_gql.domain.api_keys import ApiKey
 from wallet_gql.domain.assets import Asset, AssetSetting
 from wallet_gql.domain.holds import Hold, HoldName
+from wallet_gql.domain.limits import Rule, RuleName
 from wallet_gql.domain.lots import LotName
 from wallet_gql.domain.postings import Entry, Outcome, Request, TransactionName, TransactionView
 from wallet_gql.domain.wallets import Balance, OwnerName, Wallet, WalletState
@@ -33,6 +35,8 @@ from wallet_gql.ledger.holds import (
     read_holds_by_key,
     read_holds_of_transactions,
 )
+from wallet_gql.ledger.limit_reads import LimitUse, ResetRequest, read_limit_uses, read_resets, read_rules_of
+from wallet_gql.ledger.limits import Chain, KnownLimits, read_rules
 from wallet_gql.ledger.lot_reads import (
     LotPage,
     LotPageRequest,
@@ -56,6 +60,8 @@ from wallet_gql.operations.sweeper import keep_sweeping
 from wallet_gql.settings import Settings
 
 SLOT_CHECKED_EVERY_SECONDS: Final = 5
+
+LIMIT_CHANGES_AT_ONCE: Final = 2
 
 _log = structlog.get_logger()
 
@@ -96,6 +102,10 @@ class Reads:
     status_events: ReadBatch[WalletId, TransactionName | None]
     clock: ReadBatch[None, datetime]
     api_keys: ReadBatch[None, list[ApiKey]]
+    limit_rules: ReadBatch[RuleName, Rule | None]
+    limits_in_force: ReadBatch[Chain, tuple[Rule, ...]]
+    limit_uses: ReadBatch[reads.WalletAsset, list[LimitUse]]
+    limit_resets: ReadBatch[ResetRequest, datetime]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +126,8 @@ class Ledger:
     callers: Callers
     commits: GroupCommit
     post: Post
+    limit_changes: asyncio.Semaphore
+    """So many change limits at once: each holds a connection."""
 
     @property
     def shard_count(self) -> int:
@@ -167,6 +179,7 @@ async def open_ledger(settings: Settings) -> AsyncIterator[Ledger]:
             callers=callers,
             post=commits.post,
             commits=commits,
+            limit_changes=asyncio.Semaphore(LIMIT_CHANGES_AT_ONCE),
         )
         if session is not None:
             stack.push_async_callback(end, asyncio.create_task(_keep_slot(ledger, holding, session)))
@@ -282,6 +295,10 @@ def _batched_reads(engine: AsyncEngine, deadline_seconds: float) -> Reads:
         asset_settings=ReadBatch(engine, _read_asset_settings, deadline_seconds),
         clock=ReadBatch(engine, _read_clock, deadline_seconds),
         api_keys=ReadBatch(engine, _read_api_keys, deadline_seconds),
+        limit_rules=ReadBatch(engine, read_rules, deadline_seconds),
+        limits_in_force=ReadBatch(engine, read_rules_of, deadline_seconds, rows=len),
+        limit_uses=ReadBatch(engine, partial(read_limit_uses, known=KnownLimits()), deadline_seconds, rows=len),
+        limit_resets=ReadBatch(engine, read_resets, deadline_seconds),
     )
 
 
