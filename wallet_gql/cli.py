@@ -16,14 +16,18 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar
+from uuid import uuid4
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from wallet_gql.domain.access import Scope
+from wallet_gql.domain.access import COMMAND_LINE, Scope
 from wallet_gql.domain.assets import TransferPolicy
 from wallet_gql.domain.errors import BadUserInput, Fault
+from wallet_gql.domain.limits import LIMITS_MAX, CalendarUnit, Enforcement, LimitFlow, LimitsSet, Rule, TooManyLimits
+from wallet_gql.domain.money import parse_decimal
+from wallet_gql.domain.postings import AmountInvalid, AssetMissing, WalletMissing
 from wallet_gql.embedded.launcher import (
     EmbeddedError,
     EmbeddedPostgres,
@@ -36,6 +40,7 @@ from wallet_gql.embedded.launcher import (
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+    from wallet_gql.operations.limits import LimitOutcome
     from wallet_gql.operations.opening import Ledger
     from wallet_gql.operations.proof import Proof
     from wallet_gql.settings import Settings
@@ -52,6 +57,8 @@ app = typer.Typer(
 )
 keys = typer.Typer(help="API keys: what machines say who they are with.", no_args_is_help=True)
 app.add_typer(keys, name="api-key")
+limits = typer.Typer(help="Limits: what wallets may hold, and move in a window of time.", no_args_is_help=True)
+app.add_typer(limits, name="limit")
 _errors = Console(stderr=True, soft_wrap=True)
 
 _REFUSED = {"28000", "28P01", "3D000", "42501"}
@@ -409,7 +416,7 @@ def create_key(
     """Make an API key and print it: it is shown this once, for only its hash is kept."""
     from wallet_gql.operations import api_keys
 
-    expires_in = None if expires is None else _span(expires)
+    expires_in = None if expires is None else _span(expires, "expires")
     if owner_prefix == "":
         # Out of a variable that is not set, it would reach everybody.
         raise BadUserInput("owner prefix", "is empty", "name one, or leave it out for a key that reaches every owner")
@@ -493,12 +500,138 @@ def revoke_key(id_: Annotated[str, typer.Argument(metavar="ID", help="The key's 
     typer.echo(f"Key {id_} is revoked.")
 
 
-def _span(text: str) -> timedelta:
+def _span(text: str, name: str) -> timedelta:
     """Read a span of time, such as 90d, 12h or 30m."""
     match = re.fullmatch(r"([1-9][0-9]{0,5})([dhm])", text)
     if match is None:
-        raise BadUserInput("expires", f"cannot be read from {text[:20]!r}", "send a number with d, h or m, such as 90d")
+        raise BadUserInput(name, f"cannot be read from {text[:20]!r}", "send a number with d, h or m, such as 90d")
     return int(match[1]) * {"d": timedelta(days=1), "h": timedelta(hours=1), "m": timedelta(minutes=1)}[match[2]]
+
+
+LimitedAsset = Annotated[str, typer.Argument(help="The asset's code.")]
+LimitedOwner = Annotated[str | None, typer.Option(help="Whose wallet it is for; all wallets if not given.")]
+
+
+@limits.command("set")
+def set_limit(
+    asset: LimitedAsset,
+    flow: Annotated[
+        Literal["BALANCE", "IN", "OUT", "TOP_UP", "BONUS", "SPEND", "TRANSFER_OUT", "TRANSFER_IN"],
+        typer.Option(help="What is limited."),
+    ],
+    max_amount: Annotated[str | None, typer.Option(help="The most together, such as 250.00.")] = None,
+    max_count: Annotated[int | None, typer.Option(help="The most movements.")] = None,
+    owner: LimitedOwner = None,
+    within: Annotated[str | None, typer.Option(help="A rolling window, such as 24h, 30m or 7d up to now.")] = None,
+    per: Annotated[
+        Literal["DAY", "WEEK", "MONTH"] | None, typer.Option(help="A window of the calendar, in --time-zone.")
+    ] = None,
+    time_zone: Annotated[str, typer.Option(help="Where its midnights are, such as Europe/Berlin.")] = "UTC",
+    warn: Annotated[bool, typer.Option("--warn", help="Only log what exceeds it, to try it out.")] = False,
+) -> None:
+    """Limit what wallets may hold or move, from the next posting on. It takes the place of its like."""
+    from wallet_gql.operations import limits as operations
+
+    if within is not None and per is not None:
+        raise typer.BadParameter("say either --within or --per: a limit has one window")
+    window = None
+    if within is not None:
+        window = operations.rolling(round(_span(within, "within").total_seconds()))
+    elif per is not None:
+        window = operations.calendar(CalendarUnit[per], time_zone)
+    try:
+        amount = None if max_amount is None else parse_decimal(max_amount)
+    except ValueError:
+        raise BadUserInput("max-amount", f"{max_amount!r} is no amount", "send plain digits, such as 250.00") from None
+    enforcement = Enforcement.WARN if warn else Enforcement.REFUSE
+    asked = operations.LimitInput(
+        asset, owner, LimitFlow[flow], window, amount, max_count, enforcement, uuid4(), asked_by=COMMAND_LINE
+    )
+
+    async def set_(ledger: "Ledger") -> None:
+        rule = _changed(await operations.set_limit(ledger, asked))
+        assert rule is not None
+        _show_limits([operations.describe(ledger, rule)])
+
+    with _database() as settings:
+        _in_ledger(settings, set_)
+
+
+def _changed(outcome: "LimitOutcome") -> Rule | None:
+    """Return which version was set or removed; exits with a message where none was."""
+    match outcome:
+        case LimitsSet():
+            return outcome.rule
+        case WalletMissing():
+            _fail(f"No wallet has the owner id {outcome.owner_id!r}.")
+        case AssetMissing():
+            _fail(f"No asset has the code {outcome.code!r}.")
+        case AmountInvalid():
+            _fail(f"max-amount cannot be one of this asset: {outcome.fault.value}.")
+        case TooManyLimits():
+            _fail(f"There are {LIMITS_MAX} limits already: remove one first.")
+        case _:
+            raise AssertionError("a fresh key was used before")
+
+
+@limits.command("list")
+def list_limits(
+    asset: LimitedAsset,
+    owner: LimitedOwner = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """List the limits that are set: for all wallets, or for one owner's alone."""
+    import orjson
+
+    from wallet_gql.operations import limits as operations
+
+    async def list_(ledger: "Ledger") -> list[dict[str, object]]:
+        return [operations.describe(ledger, rule) for rule in await operations.list_limits(ledger, asset, owner)]
+
+    with _database() as settings:
+        found = _in_ledger(settings, list_)
+    if as_json:
+        typer.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
+    else:
+        _show_limits(found)
+
+
+def _show_limits(found: list[dict[str, object]]) -> None:
+    """Print limits as a table."""
+    from rich.table import Table
+
+    table = Table("version", "flow", "window", "most", "movements", "enforcement", "set at", box=None)
+    for each in found:
+        window = "-" if each["flow"] == "BALANCE" else f"{each['rollingSeconds']} s"
+        if each["unit"] is not None:
+            window = f"{each['unit']} ({each['timeZone']})"
+        most, movements = ("-" if each[name] is None else str(each[name]) for name in ("maxAmount", "maxCount"))
+        set_at = f"{each['setAt']:%Y-%m-%d %H:%M}"
+        table.add_row(
+            str(each["version"]), str(each["flow"]), window, most, movements, str(each["enforcement"]), set_at
+        )
+    Console(soft_wrap=True).print(table)
+
+
+@limits.command("remove")
+def remove_limit(
+    asset: LimitedAsset,
+    version: Annotated[int, typer.Argument(help="The number of its version, which `limit list` shows.")],
+    owner: LimitedOwner = None,
+) -> None:
+    """Remove a limit, in this very version: one that took its place meanwhile stays."""
+    from wallet_gql.operations import limits as operations
+
+    async def remove(ledger: "Ledger") -> None:
+        rules = await operations.list_limits(ledger, asset, owner)
+        rule = next((rule for rule in rules if rule.name.step == version), None)
+        if rule is None:
+            _fail(f"No limit of version {version} holds: `wallet-gql limit list {asset}` shows which do.")
+        _changed(await operations.remove_limit(ledger, rule.name, owner, uuid4(), asked_by=COMMAND_LINE))
+        typer.echo(f"Version {version} does not hold any more.")
+
+    with _database() as settings:
+        _in_ledger(settings, remove)
 
 
 def _as_owner(settings: "Settings", work: Callable[["AsyncEngine"], Coroutine[Any, Any, Result]]) -> Result:

@@ -11,7 +11,6 @@ from wallet_gql.domain import limits as domain
 from wallet_gql.domain.errors import Forbidden
 from wallet_gql.domain.limits import LIMITS_MAX, ROLLING_SECONDS_MAX
 from wallet_gql.domain.refusals import OutcomeCode
-from wallet_gql.domain.wallets import OwnerName
 from wallet_gql.graphql import ids, refusals
 from wallet_gql.graphql.assets import DEFAULT_ASSET
 from wallet_gql.graphql.context import Info
@@ -182,9 +181,13 @@ class LimitMutations:
         if name is None or limit is None:
             return LimitNotFound.of(input.limit_id)
         _check_reach(info, limit.of_asset.code, limit.owner_id)
-        owner = None if limit.owner_id is None else OwnerName(name.shard, limit.owner_id)
         outcome = await limits.remove_limit(
-            context.ledger, name, owner, input.idempotency_key, deadline=context.deadline, asked_by=context.asked_by
+            context.ledger,
+            name,
+            limit.owner_id,
+            input.idempotency_key,
+            deadline=context.deadline,
+            asked_by=context.asked_by,
         )
         if not isinstance(outcome, domain.LimitsSet):
             return cast("RemoveLimitResult", _refused(outcome))

@@ -17,16 +17,19 @@ from wallet_gql.domain.limits import (
     LimitRequest,
     LimitsSet,
     NewLimit,
+    Rule,
     RuleName,
     TooManyLimits,
     Window,
     zone_names,
 )
+from wallet_gql.domain.money import format_minor
 from wallet_gql.domain.postings import AmountInvalid, AssetMissing, KeyReused, WalletMissing
 from wallet_gql.domain.shards import shard_of
 from wallet_gql.domain.text import check_owner_id
 from wallet_gql.domain.wallets import OwnerName
 from wallet_gql.ledger.limit_rules import change_limits
+from wallet_gql.ledger.limits import Chain
 from wallet_gql.operations.amounts import find_amount
 from wallet_gql.operations.assets import find_asset, list_assets
 from wallet_gql.operations.opening import Ledger
@@ -112,7 +115,7 @@ def _owner(ledger: Ledger, owner_id: str | None) -> OwnerName | None:
 async def remove_limit(
     ledger: Ledger,
     name: RuleName,
-    owner: OwnerName | None,
+    owner_id: str | None,
     idempotency_key: UUID,
     *,
     deadline: float | None = None,
@@ -120,7 +123,9 @@ async def remove_limit(
 ) -> LimitOutcome:
     """Remove a limit, in the very version that is named, which the caller has read: one that came since stays."""
     asset = next(asset for asset in await list_assets(ledger) if asset.id == name.asset_id)
-    return await _change(ledger, LimitRequest(asset, owner, name, idempotency_key, asked_by), deadline)
+    return await _change(
+        ledger, LimitRequest(asset, _owner(ledger, owner_id), name, idempotency_key, asked_by), deadline
+    )
 
 
 async def _change(ledger: Ledger, request: LimitRequest, deadline: float | None) -> LimitOutcome:
@@ -141,3 +146,36 @@ async def _change(ledger: Ledger, request: LimitRequest, deadline: float | None)
         return await retrying(work, deadline_seconds=deadline - loop.time() - MARGIN_SECONDS)
     finally:
         ledger.limit_changes.release()
+
+
+async def list_limits(ledger: Ledger, asset_code: str, owner_id: str | None) -> list[Rule]:
+    """Return the limits that are set: for all wallets, or for one owner's alone. Raises `BadUserInput`."""
+    owner, asset = _owner(ledger, owner_id), await find_asset(ledger, asset_code)
+    if asset is None:
+        raise BadUserInput("asset", f"{asset_code!r} names no asset", "name one that there is")
+    chain = Chain(asset.id, 0, 0)
+    if owner is not None:
+        wallet = await ledger.reads.wallets.load(owner)
+        if wallet is None:
+            raise BadUserInput("owner", f"{owner_id!r} has no wallet", "name one that has")
+        chain = Chain(asset.id, wallet.shard, wallet.id)
+    return list(await ledger.reads.limits_in_force.load(chain))
+
+
+def describe(ledger: Ledger, rule: Rule) -> dict[str, object]:
+    """Say what a limit is, field by field."""
+    asset = next(asset for asset in ledger.assets.values() if asset.id == rule.name.asset_id)
+    window = rule.window or Window()
+    return {
+        "version": rule.name.step,
+        "asset": asset.code,
+        "flow": rule.flow.name,
+        "rollingSeconds": window.rolling_seconds,
+        "unit": None if window.unit is None else window.unit.name,
+        "timeZone": window.time_zone,
+        "maxAmount": None if rule.max_minor is None else format_minor(rule.max_minor, asset.scale),
+        "maxCount": rule.max_count,
+        "enforcement": rule.enforcement.name,
+        "setAt": rule.set_at,
+        "setBy": rule.set_by.name,
+    }
