@@ -1,7 +1,7 @@
 """`make bench`: measures the service beside its references, judges the targets, and fails where one is missed.
 
 `python bench/run.py [--quick] [--only GROUP …] [--publish]`. Groups: fresh, throughput, transfers, holds, sweeps,
-lots, lapses, memory, access, growth, proofs, endpoint.
+lots, lapses, limits, memory, access, growth, proofs, endpoint.
 `--publish` writes docs/performance.md's tables and plots; bench/results/ gets everything in any case.
 """
 
@@ -22,6 +22,7 @@ from access import access
 from fresh import fresh
 from growth import growth
 from holds import holds
+from limits import limits
 from lots import lapses, lots
 from proofs import proofs
 from session import Session
@@ -40,6 +41,7 @@ GROUPS: Final = {
     "sweeps": sweeps,
     "lots": lots,
     "lapses": lapses,
+    "limits": limits,
     "memory": memory,
     "access": access,
     "growth": growth,

@@ -9,6 +9,7 @@ import access
 import fresh
 import growth
 import holds
+import limits
 import lots
 import proofs
 import sweeps
@@ -118,6 +119,14 @@ TARGETS: Final = (
     Target(
         "Spends while 100,000 lots that have lapsed are booked: p99 over before",
         Figure(lots.MIDNIGHT.meanwhile.name, "p99_ms"), Figure(lots.MIDNIGHT.before.name, "p99_ms"), at_most=2,
+    ),
+    Target(
+        "Top-ups under a rolling limit with 10,000 movements in its window over plain ones: CPU (0.8 of the rate)",
+        _cpu(limits.LIMITED.name), _cpu(limits.PLAIN.name), at_most=1.25,
+    ),
+    Target(
+        "Top-ups under a rolling limit that was set after these movements over plain ones: CPU (0.8 of the rate)",
+        _cpu(limits.LATE.name), _cpu(limits.PLAIN.name), at_most=1.25,
     ),
     # What was asked is that it stays what it was, of such books; that of books of all kinds is the harder half.
     Target("verify, top-ups alone: entries per second", _rate(proofs.TOP_UPS.name), at_least=150_000),

@@ -610,7 +610,7 @@ def _show_limits(found: list[dict[str, object]]) -> None:
         table.add_row(
             str(each["version"]), str(each["flow"]), window, most, movements, str(each["enforcement"]), set_at
         )
-    Console(soft_wrap=True).print(table)
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
 @limits.command("remove")

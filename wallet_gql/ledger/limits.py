@@ -66,12 +66,23 @@ class _Wanted(NamedTuple):
     moment: Time
 
 
+class _Marks(NamedTuple):
+    """The times of two entries, by which what is remembered is known again: a fail-over may have lost what it was of.
+
+    They are the last one before a window, and the last one that no `flows` count.
+    """
+
+    before: datetime | None
+    uncounted: datetime | None
+
+
 class _Before(NamedTuple):
-    """The last entry before a window, its time, and what moved after it that no entry counts."""
+    """The last entry before a window, and what moved after it up to the one `since` which that is counted."""
 
     seq: int
-    executed_at: datetime
+    since: int
     uncounted: Flows
+    marks: _Marks
 
 
 _RULE: Final = """r.asset_id, r.shard, r.wallet_id, r.step, r.flow, r.rolling_seconds, r.calendar_unit, r.time_zone,
@@ -130,11 +141,14 @@ SUMS: Final = ", ".join(
 # Without something known what moved after the entry that is found is summed, up to the first that counts it; else what
 # moved since, which is to be taken off what was known.
 _BEFORE: Final = f"""
-SELECT wanted.n, low.executed_at, found.seq, b.executed_at, b.flows::text, uncounted.sums::text
+SELECT wanted.n, low.executed_at, edge.executed_at, found.seq, b.executed_at, b.flows::text, uncounted.sums::text
   FROM {unnest(_Wanted, "wanted", numbered=True)}
   LEFT JOIN {
     one_row("entry", "low", by="seq", shard="wanted.shard", account_id="wanted.account_id", seq="wanted.low")
 } ON true
+  LEFT JOIN {
+    one_row("entry", "edge", by="seq", shard="wanted.shard", account_id="wanted.account_id", seq="wanted.since - 1")
+} ON wanted.since > 1
  CROSS JOIN LATERAL (
        SELECT entry_until(wanted.shard, wanted.account_id, wanted.low, wanted.high, wanted.moment) AS seq
        OFFSET 0) AS found
@@ -236,37 +250,50 @@ async def _read_outside(
     """Find out what moved before windows began. One statement; another one where the log is not as it was known."""
     if not wanted:
         return
-    rows, hints = [], []
-    for account, window, at in wanted:
-        assert account.flows is not None
-        moment, place = window.last_before(at), (account.wallet.shard, account.id, window)
-        hint = known.before.get(place)
-        if hint is not None and (hint.executed_at > moment or hint.seq > account.seq):
-            hint = None
-        hints.append(hint)
-        low = 0 if hint is None else hint.seq
-        is_known = hint is not None
-        rows.append(_Wanted(account.wallet.shard, account.id, low, account.seq, account.flows_since, is_known, moment))
+    moments = [window.last_before(at) for _, window, at in wanted]
+    hints = [
+        _hint(account, window, moment, known) for (account, window, _), moment in zip(wanted, moments, strict=True)
+    ]
+    rows = [
+        _Wanted(
+            account.wallet.shard,
+            account.id,
+            0 if hint is None else hint.seq,
+            account.seq,
+            account.flows_since,
+            hint is not None,
+            moment,
+        )
+        for (account, _, _), hint, moment in zip(wanted, hints, moments, strict=True)
+    ]
     again = []
-    for n, low_at, seq, executed_at, flows, sums in await connection.fetch(_BEFORE, *arrays(_Wanted, rows)):
+    for n, low_at, edge_at, seq, executed_at, flows, sums in await connection.fetch(_BEFORE, *arrays(_Wanted, rows)):
         (account, window, _), hint = wanted[n - 1], hints[n - 1]
-        place = (account.wallet.shard, account.id, window)
-        if hint is not None and low_at != hint.executed_at:
-            # A fail-over lost what a worker remembers.
-            known.before.pop(place, None)
+        place = _place(account, window)
+        if hint is not None and hint.marks != (low_at, edge_at):
+            del known.before[place]
             again.append(wanted[n - 1])
             continue
-        if flows is not None:
-            account.outside[window] = read_flows(flows)[:-1]
-            uncounted = NOTHING_MOVED
-        else:
-            uncounted = NOTHING_MOVED if sums is None else read_flows(sums)
+        uncounted = NOTHING_MOVED
+        if flows is None and sums is not None:
+            uncounted = read_flows(sums)
             if hint is not None:
                 uncounted = tuple(map(sub, hint.uncounted, uncounted))
-            account.outside[window] = tuple(-each for each in uncounted)
-        if executed_at is not None:
-            known.before[place] = _Before(seq, executed_at, uncounted)
+        account.outside[window] = tuple(-each for each in uncounted) if flows is None else read_flows(flows)[:-1]
+        known.before[place] = _Before(seq, account.flows_since, uncounted, _Marks(executed_at, edge_at))
     await _read_outside(connection, again, known)
+
+
+def _place(account: Account, window: Window) -> tuple[int, int, Window]:
+    return account.wallet.shard, account.id, window
+
+
+def _hint(account: Account, window: Window, moment: datetime, known: KnownLimits) -> _Before | None:
+    """Return where a window began once, if it is of use: as far as that is counted, and not after the moment."""
+    hint = known.before.get(_place(account, window))
+    if hint is None or hint.since != account.flows_since or hint.seq > account.seq:
+        return None
+    return hint if hint.marks.before is None or hint.marks.before <= moment else None
 
 
 async def read_rules(connection: Connection, names: Sequence[RuleName]) -> list[Rule | None]:
