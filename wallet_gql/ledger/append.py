@@ -31,10 +31,10 @@ from wallet_gql.ledger.batch import (
     Movement,
     Reversed,
 )
+from wallet_gql.ledger.choose_lots import LotChange, parts_of
 from wallet_gql.ledger.columns import array
 from wallet_gql.ledger.heads import Account
 from wallet_gql.ledger.issuance import day_of
-from wallet_gql.ledger.lots import LotChange, parts_of
 from wallet_gql.ledger.rows import (
     EntryRow,
     HoldStepRow,

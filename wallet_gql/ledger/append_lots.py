@@ -8,8 +8,8 @@ from uuid import UUID
 
 from wallet_gql.domain.lots import Lot, LotTerms
 from wallet_gql.ledger.batch import Batch, Leg, Movement
+from wallet_gql.ledger.choose_lots import LotChange, as_given, find_equal, take
 from wallet_gql.ledger.heads import Account
-from wallet_gql.ledger.lots import LotChange, as_given, find_equal, take
 from wallet_gql.ledger.rows import LotRow, LotStepRow
 
 _NOTHING_HELD: Final[Mapping[int, int]] = MappingProxyType({})
