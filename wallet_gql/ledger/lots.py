@@ -146,9 +146,10 @@ async def _read(connection: Connection, wanted: Sequence[tuple[Account, int]]) -
     rows = [(account.wallet.shard, account.id, account.lots_seq, size) for account, size in wanted]
     for n, lot_count, live_lots, last_priority, *columns in await connection.fetch(_LIVE, *arrays(_WithLots, rows)):
         account, _ = wanted[n - 1]
+        # They come as they are spent: each of `live_lots` is looked up in turn.
         live = [] if columns[0] is None else [_lot(*row) for row in zip(*columns, strict=True)]
         account.lot_count, account.live_lots = lot_count, live_lots
-        account.lots = {lot.n: lot for lot in sorted(live, key=_in_spend_order)}
+        account.lots = {lot.n: lot for lot in live}
         account.knows_all_lots = len(live) == len(live_lots)
         account.others_end_later = bool(live) and live[-1].terms.priority == last_priority
         if account.knows_all_lots:
@@ -188,7 +189,3 @@ async def read_taken_back(
 
 def _lot(n: int, source: int, priority: int, campaign: str | None, expires_at: datetime | None, *step: Any) -> Lot:
     return Lot(n, LotTerms(CreditSource(source), priority, campaign, expires_at), *step)
-
-
-def _in_spend_order(lot: Lot) -> tuple[object, ...]:
-    return lot.spend_order
