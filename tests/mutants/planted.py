@@ -569,7 +569,7 @@ async def wrong(connection):
                 "wallet_gql.ledger.verify:_CHECKS",
                 r"""
 import re
-late = r" OR until < at - interval '1 hour'(?=\s+OR)"
+late = r" OR until < at - interval '1 hour'(?=\) AND NOT)"
 wrong = right | {"refusal": re.sub(late, "", right["refusal"])}
 """,
             ),
