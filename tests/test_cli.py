@@ -262,7 +262,7 @@ def test_migrate_then_everything_works(empty: Shell) -> None:
         assert (result.returncode, result.stdout) == (0, f"The schema is at {head()}.\n")
 
     assert empty.run("seed").returncode == 0
-    assert empty.run("verify").stdout == f"The books balance: 4 entries in {empty.settings.shard_count} shards.\n"
+    assert empty.run("verify").stdout == f"The books balance: 8 entries in {empty.settings.shard_count} shards.\n"
 
 
 def test_other_number_of_shards_is_refused(shell: Shell) -> None:
@@ -390,7 +390,7 @@ def test_seed_twice_changes_nothing(own: Shell) -> None:
 
     assert (first.returncode, first.stdout) == (0, "Demo data is loaded: demo-alice, demo-bob.\n")
     assert (second.returncode, second.stdout) == (0, first.stdout)
-    assert rows(own) == once == Rows(2, 2, 2, 4, 2)
+    assert rows(own) == once == Rows(2, 3, 4, 8, 4)
 
 
 def test_verify_proves_the_books(own: Shell) -> None:
@@ -398,7 +398,7 @@ def test_verify_proves_the_books(own: Shell) -> None:
 
     result = own.run("verify")
 
-    assert (result.returncode, result.stdout) == (0, "The books balance: 4 entries in 4 shards.\n")
+    assert (result.returncode, result.stdout) == (0, "The books balance: 8 entries in 4 shards.\n")
 
 
 def test_verify_names_the_account_that_was_damaged(own: Shell, postgres: EmbeddedPostgres) -> None:
@@ -407,7 +407,7 @@ def test_verify_names_the_account_that_was_damaged(own: Shell, postgres: Embedde
             await without_laws(
                 connection,
                 "UPDATE entry SET balance_after = balance_after + 1 FROM account a JOIN wallet w ON w.id = a.wallet_id"
-                " WHERE a.id = entry.account_id AND w.owner_id = 'demo-alice'",
+                " WHERE a.id = entry.account_id AND w.owner_id = 'demo-alice' AND balance_after = 799",
             )
 
     own.run("seed")
@@ -419,7 +419,7 @@ def test_verify_names_the_account_that_was_damaged(own: Shell, postgres: Embedde
     (chain,) = (line for line in result.stdout.splitlines() if line.endswith("[chain]"))
     assert re.search(r"account \d+ \(demo-alice\), seq 1: balance after it is 800, but should be 799", chain)
     assert "demo-bob" not in result.stdout
-    assert re.search(r"^BROKEN: \d+ findings in 4 entries\.$", result.stdout, re.MULTILINE)
+    assert re.search(r"^BROKEN: \d+ findings in 8 entries\.$", result.stdout, re.MULTILINE)
     assert "Traceback" not in result.stderr
 
 

@@ -102,7 +102,7 @@ async def test_kill_in_the_middle_of_writes_loses_and_doubles_nothing(
         text=True,
         check=False,
     )
-    count = len(writers.answered) + len(writers.unanswered) + len(demo.OWNERS)
+    count = len(writers.answered) + len(writers.unanswered) + len(demo.OWNERS) + len(demo.EXPIRING)
     assert (verified.returncode, verified.stdout) == (0, f"The books balance: {2 * count} entries in 4 shards.\n")
 
 

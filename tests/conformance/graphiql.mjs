@@ -11,7 +11,7 @@ const [endpoint, executablePath, screenshots] = process.argv.slice(2);
 mkdirSync(screenshots, { recursive: true });
 const origin = new URL(endpoint).origin;
 const TOKEN = "secret-token-9f1c";
-const TABS = "Balance,OpenWallet,TopUp,Bonus,Spend,Refused,Transfer,Hold,History,Refund";
+const TABS = "Balance,OpenWallet,TopUp,Bonus,Spend,Refused,Transfer,Hold,History,Refund,Expiring";
 const SPEND_TOLD = "the id of a SPEND, from the History tab";
 const UUID4 = /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
 
@@ -196,6 +196,17 @@ async function conversation() {
   await shot(page, "07-refund");
   check(refunded.__typename === "RefundPayload" && BigInt(refunded.balance.amount) === balance
     && refunded.transaction.refundOf.refundable === "20", `refund: ${JSON.stringify(refunded)}`);
+
+  step = "tab Expiring";
+  await choose(page, "Expiring");
+  const asked = JSON.parse(await text(page, VARIABLES));
+  check(UUID4.test(asked.bonus.idempotencyKey) && UUID4.test(asked.spend.idempotencyKey)
+    && asked.bonus.idempotencyKey !== asked.spend.idempotencyKey, `keys: ${JSON.stringify(asked)}`);
+  const { bonus, spend } = (await play(page)).data;
+  await shot(page, "07-expiring");
+  const granted = bonus.balance.lots.nodes.find(({ expiresAt }) => Date.parse(expiresAt) === Date.parse(asked.bonus.expiresAt));
+  check(granted?.remaining === "40.00" && Date.parse(granted.expiresAt) > Date.now(), `expiring bonus: ${JSON.stringify(bonus)}`);
+  check(spend.__typename === "SpendPayload" && spend.transaction.lotUses.length > 0, `spend of lots: ${JSON.stringify(spend)}`);
 
   step = "headers";
   await choose(page, "Balance");

@@ -214,14 +214,25 @@ def test_first_conversation_is_named_operations() -> None:
         ("mutation", "Hold"),
         ("query", "History"),
         ("mutation", "Refund"),
+        ("mutation", "Expiring"),
     ]
 
 
 def test_first_conversation_sends_a_fresh_key_with_each_posting() -> None:
-    keys = [tab["variables"].get("input", {}).get("idempotencyKey") for tab in first_conversation()]
+    keys = [
+        [given.get("idempotencyKey") for given in tab["variables"].values() if isinstance(given, dict)]
+        for tab in first_conversation()
+    ]
 
-    assert keys == [None, None, *["$FRESH_UUID"] * 6, None, "$FRESH_UUID"]
-    assert '"$FRESH_UUID"' in (FOLDER / "boot.js").read_text("utf-8")
+    fresh = "$FRESH_UUID"
+    assert keys == [[], [None], *[[fresh]] * 6, [], [fresh], [fresh, fresh]]
+
+
+def test_what_is_new_with_each_opening_is_made_by_the_page() -> None:
+    placeholders = set(re.findall(r'"\$[A-Z_]+"', (FOLDER / "tabs.json").read_text("utf-8")))
+
+    assert placeholders == {'"$FRESH_UUID"', '"$IN_A_MONTH"'}
+    assert placeholders == set(re.findall(r'"\$[A-Z_]+"', (FOLDER / "boot.js").read_text("utf-8")))
 
 
 def test_headers_are_not_kept() -> None:

@@ -1,10 +1,14 @@
 from collections.abc import Callable
+from decimal import Decimal
 
 import pytest
 from conftest import Served, environment
 from newcomer import TABS, play
 
 from wallet_gql.settings import Settings
+
+WITHOUT_A_TYPE = ("Balance", "History", "Expiring")
+"""Tabs that ask for no refusal, or for two fields."""
 
 
 @pytest.fixture(scope="module")
@@ -18,9 +22,16 @@ async def test_tab_can_be_played_in_any_order_and_again(demo: Served, title: str
     if title == "Refund":
         await play(demo.url, "Spend")
     answers = [await play(demo.url, title) for _ in range(2)]
-    others = {"Refused": "InsufficientBalance", "Hold": "PlaceHoldPayload", "Balance": None, "History": None}
+    others = {"Refused": "InsufficientBalance", "Hold": "PlaceHoldPayload", **dict.fromkeys(WITHOUT_A_TYPE)}
     expected = others.get(title, f"{title}Payload")
     assert [answer.get("__typename") for answer in answers] == [expected, expected]
+
+
+async def test_points_can_be_granted_and_spent_for_ever(demo: Served) -> None:
+    for _ in range(5):
+        answer = await play(demo.url, "Expiring")
+        assert [field["__typename"] for field in answer.values()] == ["BonusPayload", "SpendPayload"]
+        assert sum(Decimal(use["amount"]) for use in answer["spend"]["transaction"]["lotUses"]) == 35
 
 
 async def test_wallet_that_is_open_is_told_as_such(demo: Served) -> None:

@@ -22,9 +22,7 @@ from wallet_gql.domain.lots import (
 from wallet_gql.domain.refusals import Counted, InsufficientBalance, InvalidExpiry, TooMany
 from wallet_gql.domain.wallets import WalletKind
 from wallet_gql.ledger.batch import Batch
-from wallet_gql.ledger.decide import book_due, decide
-from wallet_gql.ledger.heads import Account
-from wallet_gql.ledger.lots import (
+from wallet_gql.ledger.choose_lots import (
     available_of,
     count_live,
     earmark,
@@ -34,6 +32,8 @@ from wallet_gql.ledger.lots import (
     take_own,
     use_earmarks,
 )
+from wallet_gql.ledger.decide import book_due, decide
+from wallet_gql.ledger.heads import Account
 from wallet_gql.ledger.rows import LotRow, LotStepRow, OwnersEntryRow
 
 DAY: Final = timedelta(days=1)

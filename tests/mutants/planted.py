@@ -569,7 +569,7 @@ async def wrong(connection):
                 "wallet_gql.ledger.verify:_CHECKS",
                 r"""
 import re
-late = r" OR until < at - interval '1 hour'(?=\s+OR)"
+late = r" OR until < at - interval '1 hour'(?=\) AND NOT)"
 wrong = right | {"refusal": re.sub(late, "", right["refusal"])}
 """,
             ),
@@ -1580,14 +1580,14 @@ async def wrong(info, event):
     ),
     Mutant(
         "refunds go to the pool",
-        (Change("wallet_gql.ledger.lots:give_back", "wrong = lambda *part: ()"),),
+        (Change("wallet_gql.ledger.choose_lots:give_back", "wrong = lambda *part: ()"),),
         LOT_TESTS,
     ),
     Mutant(
         "refunds go back in the order in which it was taken",
         (
             Change(
-                "wallet_gql.ledger.lots:give_back",
+                "wallet_gql.ledger.choose_lots:give_back",
                 "wrong = lambda uses, *part: right(tuple(reversed(uses)), *part)",
             ),
         ),
@@ -1595,14 +1595,14 @@ async def wrong(info, event):
     ),
     Mutant(
         "holds earmark nothing",
-        (Change("wallet_gql.ledger.lots:earmark", "wrong = lambda *account: ()"),),
+        (Change("wallet_gql.ledger.choose_lots:earmark", "wrong = lambda *account: ()"),),
         LOT_TESTS,
     ),
     Mutant(
         "captures take what ends last",
         (
             Change(
-                "wallet_gql.ledger.lots:use_earmarks",
+                "wallet_gql.ledger.choose_lots:use_earmarks",
                 "wrong = lambda earmarks, amount_minor: right(tuple(reversed(earmarks)), amount_minor)",
             ),
         ),
@@ -1612,7 +1612,7 @@ async def wrong(info, event):
         "gifts never end",
         (
             Change(
-                "wallet_gql.ledger.lots:as_given",
+                "wallet_gql.ledger.choose_lots:as_given",
                 """
 def wrong(taken):
     return tuple(each._replace(terms=each.terms._replace(expires_at=None)) for each in right(taken))

@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
@@ -41,17 +42,24 @@ async def ask(url: str, query: str, variables: dict[str, Any] | None = None) -> 
     return response.json()
 
 
+def variables_of(title: str) -> Any:
+    """Return a tab's variables as the page fills them in when it is opened: with fresh keys, and an end to come."""
+    in_a_month = (datetime.now(UTC) + timedelta(days=30)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    text = json.dumps(TABS[title]["variables"]).replace("$IN_A_MONTH", in_a_month)
+    return json.loads(re.sub(r"\$FRESH_UUID", lambda _: str(uuid4()), text))
+
+
 async def play(url: str, title: str) -> Any:
-    """Press Play in a tab, as the page does: with a fresh key for each tab; return the answer's field."""
-    variables = json.loads(json.dumps(TABS[title]["variables"]).replace("$FRESH_UUID", str(uuid4())))
+    """Press Play in a tab of a page that was just opened; return the answer's field, or all where it has more."""
+    variables = variables_of(title)
     if title == "Refund":
         # As its comment tells.
         nodes = (await play(url, "History"))["nodes"]
         variables["input"]["transactionId"] = next(node["id"] for node in nodes if node["type"] == "SPEND")
     answer = await ask(url, "\n".join(TABS[title]["query"]), variables)
     assert "errors" not in answer
-    (field,) = answer["data"].values()
-    return field
+    field, *others = answer["data"].values()
+    return answer["data"] if others else field
 
 
 async def paste_what_serve_printed(served: Served) -> None:
@@ -102,3 +110,23 @@ async def play_the_tabs(served: Served) -> None:
     refused = answers["Refused"]
     assert (refused["__typename"], refused["available"]) == ("InsufficientBalance", "894")
     assert [node["amount"] for node in answers["History"]["nodes"]] == ["15", "30", "25", "100", "799"]
+    assert_points_expire(answers["Expiring"])
+
+
+def assert_points_expire(answer: Any) -> None:
+    """See what the tab tells of on demo data whose points nobody has touched."""
+    given, spent = answer["bonus"], answer["spend"]
+    assert (given["__typename"], spent["__typename"]) == ("BonusPayload", "SpendPayload")
+    lots = given["balance"]["lots"]["nodes"]
+    assert [(lot["campaign"], lot["remaining"]) for lot in lots] == [
+        ("weekly-quest", "30.00"),
+        ("spring", "20.00"),
+        ("welcome-back", "40.00"),
+    ]
+    friday, next_week, in_a_month = (datetime.fromisoformat(lot["expiresAt"]) for lot in lots)
+    assert (f"{friday:%A}", next_week - friday) == ("Friday", timedelta(days=7))
+    assert datetime.now(UTC) < friday < next_week < in_a_month
+    uses = spent["transaction"]["lotUses"]
+    assert [(use["lot"]["campaign"], use["amount"]) for use in uses] == [("weekly-quest", "30.00"), ("spring", "5.00")]
+    assert (spent["balance"]["amount"], spent["balance"]["lapsed"]) == ("55.00", "0.00")
+    assert [lot["remaining"] for lot in spent["balance"]["lots"]["nodes"]] == ["15.00", "40.00"]

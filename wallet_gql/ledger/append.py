@@ -31,10 +31,10 @@ from wallet_gql.ledger.batch import (
     Movement,
     Reversed,
 )
+from wallet_gql.ledger.choose_lots import LotChange, parts_of
 from wallet_gql.ledger.columns import array
 from wallet_gql.ledger.heads import Account
 from wallet_gql.ledger.issuance import day_of
-from wallet_gql.ledger.lots import LotChange, parts_of
 from wallet_gql.ledger.rows import (
     EntryRow,
     HoldStepRow,
@@ -71,8 +71,9 @@ def append_state(batch: Batch, state: WalletState, event_id: UUID) -> None:
 
 def settle_by(batch: Batch, movement: Movement, executed_at: datetime) -> None:
     """Let what a transaction credits its owners lapse, where it is over, or repay what they owe."""
-    for leg in movement.legs:
-        settle(batch, leg.account, movement.id, executed_at)
+    for account, _, _ in movement.legs:
+        if account.expiry is not None or account.debt is not None:
+            settle(batch, account, movement.id, executed_at)
 
 
 def settle(batch: Batch, account: Account, cause: UUID, executed_at: datetime) -> None:
@@ -131,9 +132,9 @@ def append(
     if movement.reverses is not None:
         _count_reversed(batch, movement, *movement.reverses)
     change = movement.captured
-    for leg in movement.legs:
-        account, amount_minor, _ = leg
-        lots = lots_of(batch, movement, leg) if account.kind is WalletKind.USER else ()
+    for account, amount_minor, chosen in movement.legs:
+        has_lots = account.kind is WalletKind.USER and (chosen or account.lots_seq is not None or batch.given)
+        lots = lots_of(batch, movement, account, amount_minor, chosen) if has_lots else ()
         if change is not None and account.kind is WalletKind.USER:
             change_hold(batch, account, change, movement.id, executed_at, movement.type, amount_minor, lots)
             continue

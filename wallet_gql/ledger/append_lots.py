@@ -7,22 +7,26 @@ from typing import Final
 from uuid import UUID
 
 from wallet_gql.domain.lots import Lot, LotTerms
-from wallet_gql.ledger.batch import Batch, Leg, Movement
+from wallet_gql.ledger.batch import Batch, Movement
+from wallet_gql.ledger.choose_lots import LotChange, as_given, find_equal, take
 from wallet_gql.ledger.heads import Account
-from wallet_gql.ledger.lots import LotChange, as_given, find_equal, take
 from wallet_gql.ledger.rows import LotRow, LotStepRow
 
 _NOTHING_HELD: Final[Mapping[int, int]] = MappingProxyType({})
 
 
-def lots_of(batch: Batch, movement: Movement, leg: Leg) -> tuple[LotChange, ...]:
-    """Return which lots of an owner's account a leg changes, and remember it for the other half of a transfer."""
-    lots = leg.lots
-    if lots is None and leg.amount_minor < 0:
-        lots = take(leg.account, -leg.amount_minor)
+def lots_of(
+    batch: Batch, movement: Movement, account: Account, amount_minor: int, lots: tuple[LotChange, ...] | None
+) -> tuple[LotChange, ...]:
+    """Return which lots a leg changes of an owner's account, and remember it for the other half of a transfer.
+
+    Without `lots` none are chosen yet: `Leg` says which ones it is then.
+    """
+    if lots is None and amount_minor < 0:
+        lots = take(account, -amount_minor)
     elif lots is None:
         lots = () if movement.counterpart is None else batch.given.get(movement.counterpart.id, ())
-    if lots and leg.amount_minor < 0 and movement.counterpart is not None:
+    if lots and amount_minor < 0 and movement.counterpart is not None:
         batch.given[movement.id] = as_given(lots)
     return lots
 

@@ -31,8 +31,8 @@ from wallet_gql.domain.postings import (
 )
 from wallet_gql.domain.refusals import Facts
 from wallet_gql.domain.wallets import Wallet, WalletState
+from wallet_gql.ledger.choose_lots import LotChange
 from wallet_gql.ledger.heads import Account, KeyName, WantedKey
-from wallet_gql.ledger.lots import LotChange
 from wallet_gql.ledger.rows import EntryRow, OtherRow, TransactionRow
 from wallet_gql.ledger.states import States
 

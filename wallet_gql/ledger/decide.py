@@ -83,15 +83,21 @@ def _is_settled(batch: Batch, item: Item) -> bool:
 def book_due(batch: Batch, accounts: Iterable[Account]) -> None:
     """Book the end of holds whose time is over, and what has lapsed, before anything is decided on it."""
     for account in accounts:
-        due = [hold for hold in account.holds.values() if hold.is_due]
-        for hold in sorted(due, key=lambda hold: hold.held_until):
-            after = closed(hold, HoldStepKind.EXPIRED)
-            event_id = uuid5(hold.id, HoldStepKind.EXPIRED.name)
-            executed_at = time_of(batch.now, account)
-            change_hold(batch, account, HoldChange(hold, after), event_id, executed_at)
-            settle(batch, account, event_id, executed_at)
+        if account.holds:
+            _end_holds(batch, account)
         if account.expiry is not None:
             lapse(batch, account, time_of(batch.now, account))
+
+
+def _end_holds(batch: Batch, account: Account) -> None:
+    """Book the end of holds whose time is over, in the order in which they ended."""
+    due = [hold for hold in account.holds.values() if hold.is_due]
+    for hold in sorted(due, key=lambda hold: hold.held_until):
+        after = closed(hold, HoldStepKind.EXPIRED)
+        event_id = uuid5(hold.id, HoldStepKind.EXPIRED.name)
+        executed_at = time_of(batch.now, account)
+        change_hold(batch, account, HoldChange(hold, after), event_id, executed_at)
+        settle(batch, account, event_id, executed_at)
 
 
 def decide(batch: Batch, item: Item) -> Outcome | Unavailable | Forbidden:

@@ -4,6 +4,7 @@ An answer from an unlocked read could still be lost, and under Read Committed a 
 return what was there before it waited.
 """
 
+from bisect import insort
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -283,8 +284,8 @@ class Account:
             if remained_minor:
                 self.live_lots.remove(lot.n)
             else:
-                self.lots = {each.n: each for each in sorted(self.lots.values(), key=lambda each: each.spend_order)}
-                self.live_lots = [each.n for each in self.lots.values() if each.remaining_minor]
+                insort(self.live_lots, lot.n, key=lambda n: self.lots[n].spend_order)
+                self.lots = {n: self.lots[n] for n in self.live_lots} | self.lots
         ends = lot.terms.expires_at
         if ends is not None and lot.free_minor and (self.next_due_at is None or ends < self.next_due_at):
             self.next_due_at = ends

@@ -36,9 +36,9 @@ from wallet_gql.domain.refusals import (
 )
 from wallet_gql.domain.wallets import NOTHING_LEAVES, NOTHING_MOVES, WalletState, WalletStatus
 from wallet_gql.ledger.batch import Batch, Decision, Leg, Movement, Movements, PostingItem, TransferItem
+from wallet_gql.ledger.choose_lots import LotChange, as_given, available_of, count_live, take
 from wallet_gql.ledger.heads import Account
 from wallet_gql.ledger.judge_limits import judge_limits
-from wallet_gql.ledger.lots import LotChange, as_given, available_of, count_live, take
 from wallet_gql.ledger.states import WalletId
 
 HEAD_AHEAD_MAX: Final = timedelta(seconds=60)

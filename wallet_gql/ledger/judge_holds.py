@@ -17,6 +17,7 @@ from wallet_gql.domain.postings import (
 from wallet_gql.domain.refusals import Counted, HoldExceeded, HoldNotOpen, TooMany
 from wallet_gql.domain.wallets import NOTHING_LEAVES, NOTHING_MOVES, OwnerName, WalletStatus
 from wallet_gql.ledger.batch import Batch, Decision, HoldChange, HoldItem, Leg, Movement, Movements, PlaceItem
+from wallet_gql.ledger.choose_lots import LotChange, as_given, earmark, take, use_earmarks
 from wallet_gql.ledger.judge import (
     judge_balance,
     judge_clock,
@@ -28,7 +29,6 @@ from wallet_gql.ledger.judge import (
     time_of,
 )
 from wallet_gql.ledger.judge_limits import judge_limits
-from wallet_gql.ledger.lots import LotChange, as_given, earmark, take, use_earmarks
 
 
 def judge_place(batch: Batch, item: PlaceItem) -> Decision:

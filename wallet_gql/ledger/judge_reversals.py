@@ -23,6 +23,7 @@ from wallet_gql.domain.refusals import (
 )
 from wallet_gql.domain.wallets import NOTHING_MOVES
 from wallet_gql.ledger.batch import Batch, Decision, Forgone, Leg, Movement, Movements, Reversed, ReverseItem
+from wallet_gql.ledger.choose_lots import LotChange, as_given, give_back, take_back, take_own
 from wallet_gql.ledger.judge import (
     judge_balance,
     judge_clock,
@@ -32,7 +33,6 @@ from wallet_gql.ledger.judge import (
     judge_stripe,
     judge_terms,
 )
-from wallet_gql.ledger.lots import LotChange, as_given, give_back, take_back, take_own
 
 REVERSALS_MAX: Final = 50
 """Refunds and clawbacks of one transaction."""

@@ -32,6 +32,7 @@ from wallet_gql.ledger.batch import (
     StateChange,
     StateItem,
 )
+from wallet_gql.ledger.choose_lots import LotChange
 from wallet_gql.ledger.heads import Account
 from wallet_gql.ledger.judge import (
     judge_clock,
@@ -42,7 +43,6 @@ from wallet_gql.ledger.judge import (
     present_state,
 )
 from wallet_gql.ledger.judge_holds import closed
-from wallet_gql.ledger.lots import LotChange
 
 Refusal = TypeVar("Refusal", bound=Facts | Unavailable)
 

@@ -5,7 +5,12 @@
 (() => {
   const h = React.createElement;
   const TABS_URL = new URL("tabs.json", document.currentScript.src);
-  const FRESH_UUID = "$FRESH_UUID";
+  const MONTH_MS = 30 * 24 * 60 * 60 * 1000;
+  // What stands in the tabs for what is new each time that the page is opened.
+  const FRESH = new Map([
+    ["$FRESH_UUID", freshUuid],
+    ["$IN_A_MONTH", () => new Date(Date.now() + MONTH_MS).toISOString()],
+  ]);
 
   const KEY = "wallet-gql:key";
 
@@ -125,7 +130,7 @@
     const response = await fetch(TABS_URL);
     const tabs = (await response.json()).map(({ query, variables }) => ({
       query: query.join("\n"),
-      variables: JSON.stringify(variables, (_, value) => (value === FRESH_UUID ? freshUuid() : value), 2),
+      variables: JSON.stringify(variables, (_, value) => FRESH.get(value)?.() ?? value, 2),
     }));
     if (!storage.getItem("graphiql:tabState")) {
       // GraphiQL shows the first tab's query but not its variables: those it takes from the store alone.
