@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar
@@ -25,7 +26,16 @@ from rich.markup import escape
 from wallet_gql.domain.access import COMMAND_LINE, Scope
 from wallet_gql.domain.assets import TransferPolicy
 from wallet_gql.domain.errors import BadUserInput, Fault
-from wallet_gql.domain.limits import LIMITS_MAX, CalendarUnit, Enforcement, LimitFlow, LimitsSet, Rule, TooManyLimits
+from wallet_gql.domain.limits import (
+    LIMITS_MAX,
+    CalendarUnit,
+    Enforcement,
+    LimitFlow,
+    LimitsSet,
+    Rule,
+    TooManyLimits,
+    Window,
+)
 from wallet_gql.domain.money import parse_decimal
 from wallet_gql.domain.postings import AmountInvalid, AssetMissing, WalletMissing
 from wallet_gql.embedded.launcher import (
@@ -532,17 +542,7 @@ def set_limit(
     """Limit what wallets may hold or move, from the next posting on. It takes the place of its like."""
     from wallet_gql.operations import limits as operations
 
-    if within is not None and per is not None:
-        raise typer.BadParameter("say either --within or --per: a limit has one window")
-    window = None
-    if within is not None:
-        window = operations.rolling(round(_span(within, "within").total_seconds()))
-    elif per is not None:
-        window = operations.calendar(CalendarUnit[per], time_zone)
-    try:
-        amount = None if max_amount is None else parse_decimal(max_amount)
-    except ValueError:
-        raise BadUserInput("max-amount", f"{max_amount!r} is no amount", "send plain digits, such as 250.00") from None
+    window, amount = _limit_window(within, per, time_zone), None if max_amount is None else _limit_amount(max_amount)
     enforcement = Enforcement.WARN if warn else Enforcement.REFUSE
     asked = operations.LimitInput(
         asset, owner, LimitFlow[flow], window, amount, max_count, enforcement, uuid4(), asked_by=COMMAND_LINE
@@ -555,6 +555,23 @@ def set_limit(
 
     with _database() as settings:
         _in_ledger(settings, set_)
+
+
+def _limit_window(within: str | None, per: str | None, time_zone: str) -> Window | None:
+    from wallet_gql.operations import limits as operations
+
+    if within is not None and per is not None:
+        raise typer.BadParameter("say either --within or --per: a limit has one window")
+    if within is not None:
+        return operations.rolling(round(_span(within, "within").total_seconds()))
+    return None if per is None else operations.calendar(CalendarUnit[per], time_zone)
+
+
+def _limit_amount(text: str) -> Decimal:
+    try:
+        return parse_decimal(text)
+    except ValueError:
+        raise BadUserInput("max-amount", f"{text!r} is no amount", "send plain digits, such as 250.00") from None
 
 
 def _changed(outcome: "LimitOutcome") -> Rule | None:

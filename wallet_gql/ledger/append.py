@@ -138,8 +138,7 @@ def append(
         if change is not None and account.kind is WalletKind.USER:
             change_hold(batch, account, change, movement.id, executed_at, movement.type, amount_minor, lots)
             continue
-        account.move(amount_minor, executed_at)
-        account.count(movement.type, amount_minor)
+        account.move(amount_minor, executed_at, movement.type)
         if lots:
             change_lots(batch, account, movement.id, executed_at, lots)
         _append_entry(batch, account, movement.id, movement.type, amount_minor, executed_at)
@@ -197,8 +196,7 @@ def change_hold(
     before, after = change
     if account.position is None:
         account.position = account.seq
-    account.move(amount_minor, executed_at)
-    account.count(type_, amount_minor)
+    account.move(amount_minor, executed_at, type_)
     hold = after if before is None else replace(after, step=before.step + 1, changed_at=executed_at)
     account.hold(before, hold)
     batch.holds[hold.name] = hold

@@ -245,16 +245,13 @@ class Account:
         """What names it."""
         return AccountName(self.wallet.shard, self.wallet.id, self.asset.id)
 
-    def move(self, amount_minor: int, executed_at: datetime) -> None:
-        """Append an entry to the chain, in memory."""
+    def move(self, amount_minor: int, executed_at: datetime, type_: int) -> None:
+        """Append an entry to the chain, in memory; its type says how it counts in what moved."""
         self.seq += 1
         self.balance_minor += amount_minor
         self.executed_at = executed_at
         if self.position is not None:
             self.position += amount_minor != 0
-
-    def count(self, type_: int, amount_minor: int) -> None:
-        """Let the last entry count in what moved, in memory."""
         if self.flows is not None:
             self.flows = moved(self.flows, type_, amount_minor)
 

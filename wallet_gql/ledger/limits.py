@@ -187,6 +187,7 @@ async def read_limits(connection: Connection, accounts: Iterable[Account], now: 
     ]
     if not limited:
         return
+    known = known or KnownLimits()
     await _read_rules(connection, limited, known)
     for account in limited:
         of_all, own = (known.rules[id_] if id_ else () for id_ in (account.limits_of_all, account.own_limits))

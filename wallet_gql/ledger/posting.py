@@ -53,7 +53,7 @@ from wallet_gql.ledger.expiring import prepare_expiry, what_may_lapse
 from wallet_gql.ledger.heads import Account, AccountName, KeptAnswer, open_accounts, read_heads, read_keys
 from wallet_gql.ledger.holds import read_holds, read_open_holds
 from wallet_gql.ledger.issuance import day_of, read_issued
-from wallet_gql.ledger.items import WalletBusy, lock_items
+from wallet_gql.ledger.items import Joined, WalletBusy, lock_items
 from wallet_gql.ledger.judge import present_state
 from wallet_gql.ledger.limits import KnownLimits, read_limits
 from wallet_gql.ledger.locks import lock_wallets
@@ -148,13 +148,7 @@ async def post_batch(
     says which wins. A request that the owner may make and the ledger cannot post gets an `Unavailable`, which is not
     kept: an owner's last entry is in the future (before balances are looked at), or a stripe is at its end.
     """
-    receipts = [each.receipt for each in requests if isinstance(each, PostingRequest) and each.receipt is not None]
-    issuers = {each.issuer.name for each in requests if isinstance(each, PostingRequest) and each.issuer is not None}
-    if issuers:
-        await lock_issuers(connection, issuers)
-        wait = False
-    busy_receipts = await lock_receipts(connection, receipts, wait=wait) if receipts else set[str]()
-    items, concerned = await lock_items(connection, requests, slot, line, busy_receipts, wait=wait)
+    items, concerned = await _lock(connection, requests, slot, line, wait=wait)
     found = [item for item in items if isinstance(item, ITEMS)]
     if not found:
         return [item for item in items if not isinstance(item, ITEMS)]
@@ -162,9 +156,8 @@ async def post_batch(
     batch = Batch(await read_heads(connection, accounts), {})
     kept = await read_keys(connection, {wanted_key(item) for item in found})
     await read_debts(connection, batch, concerned)
-    await read_limits(connection, concerned, batch.now, known or KnownLimits())
-    if receipts or issuers:
-        await _read_named(connection, batch, found)
+    await _read_named(connection, batch, found)
+    await read_limits(connection, concerned, batch.now, known)
     await _read_more(connection, batch, found, concerned, kept)
     await _read_lots(connection, batch, found, concerned, lambda shard: expiry(shard, slot, line))
     book_due(batch, concerned)
@@ -173,12 +166,30 @@ async def post_batch(
     if not all(account.id for account in concerned):
         await open_accounts(connection, accounts_needed(batch, found))
     outcomes: list[Decided] = [decide(batch, item) if isinstance(item, ITEMS) else item for item in items]
+    _tell(batch)
+    await insert(connection, batch)
+    return outcomes
+
+
+async def _lock(
+    connection: Connection, requests: Sequence[Request], slot: int, line: int, *, wait: bool
+) -> tuple[Sequence[Joined], Sequence[Account]]:
+    """Lock all that requests concern, in the one order: issuers, receipts, wallets."""
+    receipts = [each.receipt for each in requests if isinstance(each, PostingRequest) and each.receipt is not None]
+    issuers = {each.issuer.name for each in requests if isinstance(each, PostingRequest) and each.issuer is not None}
+    if issuers:
+        await lock_issuers(connection, issuers)
+        wait = False
+    busy_receipts = await lock_receipts(connection, receipts, wait=wait) if receipts else set[str]()
+    return await lock_items(connection, requests, slot, line, busy_receipts, wait=wait)
+
+
+def _tell(batch: Batch) -> None:
+    """Tell the operator what a batch met: alarms, and limits that only warn."""
     for alarm, where in batch.alarms.items():
         _log.error(alarm, **where)
     for warning in batch.warned:
         _log.warning("limit_exceeded", **warning)
-    await insert(connection, batch)
-    return outcomes
 
 
 async def insert(connection: Connection, batch: Batch) -> None:
@@ -235,7 +246,7 @@ async def _open_debts(connection: Connection, batch: Batch, items: Sequence[Item
 
 
 async def _read_named(connection: Connection, batch: Batch, items: Sequence[Item]) -> None:
-    """Read what was done with the receipts and by the issuers of a batch."""
+    """Read what was done with the receipts and by the issuers of a batch, if it has any."""
     postings = [item.request for item in items if isinstance(item, PostingItem)]
     if receipts := [each.receipt for each in postings if each.receipt is not None]:
         batch.credited = await read_receipts(connection, receipts)
