@@ -257,7 +257,7 @@ def test_default_asset_is_gold_everywhere() -> None:
         if part.endswith("(asset)") or (part == "asset" and isinstance(type_, GraphQLInputObjectType))
     }
 
-    assert len(defaults) == 10
+    assert len(defaults) == 13
     assert set(defaults.values()) == {("String!", '"GOLD"')}
 
 
@@ -341,7 +341,7 @@ def test_every_field_of_every_node_can_be_selected_without_an_alias() -> None:
     members = SCHEMA.get_implementations(node).objects
     spreads = " ".join(f"... on {member} {selection(member)}" for member in members)
 
-    assert {member.name for member in members} == {"Asset", "Wallet", "Balance", "Transaction", "Hold", "Lot"}
+    assert {member.name for member in members} == {"Asset", "Wallet", "Balance", "Transaction", "Hold", "Lot", "Limit"}
     assert validate(executable_schema(), parse(f'{{ node(id: "x") {{ id {spreads} }} }}')) == []
 
 

@@ -175,7 +175,7 @@ class KnownLimits:
         self.before: LRUCache[tuple[int, int, Window], _Before] = LRUCache(KNOWN_MAX)
 
 
-async def read_limits(connection: Connection, accounts: Iterable[Account], now: datetime, known: KnownLimits) -> None:
+async def read_limits(connection: Connection, accounts: Iterable[Account], now: datetime, known: KnownLimits | None) -> None:
     """Give each owner's account its limits, and what moved before their windows began.
 
     No statement where there are no limits, else one; another one where a version of limits is new to the worker.
@@ -187,7 +187,7 @@ async def read_limits(connection: Connection, accounts: Iterable[Account], now: 
     ]
     if not limited:
         return
-    known = known or KnownLimits()
+    known = KnownLimits() if known is None else known
     await _read_rules(connection, limited, known)
     for account in limited:
         of_all, own = (known.rules[id_] if id_ else () for id_ in (account.limits_of_all, account.own_limits))
