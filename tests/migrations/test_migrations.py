@@ -43,6 +43,7 @@ REVISIONS = (
     "0013",
     "0014",
     "0015",
+    "0016",
 )
 BEFORE_HEAD = REVISIONS[-2]
 BEFORE_CHECKS = "0008"
