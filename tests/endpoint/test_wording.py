@@ -17,8 +17,10 @@ POST: Final = "mutation ($i: TopUpInput!) { topUp(input: $i) { __typename } }"
 READ: Final = """query ($f: Int, $o: String!, $ids: [ID!]!, $b: Boolean!) {
   transactions(ownerId: $o, first: $f) { totalCount @include(if: $b) } nodes(ids: $ids) { id }
 }"""
+LIMIT: Final = "mutation ($i: SetLimitInput!) { setLimit(input: $i) { __typename } }"
 KEY: Final = "6f1e7b1c-59a7-4f0d-9a5e-1f8a5b1c2d3e"
 INPUT: Final = {"ownerId": "a", "amount": "1", "idempotencyKey": KEY}
+OF_A_LIMIT: Final = {"flow": "SPEND", "maxAmount": 1, "idempotencyKey": KEY}
 RIGHT: Final = {"f": 1, "o": "a", "ids": ["a"], "b": True}
 
 # A kind of value each, and text that looks like Python's.
@@ -40,6 +42,7 @@ VALUES: Final[tuple[Any, ...]] = (
 # What graphql-core, Starlette and others say of themselves, instead of what is wrong and what to do.
 LIBRARIES: Final = re.compile(
     r"cannot represent|non[- ](?:32-bit|integer|string|boolean)|Parsing aborted|Syntax Error: Document|Not Allowed"
+    r"|Within OneOf"
 )
 
 PYTHON: Final = re.compile(r"\b(?:None|True|False|Undefined|NoneType|dict|inf|nan)\b|: '|\['|\{'|', '")
@@ -67,6 +70,9 @@ REQUESTS: Final = [
     *((POST, {"i": value}) for value in VALUES),
     *((POST, {"i": {**INPUT, name: value}}) for name in (*INPUT, "asset", "unknown") for value in VALUES),
     (POST, {}),
+    *((LIMIT, {"i": {**OF_A_LIMIT, "window": value}}) for value in VALUES),
+    *((LIMIT, {"i": {**OF_A_LIMIT, "window": {"rollingSeconds": value}}}) for value in VALUES),
+    *((LIMIT, {"i": {**OF_A_LIMIT, "window": {"calendar": value}}}) for value in VALUES),
     *((READ, {**RIGHT, name: value}) for name in RIGHT for value in VALUES),
     *((READ, {**RIGHT, "ids": [value]}) for value in VALUES),
     ('query ($a: String = "GOLD") { balance(ownerId: "x", asset: $a) { amount } }', {"a": None}),
@@ -82,6 +88,7 @@ REQUESTS: Final = [
             "mutation { topUp(input: %s) { __typename } }",
             'mutation { topUp(input: {ownerId: "a", amount: %s, idempotencyKey: 1}) { __typename } }',
             "{ assets { code(a: %s) } }",
+            f'mutation {{ setLimit(input: {{flow: IN, idempotencyKey: "{KEY}", window: %s}}) {{ __typename }} }}',
         )
         for value in ("null", "true", "5.5", '"x"', "[null]", "{a: null}", "A", "99999999999999", "[" * 1500)
     ),
@@ -142,6 +149,14 @@ def test_no_words_of_python(documents: Documents, text: str, variables: dict[str
             {"i": {**INPUT, "amount": "Int cannot represent value: 5"}},
             'Amount cannot be read from "Int cannot represent value: 5": send plain decimal digits, such as "12.50".',
         ),
+        *(
+            (
+                LIMIT,
+                {"i": {**OF_A_LIMIT, "window": window}},
+                "A value of type 'LimitWindowInput' has exactly one field, which is not null: send it.",
+            )
+            for window in ({}, {"rollingSeconds": None}, {"rollingSeconds": 1, "calendar": None})
+        ),
         ("{ a " * 1500, {}, "The document is nested too deeply: split it."),
         ("{ " + "a " * 3000 + "}", {}, "The document has more than 2000 tokens: split it."),
     ],
@@ -157,6 +172,10 @@ def test_values_as_they_were_sent(documents: Documents, text: str, variables: di
         ('{ transactions(ownerId: "a", first : 5.5) { totalCount } }', "'first' has invalid value: Int cannot "),
         ("mutation { topUp(input: {ownerId: 5}) { __typename } }", "'ownerId' has invalid value: String cannot "),
         ('{ nodes(ids: ["a", true]) { id } }', "ID cannot "),
+        (
+            f'mutation {{ setLimit(input: {{flow: IN, window: {{}}, idempotencyKey: "{KEY}"}}) {{ __typename }} }}',
+            "'window' has invalid value: A value of type 'LimitWindowInput' has ",
+        ),
         ('query ($n: Int = "a") { transactions(ownerId: "a", first: $n) { totalCount } }', "Int cannot "),
     ],
 )

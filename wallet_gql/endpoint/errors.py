@@ -78,6 +78,11 @@ _REWORDED: Final = (
     ),
 )
 
+# What it says about an input with one field only, whichever that is; a variable's name and path come before.
+_ONE_OF: Final = re.compile(
+    r"((?:Variable '[^']*' has invalid value(?: at \S+)?: )?)Within OneOf Input Object type '([^']*)', .*"
+)
+
 # What it says about a value of another type; a variable's name and path come before.
 _OF_ANOTHER_TYPE: Final = re.compile(
     r"((?:Variable '[^']*' has invalid value(?: at \S+)?: )?)"
@@ -156,6 +161,9 @@ def _in_plain_words(error: GraphQLError) -> str:
             message = message.removesuffix(cause) + quoting[1] + _PYTHON.sub(_as_json, quoting[2][:MESSAGE_LENGTH_MAX])
     for pattern, words in _REWORDED:
         message = pattern.sub(words, message)
+    if (found := _ONE_OF.fullmatch(message)) is not None:
+        place, type_ = found.groups()
+        return f"{place or _place(error)}A value of type '{type_}' has exactly one field, which is not null: send it."
     if (found := _OF_ANOTHER_TYPE.fullmatch(message)) is not None:
         place, type_, value = found.groups()
         shown = value if len(value) <= _QUOTED_LENGTH_MAX else value[:_QUOTED_LENGTH_MAX] + "…"
