@@ -95,7 +95,7 @@ class Callers:
     async def owner(self, prefix: str) -> Owned:
         """Open a wallet with a little of everything, asked for by the operator."""
         owner_id, key, hold_key = new_owner_id(prefix), str(uuid4()), str(uuid4())
-        keys = {"k": key, "h": hold_key, "t": str(uuid4()), "b": str(uuid4())}
+        keys = {"k": key, "h": hold_key, **{name: str(uuid4()) for name in "tbl"}}
         made = await self.data("operator", _MADE, o=owner_id, a=LOTS_ASSET, **keys)
         [lot] = made["bonus"]["balance"]["lots"]["edges"]
         page = await self.data("operator", _PAGES, o=owner_id)
@@ -110,6 +110,7 @@ class Callers:
             "Lot": lot["node"]["id"],
             "LotCursor": lot["cursor"],
             "HoldCursor": page["holds"]["edges"][0]["cursor"],
+            "Limit": made["setLimit"]["rule"]["id"],
         }
         return Owned(owner_id, ids, key, hold_key)
 
@@ -120,7 +121,7 @@ class Callers:
 
 
 _MADE: Final = """
-mutation ($o: String!, $a: String!, $t: UUID!, $k: UUID!, $h: UUID!, $b: UUID!) {
+mutation ($o: String!, $a: String!, $t: UUID!, $k: UUID!, $h: UUID!, $b: UUID!, $l: UUID!) {
   openWallet(input: {ownerId: $o}) { __typename }
   topUp(input: {ownerId: $o, amount: "1000", idempotencyKey: $t}) { __typename }
   spend(input: {ownerId: $o, amount: "9", idempotencyKey: $k}) {
@@ -129,6 +130,11 @@ mutation ($o: String!, $a: String!, $t: UUID!, $k: UUID!, $h: UUID!, $b: UUID!) 
   placeHold(input: {ownerId: $o, amount: "9", idempotencyKey: $h}) { ... on PlaceHoldPayload { hold { id } } }
   bonus(input: {ownerId: $o, asset: $a, amount: "9", idempotencyKey: $b}) {
     ... on BonusPayload { balance { lots { edges { cursor node { id } } } } }
+  }
+  setLimit(input: {
+    ownerId: $o, asset: $a, flow: SPEND, window: {rollingSeconds: 60}, maxAmount: "9", idempotencyKey: $l
+  }) {
+    ... on SetLimitPayload { rule { id } }
   }
 }
 """
@@ -143,10 +149,11 @@ def example_of(owned: Owned, receiver: Owned) -> Example:
     texts = {
         "ownerId": owner, "ownerIds": owner, "fromOwnerId": owner, "toOwnerId": receiver.owner_id, "asset": "GOLD",
         "id": ids["Asset"], "ids": ids["Asset"], "hold.id": ids["Hold"], "holdId": ids["Hold"],
-        "transaction.id": ids["Transaction"], "transactionId": ids["Transaction"],
+        "transaction.id": ids["Transaction"], "transactionId": ids["Transaction"], "limitId": ids["Limit"],
         "note": "why", "description": "why", "requestId": "some", "actor": owner,
     }  # fmt: skip
-    return Example({name: f'"{text}"' for name, text in texts.items()}, {"Amount": '"1"', "Int": "1"})
+    plain = {"flow": "SPEND", "maxAmount": '"1000000"'}
+    return Example({name: f'"{text}"' for name, text in texts.items()} | plain, {"Amount": '"1"', "Int": "1"})
 
 
 def codes(answer: httpx.Response) -> list[str]:

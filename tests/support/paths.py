@@ -31,7 +31,7 @@ Step: TypeAlias = tuple[str, str]
 """A field, by the names of its type and its own."""
 
 
-_WANTED: Final = frozenset({"amount", "actor"})
+_WANTED: Final = frozenset({"amount", "actor", "maxAmount", "ownerId", "window"})
 """What may be left out, but not together with everything else that may."""
 
 
@@ -58,7 +58,10 @@ class Example(NamedTuple):
         return f'"{uuid4()}"' if named == "UUID" else self.by_type[named]
 
     def input(self, type_: GraphQLInputObjectType, **given: str) -> str:
-        """Return an input with what it must have, and what is given."""
+        """Return an input with what it must have, and what is given; the first of those of which it has one."""
+        if type_.is_one_of:
+            name, each = next(iter(type_.fields.items()))
+            return f"{{{name}: {self.of(name, each.type)}}}"
         needed = {
             name: self.of(name, each.type)
             for name, each in type_.fields.items()

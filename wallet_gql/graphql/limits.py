@@ -173,17 +173,17 @@ def _applies_to(rule: domain.Rule, wallet: DomainWallet) -> str | None:
 
 async def read_limit(info: Info, name: domain.RuleName) -> Limit | None:
     """Read a version of a limit; None where there is none, or it is of a wallet that is not the caller's."""
-    ledger = info.context.ledger
+    ledger, wallet = info.context.ledger, None
     rule = await ledger.reads.limit_rules.load(name)
+    if name.wallet_id:
+        # Also where there is no such limit: another's is as one that does not exist, in statements too.
+        wallet = await ledger.reads.wallets_by_id.load((name.shard, name.wallet_id))
+        if wallet is None or not info.context.caller.reaches(wallet.owner_id):
+            return None
     if rule is None:
         return None
     asset = next(asset for asset in await list_assets(ledger) if asset.id == name.asset_id)
-    if not name.wallet_id:
-        return Limit(rule=rule, of_asset=asset, owner_id=None)
-    wallet = await ledger.reads.wallets_by_id.load((name.shard, name.wallet_id))
-    if wallet is None or not info.context.caller.reaches(wallet.owner_id):
-        return None
-    return Limit(rule=rule, of_asset=asset, owner_id=wallet.owner_id)
+    return Limit(rule=rule, of_asset=asset, owner_id=None if wallet is None else wallet.owner_id)
 
 
 async def read_limit_uses(info: Info, wallet: DomainWallet, asset_code: str) -> list[LimitUse] | None:
