@@ -8,9 +8,19 @@ from hypothesis import strategies as st
 
 from wallet_gql.domain.assets import Asset
 from wallet_gql.domain.holds import HoldStepKind
+from wallet_gql.domain.limits import (
+    MOVEMENTS,
+    CalendarUnit,
+    Enforcement,
+    LimitFlow,
+    LimitRequest,
+    NewLimit,
+    RuleName,
+    Window,
+)
 from wallet_gql.domain.postings import PostingRequest, Receipt, RequestKind, TransactionType, fingerprint
 from wallet_gql.domain.refusals import OutcomeCode
-from wallet_gql.domain.wallets import WalletKind, WalletStatus
+from wallet_gql.domain.wallets import OwnerName, WalletKind, WalletStatus
 
 GOLD = Asset(1, "GOLD", "Gold Coins", 0)
 DIAMOND = Asset(2, "DIAMOND", "Diamonds", 0)
@@ -44,6 +54,30 @@ def test_a_request_s_fingerprint_never_changes(
     asked: tuple[TransactionType, str, int, str | None, str | None], digest: str
 ) -> None:
     assert fingerprint(*asked).hex() == digest
+
+
+BERLIN = Window(unit=CalendarUnit.DAY, time_zone="Europe/Berlin")
+DAY = Window(rolling_seconds=86_400)
+
+
+# Made likewise: `printf '112 GOLD 1000 -- flow 7:BALANCE' | sha256sum`.
+@pytest.mark.parametrize(
+    ("owner", "change", "digest"),
+    [
+        (
+            OwnerName(3, "player-1"),
+            NewLimit(LimitFlow.SPEND, BERLIN, 500, None, Enforcement.REFUSE),
+            "72ad51d2c9862d224b56e0fcaa4badd1",
+        ),
+        (None, NewLimit(LimitFlow.IN, DAY, None, 20, Enforcement.WARN), "494f303acd0f2373bdd4ae85e37cbe9a"),
+        (None, NewLimit(LimitFlow.BALANCE, None, 1000, None, Enforcement.REFUSE), "f4fa03939eb6efab4859ee7fccb4015b"),
+        (OwnerName(3, "player-1"), RuleName(1, 3, 9, 2), "2c3d7ea88dc91d323ed766cbc742a51c"),
+    ],
+)
+def test_the_fingerprint_of_a_change_of_limits_never_changes(
+    owner: OwnerName | None, change: NewLimit | RuleName, digest: str
+) -> None:
+    assert LimitRequest(GOLD, owner, change, UUID(int=7)).fingerprint.hex() == digest
 
 
 @unhurried
@@ -202,6 +236,8 @@ def test_numbers_that_are_stored_never_change() -> None:
         "UNFREEZE": 109,
         "CLOSE": 110,
         "REOPEN": 111,
+        "SET_LIMIT": 112,
+        "REMOVE_LIMIT": 113,
     }
     assert {status.name: int(status) for status in WalletStatus} == {
         "OPEN": 1,
@@ -232,7 +268,23 @@ def test_numbers_that_are_stored_never_change() -> None:
         "WALLET_FROZEN": 13,
         "WALLET_NOT_EMPTY": 14,
         "INVALID_EXPIRY": 15,
+        "LIMIT_EXCEEDED": 16,
         "HELD": 50,
         "NOTHING": 51,
         "CHANGED": 52,
+        "LIMITS_SET": 53,
     }
+    assert {flow.name: int(flow) for flow in LimitFlow} == {
+        "BALANCE": 1,
+        "IN": 2,
+        "OUT": 3,
+        "TOP_UP": 4,
+        "BONUS": 5,
+        "SPEND": 6,
+        "TRANSFER_OUT": 7,
+        "TRANSFER_IN": 8,
+    }
+    assert {unit.name: int(unit) for unit in CalendarUnit} == {"DAY": 1, "WEEK": 2, "MONTH": 3}
+    assert {each.name: int(each) for each in Enforcement} == {"REFUSE": 1, "WARN": 2}
+    # Their places in what entries count are stored, too.
+    assert [type_.name for type_ in MOVEMENTS] == ["TOP_UP", "BONUS", "SPEND", "TRANSFER_OUT", "TRANSFER_IN"]
