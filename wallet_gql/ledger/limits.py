@@ -175,7 +175,9 @@ class KnownLimits:
         self.before: LRUCache[tuple[int, int, Window], _Before] = LRUCache(KNOWN_MAX)
 
 
-async def read_limits(connection: Connection, accounts: Iterable[Account], now: datetime, known: KnownLimits | None) -> None:
+async def read_limits(
+    connection: Connection, accounts: Iterable[Account], now: datetime, known: KnownLimits | None
+) -> None:
     """Give each owner's account its limits, and what moved before their windows began.
 
     No statement where there are no limits, else one; another one where a version of limits is new to the worker.
