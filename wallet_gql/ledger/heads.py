@@ -321,7 +321,7 @@ async def read_heads(connection: Connection, accounts: dict[AccountName, Account
     """Bring every account to the end of its chain; returns the clock, read after the locks."""
     heads = [_Head._make(row) for row in await connection.fetch(HEADS, *arrays(AccountName, accounts))]
     for head in heads:
-        if head.account_id is None and head.state_step is None:
+        if head.account_id is None and not (head.state_step or head.limits_of_all or head.own_limits):
             continue
         account = accounts[AccountName(head.shard, head.wallet_id, head.asset_id)]
         account.id = head.account_id or 0
