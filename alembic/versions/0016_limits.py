@@ -54,9 +54,10 @@ MOVED = ",\n                          ".join(
 CHANGES = (
     (
         "                    WHEN e.lots_seq IS NULL AND p.lots_seq IS NOT NULL",
-        "                    WHEN e.flows IS NULL AND p.flows IS NOT NULL\n"
-        "                    THEN 'it does not count what moved, as the entry before it does'\n"
-        "                    WHEN e.lots_seq IS NULL AND p.lots_seq IS NOT NULL",
+        """\
+                    WHEN e.flows IS NULL AND p.flows IS NOT NULL
+                    THEN 'it does not count what moved, as the entry before it does'
+                    WHEN e.lots_seq IS NULL AND p.lots_seq IS NOT NULL""",
     ),
     (
         "SELECT p.seq, p.executed_at, p.balance_after, p.held_seq, p.lots_seq FROM entry p",

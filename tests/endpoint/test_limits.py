@@ -3,6 +3,7 @@
 import pytest
 from graphql import GraphQLError, get_introspection_query, parse
 
+from wallet_gql.domain.limits import LIMITS_MAX
 from wallet_gql.domain.lots import LIVE_LOTS_MAX
 from wallet_gql.endpoint.documents import Documents, InvalidDocument
 from wallet_gql.endpoint.limits import Limits, check
@@ -182,6 +183,7 @@ def test_the_introspection_of_graphiql_passes(documents: Documents) -> None:
         ('{ balance(ownerId: "a") { holds(first: 3) { nodes { id } } } }', 1 + 1 + 3 * 2),
         ('{ hold(id: "a") { metadata captures { amount } } }', 1 + 63 + 1 + 50),
         ('{ transaction(id: "a") { refunds { amount } } }', 1 + 1 + REVERSALS_MAX),
+        ('{ wallet(ownerId: "a") { limits { used rule { flow } } } }', 1 + 1 + 2 * LIMITS_MAX * (1 + 1 + 1)),
         ('{ transaction(id: "a") { lotUses { amount lot { campaign } } } }', 1 + 1 + (LIVE_LOTS_MAX + 1) * (1 + 1 + 2)),
         ('{ balance(ownerId: "a") { lots { nodes { id } } } }', 1 + 1 + 10 * (1 + 1)),
         ('{ transaction(id: "a") { metadata hold { captures { hold { id } } } } }', 1 + 63 + 1 + 1 + 50 * 2),

@@ -172,7 +172,7 @@ DAMAGE: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
                 f"constraint {table}.{table}_asset_id_fkey",
                 "is FOREIGN KEY (asset_id) REFERENCES asset(id) DISABLED, but",
             )
-            for table in ("account", "asset_setting")
+            for table in ("account", "asset_setting", "limit_rule")
         ],
     ),
     "a unique index that is dropped": (

@@ -168,7 +168,7 @@ def test_the_first_hold_of_an_account_is_an_entry_that_moves_nothing() -> None:
     assert (owner.held_seq, owner.position, owner.next_due_at, owner.executed_at) == (8, 7, ends, NOW)
     assert (made.transactions, made.entries) == ([], [])
     assert other_rows(made) == (
-        [OwnersEntryRow(1, owner.id, 8, id_, 51, 0, 100, False, NOW, 60, 8, 7, ends, None, None, None)],
+        [OwnersEntryRow(1, owner.id, 8, id_, 51, 0, 100, False, NOW, 60, 8, 7, ends, None, None, None, None)],
         [HoldRow(1, id_, owner.id, 8, owner.wallet.id, None, None, request.idempotency_key, "Sword", "r-1", None)],
         [HoldStepRow(1, id_, 1, 51, id_, owner.id, 8, 60, 0, 0, 60, 0, ends, NOW, f"{{{id_}}}", None, None)],
     )
@@ -196,7 +196,7 @@ def test_what_follows_the_first_hold_says_what_is_held(books: Books) -> None:
     assert outcome.balance == Balance(books.owner.wallet, GOLD, 60, 8, 60)
     [row], _, _ = other_rows(books.batch)
     assert row[:5] == (1, books.owner.id, 8, item.request.transaction_id, SPEND)
-    assert row[5:] == (-40, 60, False, NOW, 60, 7, 7, NOW + DAY, None, None, None)
+    assert row[5:] == (-40, 60, False, NOW, 60, 7, 7, NOW + DAY, None, None, None, None)
     # The stripe's entry has nothing of it.
     assert [type(entry) for entry in books.batch.entries] == [EntryRow]
 
@@ -305,7 +305,7 @@ def test_a_capture_moves_what_it_takes_and_releases_the_rest(books: Books) -> No
     assert other_rows(books.batch) == (
         [
             OwnersEntryRow(
-                1, owner.id, 8, request.transaction_id, 6, -25, 75, False, NOW, 0, 8, 7, None, None, None, None
+                1, owner.id, 8, request.transaction_id, 6, -25, 75, False, NOW, 0, 8, 7, None, None, None, None, None
             )
         ],
         [],
@@ -521,7 +521,9 @@ def test_a_void_releases_what_remains(books: Books, captured: int) -> None:
     assert (books.figures(), outcome.transaction) == ((100, 0), None)
     id_, owner = item.request.transaction_id, books.owner
     entries, holds, steps = other_rows(books.batch)
-    assert entries == [OwnersEntryRow(1, owner.id, 8, id_, 54, 0, 100, False, NOW, 0, 8, 6, None, None, None, None)]
+    assert entries == [
+        OwnersEntryRow(1, owner.id, 8, id_, 54, 0, 100, False, NOW, 0, 8, 6, None, None, None, None, None)
+    ]
     assert holds == []
     change, released = captured - 60, 60 - captured
     assert steps == [

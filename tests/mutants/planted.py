@@ -21,6 +21,7 @@ REVERSAL_LAWS: Final = "alembic/versions/0008_reversals.py"
 STATE_LAWS: Final = "alembic/versions/0009_wallet_states.py"
 LOT_LAWS: Final = "alembic/versions/0015_lots.py"
 ENTRY_LAW: Final = f"{LOT_LAWS}:ENTRY_LAW"
+LIMIT_LAWS: Final = "alembic/versions/0016_limits.py"
 
 STATE_TESTS: Final = ("tests/operations/test_states.py",)
 DEBT_TESTS: Final = ("tests/operations/test_debts.py",)
@@ -33,6 +34,8 @@ FIELD_TESTS: Final = ("tests/endpoint/test_every_field.py",)
 OWNER_TESTS: Final = ("tests/endpoint/test_other_owners.py",)
 LOT_TESTS: Final = ("tests/ledger/test_judge_lots.py", "tests/operations/test_lots.py", "tests/model/test_lots.py")
 LOT_LAW_TESTS: Final = ("tests/ledger/test_lot_laws.py",)
+LIMIT_TESTS: Final = ("tests/ledger/test_judge_limits.py", "tests/domain/test_limits.py", "tests/model/test_limits.py")
+LIMIT_LAW_TESTS: Final = ("tests/ledger/test_limit_laws.py",)
 ISSUANCE_TESTS: Final = ("tests/operations/test_issuance.py",)
 ASKED_BY_TESTS: Final = ("tests/endpoint/test_asked_by.py",)
 CREDENTIAL_TESTS: Final = ("tests/endpoint/test_credentials.py",)
@@ -1648,5 +1651,162 @@ def wrong(taken):
             ("what remains", "WHEN s.remaining <>", "WHEN false AND s.remaining <>"),
             ("what holds have", "WHEN s.held - coalesce(p.held, 0)", "WHEN false AND s.held - coalesce(p.held, 0)"),
         )
+    ),
+    Mutant(
+        "what moved exactly so long ago still counts",
+        (
+            Change(
+                "wallet_gql.domain.limits:Window.last_before",
+                "from datetime import timedelta\nwrong = lambda self, at: right(self, at) - timedelta(microseconds=1)",
+            ),
+        ),
+        LIMIT_TESTS,
+    ),
+    Mutant(
+        "the first microsecond of a window does not count",
+        (
+            Change(
+                "wallet_gql.domain.limits:Window.last_before",
+                "from datetime import timedelta\nwrong = lambda self, at: right(self, at) + timedelta(microseconds=1)",
+            ),
+        ),
+        LIMIT_TESTS,
+    ),
+    Mutant(
+        "every day has 24 hours",
+        (
+            Change(
+                "wallet_gql.domain.limits:Window._begin",
+                """
+from datetime import timedelta
+
+def wrong(self, day):
+    return right(self, day + timedelta(days=1)) - timedelta(hours=24)
+""",
+            ),
+        ),
+        LIMIT_TESTS,
+    ),
+    Mutant(
+        "weeks begin on Sunday",
+        (
+            Change(
+                "wallet_gql.domain.limits:Window._first_day",
+                """
+from datetime import timedelta
+
+def wrong(self, at):
+    first = right(self, at)
+    return first - timedelta(days=1) if self.unit is CalendarUnit.WEEK else first
+""",
+            ),
+        ),
+        LIMIT_TESTS,
+    ),
+    Mutant(
+        "limits look at the net",
+        (
+            Change(
+                "wallet_gql.domain.limits:used_of",
+                """
+def wrong(flow, flows, outside):
+    used = right(flow, flows, outside)
+    other = {LimitFlow.OUT: LimitFlow.IN, LimitFlow.IN: LimitFlow.OUT}.get(flow)
+    return used if other is None else used._replace(minor=max(0, used.minor - right(other, flows, outside).minor))
+""",
+            ),
+        ),
+        LIMIT_TESTS,
+    ),
+    Mutant(
+        "a limit lets one unit more",
+        (
+            Change(
+                "wallet_gql.domain.limits:Rule.lets",
+                "wrong = lambda self, used, amount_minor, number: right(self, used, amount_minor - 1, number)",
+            ),
+        ),
+        LIMIT_TESTS,
+    ),
+    Mutant(
+        "a limit lets one movement more",
+        (
+            Change(
+                "wallet_gql.domain.limits:Rule.lets",
+                "wrong = lambda self, used, amount_minor, number: right(self, used, amount_minor, max(0, number - 1))",
+            ),
+        ),
+        LIMIT_TESTS,
+    ),
+    Mutant(
+        "open holds do not count in limits",
+        (Change("wallet_gql.ledger.judge_limits:holds_in", "wrong = lambda account, flow: []"),),
+        LIMIT_TESTS,
+    ),
+    Mutant(
+        "captures do not count in limits",
+        (
+            Change(
+                "wallet_gql.domain.limits:_KINDS",
+                "wrong = {type_: kind for type_, kind in right.items() if type_ is not TransactionType.CAPTURE}",
+            ),
+            Change("wallet_gql.ledger.limits:TYPES", "wrong = {type_: f'{type_:d}' for type_ in right}"),
+        ),
+        LIMIT_TESTS,
+    ),
+    Mutant(
+        "a wallet's limit takes the place of nothing",
+        (Change("wallet_gql.domain.limits:effective", "wrong = lambda of_all, own: (*of_all, *own)"),),
+        LIMIT_TESTS,
+    ),
+    Mutant(
+        "the limits of all wallets are for nobody",
+        (Change("wallet_gql.ledger.lookups:LIMITS_OF_ALL", "wrong = 'NULL::uuid'"),),
+        LIMIT_TESTS,
+    ),
+    Mutant(
+        "what moved before a limit was set does not count",
+        (Change("wallet_gql.ledger.limits:SUMS", "wrong = ', '.join(['0'] * 10)"),),
+        LIMIT_TESTS,
+    ),
+    Mutant(
+        "what is remembered of windows is never old",
+        (
+            Change(
+                "wallet_gql.ledger.limits:_hint",
+                "wrong = lambda account, window, moment, known: known.before.get(_place(account, window))",
+            ),
+        ),
+        ("tests/model/test_limits.py", "tests/concurrency/test_races_of_limits.py"),
+    ),
+    Mutant(
+        "any limit that is exceeded is told, not the tightest",
+        (Change("wallet_gql.domain.limits:Rule.remaining_minor", "wrong = lambda self, used: self.name.step"),),
+        LIMIT_TESTS,
+    ),
+    Mutant(
+        "what took the place of a limit is removed with it",
+        (
+            Change(
+                "wallet_gql.ledger.limit_rules:_is_meant",
+                "wrong = lambda change, rule: isinstance(change, RuleName) or right(change, rule)",
+            ),
+        ),
+        ("tests/graphql/test_limits.py",),
+    ),
+    Mutant(
+        "what entries say that moved passes the law unseen",
+        (Change(f"{LIMIT_LAWS}:entry_law", "wrong = lambda before: before"),),
+        LIMIT_LAW_TESTS,
+    ),
+    Mutant(
+        "any list of limits in force passes the law",
+        (
+            Change(
+                f"{LIMIT_LAWS}:LIMIT_RULE_LAW",
+                "wrong = right.replace('WHEN r.in_force <> ARRAY(', 'WHEN false AND r.in_force <> ARRAY(')",
+            ),
+        ),
+        LIMIT_LAW_TESTS,
     ),
 )

@@ -12,7 +12,7 @@ from uuid import UUID
 from wallet_gql.domain.assets import Asset, TransferPolicy
 from wallet_gql.domain.holds import HoldState
 from wallet_gql.domain.lots import InvalidExpiryReason
-from wallet_gql.domain.money import BALANCE_MINOR_MAX
+from wallet_gql.domain.money import BALANCE_MINOR_MAX, INT64_MAX
 from wallet_gql.domain.wallets import WalletStatus
 
 
@@ -258,6 +258,9 @@ def _plain(value: int | str | UUID | Enum) -> int | str:
     if isinstance(value, Enum):
         plain: int | str = value.value
         return plain
+    if isinstance(value, int) and value > INT64_MAX:
+        # What moved in all has no bound, but numbers in JSON have.
+        return str(value)
     return str(value) if isinstance(value, UUID) else value
 
 

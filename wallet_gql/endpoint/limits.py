@@ -31,6 +31,7 @@ from graphql import (
 )
 
 from wallet_gql.domain.holds import CAPTURES_MAX
+from wallet_gql.domain.limits import LIMITS_MAX
 from wallet_gql.domain.lots import LIVE_LOTS_MAX
 from wallet_gql.graphql.paging import PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX
 
@@ -47,12 +48,13 @@ _PAGES: Final = dict.fromkeys(("transactions", "searchTransactions", "holds", "l
 """How many rows a page has that does not say how many."""
 
 # How many members a list has that no argument bounds: an entry for each leg, the captures that a hold and the refunds
-# that a transaction may have, the lots that it may move and the pool, assets by the guess that there are no more than
-# ten, keys no more than a hundred.
+# that a transaction may have, the lots that it may move and the pool, an asset's limits and a wallet's. Assets by the
+# guess that there are no more than ten, keys no more than a hundred.
 _LISTS: Final = {
     "captures": CAPTURES_MAX,
     "refunds": 50,  # `ledger.judge_reversals.REVERSALS_MAX`, which a test compares
     "lotUses": LIVE_LOTS_MAX + 1,
+    "limits": 2 * LIMITS_MAX,
     "entries": 2,
     "assets": 10,
     "balances": 10,
@@ -66,6 +68,7 @@ _LONG_TEXTS: Final = {
     "ownerId": 2,
     "toOwnerId": 2,
     "counterpartyId": 2,
+    "appliesTo": 2,
     "campaign": 2,
     "metadata": 63,
 }

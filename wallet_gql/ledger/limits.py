@@ -175,7 +175,9 @@ class KnownLimits:
         self.before: LRUCache[tuple[int, int, Window], _Before] = LRUCache(KNOWN_MAX)
 
 
-async def read_limits(connection: Connection, accounts: Iterable[Account], now: datetime, known: KnownLimits | None) -> None:
+async def read_limits(
+    connection: Connection, accounts: Iterable[Account], now: datetime, known: KnownLimits | None
+) -> None:
     """Give each owner's account its limits, and what moved before their windows began.
 
     No statement where there are no limits, else one; another one where a version of limits is new to the worker.
@@ -188,9 +190,9 @@ async def read_limits(connection: Connection, accounts: Iterable[Account], now: 
     if not limited:
         return
     known = KnownLimits() if known is None else known
-    await _read_rules(connection, limited, known)
+    rules = await _read_rules(connection, limited, known)
     for account in limited:
-        of_all, own = (known.rules[id_] if id_ else () for id_ in (account.limits_of_all, account.own_limits))
+        of_all, own = (rules[id_] if id_ else () for id_ in (account.limits_of_all, account.own_limits))
         account.rules = effective(of_all, own)
         account.balance_max_minor = min(
             (each.max_minor for each in account.rules if each.caps_balance and each.max_minor is not None),
@@ -206,16 +208,20 @@ async def read_limits(connection: Connection, accounts: Iterable[Account], now: 
     await _read_outside(connection, wanted, known)
 
 
-async def _read_rules(connection: Connection, limited: Sequence[Account], known: KnownLimits) -> None:
-    """Have at hand what the versions say that the accounts name, or newer ones."""
+async def _read_rules(
+    connection: Connection, limited: Sequence[Account], known: KnownLimits
+) -> dict[UUID, tuple[Rule, ...]]:
+    """Return what the versions say that the accounts name, or newer ones, which they name from then on."""
+    named = {id_ for account in limited for id_ in (account.limits_of_all, account.own_limits) if id_ is not None}
+    rules = {id_: known.rules[id_] for id_ in named if id_ in known.rules}
     lacking = {
         chain: None
         for account in limited
         for chain, id_ in ((_of_all(account), account.limits_of_all), (_own(account), account.own_limits))
-        if id_ is not None and id_ not in known.rules
+        if id_ is not None and id_ not in rules
     }
     if not lacking:
-        return
+        return rules
     found = await read_rules_in_force(connection, lacking)
     known.rules.update(found.values())
     for account in limited:
@@ -223,6 +229,8 @@ async def _read_rules(connection: Connection, limited: Sequence[Account], known:
             account.limits_of_all, _ = version
         if account.own_limits is not None and (version := found.get(_own(account))):
             account.own_limits, _ = version
+    # What is remembered now may have pushed out some of the others.
+    return rules | dict(found.values())
 
 
 def _of_all(account: Account) -> Chain:
