@@ -3,6 +3,7 @@
 `$1` is the shard; the aliases are those of the checks: `t` a transaction, `o` its other half, `k` its key.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 from wallet_gql.domain.postings import TransactionType
@@ -61,3 +62,13 @@ def doubled(table: str, row: str, *key: str) -> str:
          GROUP BY {columns}
         HAVING count(*) > 1
          ORDER BY {columns}"""
+
+
+def first_fault(faults: Mapping[str, str]) -> str:
+    """Return an expression: the fault of a row, of the first condition that is met; each fault by its condition."""
+    return f"""CASE {" ".join(f"WHEN {condition} THEN {fault}" for condition, fault in faults.items())} END"""
+
+
+def any_fault(faults: Mapping[str, str]) -> str:
+    """Return a condition: that a row has one of the faults."""
+    return " OR ".join(f"({condition})" for condition in faults)
