@@ -23,7 +23,11 @@ What cannot be found without a seal outside the database:
 - of a spend or a transfer: whether the request named the source that it took from anyway;
 - of a refund in an asset with lots that made no lot: its fingerprint, which may name an end that nothing got;
 - from which lots a clawback took, and how much an adjustment earmarked of which, where what follows was changed, too;
-- that a bonus within an hour of when its asset got lots is in none.
+- that a bonus within an hour of when its asset got lots is in none;
+- of a limit: who set it, and another time between its neighbours' times; of a removal of none that was in force: which;
+- that an account counts what moves from a later entry on than its limits ask for: what was not counted is summed;
+- of a refusal by a limit: that another one was exceeded as well; and of a calendar's window when it began, where the
+  amounts do not tell it.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -41,6 +45,7 @@ from wallet_gql.ledger.verify_accounts import ACCOUNT_CHECKS
 from wallet_gql.ledger.verify_holds import HOLD_CHECKS
 from wallet_gql.ledger.verify_issuance import ISSUANCE_CHECKS
 from wallet_gql.ledger.verify_keys import KEY_CHECKS
+from wallet_gql.ledger.verify_limits import LIMIT_CHECKS
 from wallet_gql.ledger.verify_lot_uses import LOT_USE_CHECKS
 from wallet_gql.ledger.verify_lots import LOT_CHECKS
 from wallet_gql.ledger.verify_reversals import REVERSAL_CHECKS
@@ -263,6 +268,7 @@ _CHECKS: Final = {
     **STATE_CHECKS,
     **REVERSAL_CHECKS,
     **ISSUANCE_CHECKS,
+    **LIMIT_CHECKS,
     "note": f"""
         SELECT format('note of transaction %s', n.transaction_id),
                CASE WHEN t.id IS NULL AND e.seq IS NULL AND s.step IS NULL THEN 'its transaction does not exist'

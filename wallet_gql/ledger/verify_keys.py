@@ -203,7 +203,9 @@ KEY_CHECKS: Final = {
           SELECT k.wallet_id, k.key, k.outcome, k.created_at,
                  (k.details ->> 'balance_before_minor')::numeric AS balance,
                  -- Not kept before wallets had limits of their own.
-                 coalesce((k.details ->> 'limit_minor')::numeric, {BALANCE_MINOR_MAX}) AS most,
+                 CASE jsonb_typeof(k.details -> 'limit_minor')
+                      WHEN 'number' THEN (k.details ->> 'limit_minor')::numeric
+                      ELSE {BALANCE_MINOR_MAX} END AS most,
                  count(*) OVER (PARTITION BY k.transaction_id) AS same_id
             FROM idempotency_key k
            WHERE k.shard = $1 AND k.outcome IN ({_ON_BALANCE})
