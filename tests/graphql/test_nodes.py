@@ -1,4 +1,5 @@
 import asyncio
+from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
@@ -7,12 +8,15 @@ import httpx
 import pytest
 from factories import gql, new_owner, post
 
+from wallet_gql.domain.limits import Enforcement, LimitFlow, LimitsSet
 from wallet_gql.domain.postings import Posted
 from wallet_gql.graphql import ids
+from wallet_gql.operations.limits import LimitInput, rolling, set_limit
 from wallet_gql.operations.opening import Ledger
 
 THINGS = """query($o: String!) {
   assets { __typename id code name scale }
+  limits(ownerId: $o) { __typename id appliesTo flow rollingSeconds maxAmount setAt asset { id } }
   wallet(ownerId: $o) {
     __typename id ownerId openedAt
     balances { __typename id ownerId amount cursor asset { id } }
@@ -34,15 +38,20 @@ NODE = """
     transactionId type direction amount balanceAfter description reference executedAt idempotencyKey
     asset { id } entries { account direction amount }
   }
+  ... on Limit { appliesTo flow rollingSeconds maxAmount setAt asset { id } }
 """
 
 
 @pytest.fixture
 async def owner(ledger: Ledger) -> str:
-    """An owner with a history in two assets."""
+    """An owner with a history in two assets, and a limit."""
     owner = await new_owner(ledger, gold=100)
     assert isinstance(await post(ledger, "spend", owner, 30, description="a sword", reference="order-1"), Posted)
     assert isinstance(await post(ledger, "bonus", owner, "0.5", asset_code="POINTS"), Posted)
+    asked = LimitInput(
+        "GOLD", owner, LimitFlow.SPEND, rolling(3600), Decimal(500), None, Enforcement.REFUSE, idempotency_key=uuid4()
+    )
+    assert isinstance(await set_limit(ledger, asked), LimitsSet)
     return owner
 
 
@@ -51,7 +60,7 @@ async def things(client: httpx.AsyncClient, owner: str) -> list[dict[str, Any]]:
     answer = await gql(client, THINGS, o=owner)
     wallet = answer["wallet"]
     balances, transactions = wallet.pop("balances"), wallet.pop("transactions")["nodes"]
-    return [*answer["assets"], wallet, *balances, *transactions]
+    return [*answer["assets"], wallet, *balances, *transactions, *answer["limits"]]
 
 
 async def node(client: httpx.AsyncClient, id_: str) -> dict[str, Any] | None:
@@ -68,7 +77,7 @@ async def nodes(client: httpx.AsyncClient, ids_: list[str]) -> list[dict[str, An
 async def test_everything_with_an_identity_is_found_by_it(client: httpx.AsyncClient, owner: str) -> None:
     expected = await things(client, owner)
 
-    assert {thing["__typename"] for thing in expected} == {"Asset", "Wallet", "Balance", "Transaction"}
+    assert {thing["__typename"] for thing in expected} == {"Asset", "Wallet", "Balance", "Transaction", "Limit"}
     assert await nodes(client, [thing["id"] for thing in expected]) == expected
     for thing in expected:
         assert await node(client, thing["id"]) == thing
@@ -158,6 +167,11 @@ async def test_id_that_nothing_has_is_null(client: httpx.AsyncClient, owner: str
                 f"Transaction:{shard}:{2**63 - 1}:1",
                 f"Transaction:{shard}:1:{2**63 - 1}",
                 f"Transaction:{shard}:1:0",
+                f"Limit:{shard}:{wallet_id}:1:2",
+                f"Limit:{shard}:{wallet_id}:1:0",
+                f"Limit:{shard}:{wallet_id}:32767:1",
+                f"Limit:{shard}:{2**63 - 1}:1:{2**31 - 1}",
+                f"Limit:{shard}:0:1:{2**31 - 1}",
             )
         ),
     ]
@@ -175,6 +189,7 @@ async def test_treasury_has_no_ids(client: httpx.AsyncClient, owner: str, owner_
         *(ids.wallet_id(shard, id_) for shard, id_ in stripes),
         *(ids._encode(f"Balance:{shard}:{id_}:1") for shard, id_ in stripes),
         *(ids._encode(f"Transaction:{shard}:{id_}:1") for shard, id_ in accounts),
+        *(ids._encode(f"Limit:{shard}:{id_}:1:1") for shard, id_ in stripes),
     ]
 
     assert len(stripes) >= 4

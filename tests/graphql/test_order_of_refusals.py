@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import httpx
 import pytest
-from conditions import CONDITIONS, RECEIVERS, SPECIAL, ask_all, label_of, set_up
+from conditions import CONDITIONS, SPECIAL, ask_all, label_of, receivers_of, set_up
 from order import (
     EXCUSES,
     FAULT,
@@ -52,17 +52,17 @@ async def test_whatever_stops_at_the_receiver_is_told_last(
     client: httpx.AsyncClient, ledger: Ledger, mutation: str
 ) -> None:
     world = await World(client, ledger).open()
-    before = order_of(mutation)[-2]
+    before, causes = order_of(mutation)[-2], receivers_of(mutation)
     scenes = await asyncio.gather(
-        *(set_up(world, mutation, *labels) for _ in RECEIVERS for labels in ((), (before,))),
+        *(set_up(world, mutation, *labels) for _ in causes for labels in ((), (before,))),
     )
-    await asyncio.gather(*(change(scene) for change, scene in zip(RECEIVERS.values(), scenes[::2], strict=True)))
-    await asyncio.gather(*(change(scene) for change, scene in zip(RECEIVERS.values(), scenes[1::2], strict=True)))
+    await asyncio.gather(*(change(scene) for change, scene in zip(causes.values(), scenes[::2], strict=True)))
+    await asyncio.gather(*(change(scene) for change, scene in zip(causes.values(), scenes[1::2], strict=True)))
 
     answers = await ask_all(scenes)
 
-    assert [answer["cause"] for answer in answers[::2]] == list(RECEIVERS)
-    assert [label_of(answer) for answer in answers[1::2]] == [before] * len(RECEIVERS)
+    assert [answer["cause"] for answer in answers[::2]] == list(causes)
+    assert [label_of(answer) for answer in answers[1::2]] == [before] * len(causes)
 
 
 def test_every_mutation_can_be_played() -> None:

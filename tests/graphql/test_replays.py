@@ -13,6 +13,7 @@ import pytest
 from api import Endpoint
 from batches import new_owner_in
 from conditions import (
+    OF_LIMITS,
     OF_WALLETS,
     Condition,
     ask_all,
@@ -97,6 +98,13 @@ ANSWERS: Final[dict[str, dict[str, Condition]]] = {
     "unfreezeWallet": {"of what is open": done_before},
     "closeWallet": {"empty": empty, "forfeited": forfeited, "to a closed one": other_closed, "again": done_before},
     "reopenWallet": {"of what is open": done_before},
+    "setLimit": {
+        "by count": asked(maxAmount=None, maxCount=3),
+        "of a balance": asked(flow="BALANCE", window=None),
+        "a day": asked(window={"calendar": {"unit": "DAY", "timeZone": "Europe/Berlin"}}),
+        "again": done_before,
+    },
+    "removeLimit": {"again": done_before},
 }
 """Other ways to be answered than as a rule, and than with what each refusal is made by."""
 
@@ -113,6 +121,11 @@ DIFFERENT: Final[dict[str, Any]] = {
     "scope": "ALL",
     "until": "2998-01-01T00:00:00Z",
     "voidHolds": True,
+    "flow": "BONUS",
+    "window": {"rollingSeconds": 77},
+    "maxAmount": AMOUNT + 9,
+    "maxCount": 9,
+    "enforcement": "WARN",
 }
 """What makes another request of one, field by field."""
 
@@ -166,10 +179,13 @@ async def other_requests(scene: Scene) -> list[Other]:
     fields = input_fields(scene.mutation)
     if "toOwnerId" in fields:
         values["toOwnerId"] = await new_owner_in(scene.world.ledger, 2)
-    if "holdId" in fields:
-        values["holdId"] = scene.spare
+    for name in ("holdId", "limitId"):
+        values[name] = scene.spare
     if "transactionId" in fields:
         values["transactionId"] = await first_transaction(scene.world, scene.owner)
+    if scene.asked.get("flow") == "BALANCE":
+        for name in ("flow", "window", "maxCount"):
+            del values[name]
     if scene.asked.get("remainder") in {"REFUSE", "FORFEIT"}:
         del values["toOwnerId"]
     if scene.asked.get("onShortfall") is None:
@@ -206,7 +222,7 @@ def outcome_of(mutation: str, first: Answer) -> Answer:
         return {**outcome, "refusal": {"__typename": first["__typename"]}}
     if mutation in HELD:
         return {**outcome, "state": "HELD", "hold": first["hold"]}
-    if mutation in OF_WALLETS:
+    if mutation in OF_WALLETS or mutation in OF_LIMITS:
         return {**outcome, "state": "CHANGED"}
     posted = first.get("transaction") or first.get("refund") or first.get("clawback")
     return {**outcome, "state": "NOTHING" if posted is None else "POSTED", "transaction": posted}

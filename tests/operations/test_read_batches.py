@@ -14,17 +14,21 @@ from pydantic import SecretStr
 
 from wallet_gql.db.engine import connect, create_engine
 from wallet_gql.domain.errors import Unavailable
+from wallet_gql.domain.limits import Enforcement, LimitFlow, LimitsSet
 from wallet_gql.domain.lots import CreditSource, LotName, LotTerms
 from wallet_gql.domain.postings import Held, Posted, TransactionName
 from wallet_gql.domain.shards import shard_of
 from wallet_gql.domain.wallets import OwnerName, WalletStatus
 from wallet_gql.ledger.holds import HoldPageRequest
+from wallet_gql.ledger.limit_reads import LimitUse
+from wallet_gql.ledger.limits import Chain
 from wallet_gql.ledger.lot_reads import LotPageRequest
 from wallet_gql.ledger.reads import EntryName, OwnTransaction, PageRequest, WalletAsset
 from wallet_gql.ledger.searches import SearchRequest
 from wallet_gql.ledger.states import WalletId
 from wallet_gql.operations.assets import add_asset, set_asset
 from wallet_gql.operations.holds import ChangeHoldInput, PlaceHoldInput, capture_hold, place_hold
+from wallet_gql.operations.limits import LimitInput, rolling, set_limit
 from wallet_gql.operations.opening import Ledger, Reads
 from wallet_gql.operations.read_batches import BATCH_SIZE_MAX, STATEMENTS_UNDER_WAY_MAX, ReadBatch
 from wallet_gql.operations.reversals import ReverseInput, refund
@@ -204,6 +208,10 @@ UNREADABLE: dict[str, Callable[[Any], Any]] = {
     "reversed_minor": lambda key: key._replace(shard=2**15),
     "states": lambda key: key._replace(shard=2**15),
     "status_events": lambda key: key._replace(shard=2**15),
+    "limit_rules": lambda key: key._replace(shard=2**15),
+    "limits_in_force": lambda key: key._replace(shard=2**15),
+    "limit_uses": lambda key: WalletAsset(replace(key.wallet, id=2**63), key.asset),
+    "limit_resets": lambda key: key._replace(shard=2**15),
 }
 
 
@@ -230,6 +238,30 @@ async def of_lots(ledger: Ledger, *, lapses: bool) -> dict[str, Any]:
         "lot_parts": entry,
         "lapsed_again": entry,
     }
+
+
+async def of_limits(ledger: Ledger, account: WalletAsset) -> dict[str, Any]:
+    """Return what is asked of limits, of an account that has spent something."""
+    asked = LimitInput(
+        account.asset.code, account.wallet.owner_id, LimitFlow.SPEND, rolling(60), Decimal(5), None, Enforcement.REFUSE,
+        uuid4(),
+    )  # fmt: skip
+    outcome = await set_limit(ledger, asked)
+    assert isinstance(outcome, LimitsSet)
+    assert outcome.rule is not None
+    [use] = await ledger.reads.limit_uses.load(account)
+    return {
+        "limit_rules": outcome.rule.name,
+        "limits_in_force": Chain(account.asset.id, account.wallet.shard, account.wallet.id),
+        "limit_uses": account,
+        "limit_resets": use.reset,
+    }
+
+
+def timeless(found: Any) -> Any:
+    """Return what was read but for the time at which it was, which is in what is used of limits."""
+    is_use = isinstance(found, list) and found and isinstance(found[0], LimitUse)
+    return [use._replace(reset=None) for use in found] if is_use else found
 
 
 @pytest.mark.parametrize("kind", UNREADABLE)
@@ -274,6 +306,7 @@ async def test_every_kind_of_read_tells_a_data_error_to_its_caller_only(ledger: 
         "reversed_minor": captured.transaction.name,
         "states": WalletId(wallet.shard, wallet.id),
         "status_events": WalletId(wallet.shard, wallet.id),
+        **await of_limits(ledger, account),
     }
     # What has no key cannot be malformed.
     whole = {"assets", "asset_settings", "clock", "api_keys"}
@@ -286,7 +319,7 @@ async def test_every_kind_of_read_tells_a_data_error_to_its_caller_only(ledger: 
         *map(reads.load, (good[kind], UNREADABLE[kind](good[kind]), good[kind])), return_exceptions=True
     )
 
-    assert first == last == alone
+    assert timeless(first) == timeless(last) == timeless(alone)
     assert isinstance(bad, asyncpg.PostgresError)
     assert bad.sqlstate is not None
     assert bad.sqlstate.startswith("22")

@@ -15,6 +15,7 @@ from scenes import AMOUNT, ASIDE, ASSET, FUNDS, LOTTED, ROOM, Answer, Scene, Wor
 
 from wallet_gql.domain.assets import TransferPolicy
 from wallet_gql.domain.holds import CAPTURES_MAX, OPEN_HOLDS_MAX, HoldName
+from wallet_gql.domain.limits import LIMITS_MAX, RuleName
 from wallet_gql.domain.lots import LIVE_LOTS_MAX
 from wallet_gql.domain.money import BALANCE_MINOR_MAX, MINOR_MAX, POSTING_MINOR_MAX
 from wallet_gql.domain.text import TEXT_LENGTH_MAX
@@ -28,9 +29,14 @@ TOO_LONG: Final = "x" * (TEXT_LENGTH_MAX + 1)
 NOBODY: Final = "nobody-sends"
 NOBODY_ELSE: Final = "nobody-gets"
 LONG_AGO: Final = "2001-01-01T00:00:00Z"
+OF_LIMITS: Final = ("setLimit", "removeLimit")
 OF_WALLETS: Final = ("freezeWallet", "unfreezeWallet", "closeWallet", "reopenWallet")
 MISSING_HOLD: Final = ids.hold_id(HoldName(0, UUID(int=1)))
 MISSING_TRANSACTION: Final = urlsafe_b64encode(b"Transaction:0:1:999999").decode().rstrip("=")
+MISSING_LIMIT: Final = ids.limit_id(RuleName(1, 0, 0, 999_999))
+
+LIMITED: Final = {"topUp": "TOP_UP", "spend": "SPEND"}
+"""Which flow a mutation comes under; the others pay somebody, or will."""
 
 
 async def set_up(world: World, mutation: str, *labels: str) -> Scene:
@@ -138,6 +144,37 @@ async def many_lots(scene: Scene) -> None:
         scene.change(asset=LOTTED)
 
 
+async def limit(scene: Scene, flow: str, most: int, **fields: Any) -> None:
+    """Limit what an owner moves: the one whose key it is, unless another is named."""
+    window = {"rollingSeconds": 3600}
+    given = {"ownerId": scene.owner, "asset": ASSET, "flow": flow, "window": window, "maxAmount": most, **fields}
+    await scene.world.do("setLimit", **given)
+
+
+async def limited(scene: Scene) -> None:
+    # A hold that is raised counts as it is already.
+    most = AMOUNT if scene.mutation == "adjustHold" else 1
+    await limit(scene, LIMITED.get(scene.mutation, "TRANSFER_OUT"), most)
+
+
+async def bonus_limited(scene: Scene) -> None:
+    """Limit bonuses so that there can be as many lots as may be; what is asked for is more than that."""
+    # What is refused opens the account, too.
+    await scene.world.do("topUp", ownerId=scene.owner, asset=LOTTED, amount=1)
+    await limit(scene, "BONUS", LIVE_LOTS_MAX, asset=LOTTED)
+    if scene.asked["asset"] != LOTTED:
+        scene.change(asset=LOTTED, amount=LIVE_LOTS_MAX + 1)
+
+
+async def other_limited(scene: Scene) -> None:
+    await limit(scene, "IN", 1, ownerId=scene.other)
+
+
+async def many_limits(scene: Scene) -> None:
+    windows = ({"rollingSeconds": n + 1} for n in range(LIMITS_MAX))
+    await asyncio.gather(*(limit(scene, "OUT", MUCH, window=window) for window in windows))
+
+
 async def full_but_for_lots(scene: Scene) -> None:
     for n in range(BALANCE_MINOR_MAX // POSTING_MINOR_MAX):
         amount = POSTING_MINOR_MAX - (0 if n else LIVE_LOTS_MAX)
@@ -204,6 +241,7 @@ CONDITIONS: Final[dict[str, Condition]] = {
     "WalletNotFound": of_nobody,
     "HoldNotFound": asked(holdId=MISSING_HOLD),
     "TransactionNotFound": asked(transactionId=MISSING_TRANSACTION),
+    "LimitNotFound": asked(limitId=MISSING_LIMIT),
     OF_WHAT_WAS_FOUND: asked(amount="0.5"),
     "IdempotencyKeyReused": key_used,
     OF_THE_RECEIVER: asked(toOwnerId=NOBODY_ELSE),
@@ -216,6 +254,7 @@ CONDITIONS: Final[dict[str, Condition]] = {
     "RefundExceedsOriginal": asked(amount=MUCH),
     "ReceiptUsed": receipt_used,
     "WalletNotEmpty": with_a_hold,
+    "LimitExceeded": limited,
     "BalanceLimitExceeded": owner_full,
     "InsufficientBalance": asked(amount=MUCH),
     "ReceiverRefused": other_full,
@@ -225,6 +264,7 @@ SPECIAL: Final[dict[tuple[str, str], Condition]] = {
     # These take no description.
     ("voidHold", FAULT): asked(idempotencyKey="no key"),
     ("adjustHold", FAULT): asked(ttlSeconds=0),
+    ("setLimit", FAULT): asked(maxCount=0),
     **{(mutation, FAULT): asked(note=TOO_LONG) for mutation in OF_WALLETS},
     **{(mutation, "WalletFrozen"): nothing_moves for mutation in ("topUp", "bonus", "captureHold", "refund")},
     ("adjustHold", "HoldExceeded"): captured_above,
@@ -232,7 +272,10 @@ SPECIAL: Final[dict[tuple[str, str], Condition]] = {
     ("refund", "BalanceLimitExceeded"): owner_at_the_end,
     ("bonus", "InvalidExpiry"): asked(expiresAt=LONG_AGO),
     ("refund", "InvalidExpiry"): asked(lapsedUntil=LONG_AGO),
+    ("setLimit", "InvalidAmount"): asked(maxAmount=0),
+    ("setLimit", "TooMany"): many_limits,
     ("bonus", "TooMany"): many_lots,
+    ("bonus", "LimitExceeded"): bonus_limited,
     ("bonus", "BalanceLimitExceeded"): full_but_for_lots,
     ("placeHold", "TooMany"): many_holds,
     ("captureHold", "TooMany"): often_captured,
@@ -241,5 +284,12 @@ SPECIAL: Final[dict[tuple[str, str], Condition]] = {
 }
 """Where a mutation is refused in a way of its own."""
 
-RECEIVERS: Final[dict[str, Condition]] = {"FULL": other_full, "FROZEN": other_frozen, "CLOSED": other_closed}
+RECEIVERS: Final[dict[str, Condition]] = {
+    "FULL": other_full, "LIMIT": other_limited, "FROZEN": other_frozen, "CLOSED": other_closed,
+}  # fmt: skip
 """How a receiver comes to take nothing, by the cause that is told."""
+
+
+def receivers_of(mutation: str) -> dict[str, Condition]:
+    """Return how a receiver comes to take nothing of a mutation: a limit does not refuse what comes back."""
+    return {cause: each for cause, each in RECEIVERS.items() if (mutation, cause) != ("clawback", "LIMIT")}

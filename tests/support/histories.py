@@ -133,6 +133,20 @@ async def reopened(world: World, owner: str) -> None:
     await world.do("reopenWallet", ownerId=owner)
 
 
+async def limited(world: World, owner: str) -> None:
+    """Let an owner move nothing more, and hold nothing more."""
+    hour = {"rollingSeconds": 3600}
+    for flow, window in (("IN", hour), ("OUT", hour), ("SPEND", hour), ("BALANCE", None)):
+        await world.do("setLimit", ownerId=owner, asset=ASSET, flow=flow, window=window, maxAmount=1)
+
+
+async def unlimited(world: World, owner: str) -> None:
+    query = "query($o: String!, $a: String!) { limits(asset: $a, ownerId: $o) { id } }"
+    for limit in (await gql(world.client, query, o=owner, a=ASSET))["limits"]:
+        removed = await world.do("removeLimit", limitId=limit["id"])
+        assert removed["rule"] == limit
+
+
 async def other_full(answered: Answered) -> None:
     await answered.scene.world.fill(answered.scene.other, 0)
 
@@ -153,6 +167,9 @@ HISTORIES: Final[dict[str, dict[str, Change]]] = {
         "the other one is full": each(other_full),
         "both have spent": each(spent),
         "transfers are allowed": under(TransferPolicy.ALL),
+        # Last, for who is made full by SQL counts nothing.
+        "both are limited": both(limited),
+        "nothing is limited": both(unlimited),
     },
     "by time": {
         "nothing": each(nothing),
@@ -165,6 +182,7 @@ HISTORIES: Final[dict[str, dict[str, Change]]] = {
         "a year has passed": days_pass(366),
         "both wallets are reopened": both(reopened),
         "the other one is full": each(other_full),
+        "both are limited": both(limited),
     },
 }
 """What can happen after a request was answered. Where a wallet can be in another state, a change belongs here."""

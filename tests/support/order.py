@@ -46,9 +46,10 @@ _SHARED_UNION: Final = "The mutations of a wallet's status have one union: only 
 
 NEVER: Final = {
     OF_WHAT_WAS_FOUND: Absence(
-        _POSTINGS | {"transfer", "placeHold"}, "The asset is an argument, so all of InvalidAmount is told before."
+        _POSTINGS | {"transfer", "placeHold", "setLimit"},
+        "The asset is an argument, so all of InvalidAmount is told before.",
     ),
-    OF_THE_RECEIVER: Absence(_POSTINGS | _OF_STATUS, "There is no receiver."),
+    OF_THE_RECEIVER: Absence(_POSTINGS | _OF_STATUS | {"setLimit"}, "There is no receiver."),
     "WalletClosed": Absence(frozenset({"closeWallet", "reopenWallet"}), "What is closed is closed, or is opened."),
     **{
         name: Absence(_OF_STATUS, _SHARED_UNION)
@@ -61,6 +62,7 @@ NEVER: Final = {
 
 _KEY_OF_NOBODY: Final = "A key belongs to the wallet that is found: where none is found, no key was used."
 _WHAT_IS_NOT_THERE: Final = "What does not exist has no state."
+_LOWERED_OR_RAISED: Final = "A hold is lowered below what was captured, or raised above what may be held."
 
 EXCUSES: Final = {
     (FAULT, "IdempotencyKeyReused"): Excuse(
@@ -68,13 +70,13 @@ EXCUSES: Final = {
     ),
     ("WalletNotFound", "IdempotencyKeyReused"): Excuse(_KEY_OF_NOBODY),
     ("HoldNotFound", "IdempotencyKeyReused"): Excuse(_KEY_OF_NOBODY),
+    ("LimitNotFound", "IdempotencyKeyReused"): Excuse(_KEY_OF_NOBODY),
     ("WalletNotFound", "WalletClosed"): Excuse(_WHAT_IS_NOT_THERE),
     ("WalletNotFound", "WalletFrozen"): Excuse(_WHAT_IS_NOT_THERE),
     ("HoldNotFound", "HoldNotOpen"): Excuse(_WHAT_IS_NOT_THERE),
     ("WalletClosed", "WalletFrozen"): Excuse("A wallet has one status."),
-    ("HoldExceeded", "InsufficientBalance"): Excuse(
-        "A hold is lowered below what was captured, or raised above the balance."
-    ),
+    ("HoldExceeded", "LimitExceeded"): Excuse(_LOWERED_OR_RAISED),
+    ("HoldExceeded", "InsufficientBalance"): Excuse(_LOWERED_OR_RAISED),
 }
 """Which two cannot hold at once, and why."""
 

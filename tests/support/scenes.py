@@ -40,11 +40,11 @@ SLOTS: Final = range(16, 64)
 
 
 def _shown(field: GraphQLField) -> str | None:
-    """Return what is read of a field: plain values, and the ids of transactions and holds; nothing that moves on."""
+    """Return what is read of a field: plain values, and ids of transactions, holds and limits, which do not move."""
     type_ = get_named_type(field.type)
     if any(isinstance(each.type, GraphQLNonNull) for each in field.args.values()):
         return None
-    if isinstance(type_, GraphQLObjectType) and type_.name in {"Transaction", "Hold"}:
+    if isinstance(type_, GraphQLObjectType) and type_.name in {"Transaction", "Hold", "Limit"}:
         return "{ id }"
     return "" if is_leaf_type(type_) else None
 
@@ -133,7 +133,7 @@ class Scene:
     policy: TransferPolicy = TransferPolicy.ALL
     """The asset's, when the request is sent."""
     spare: str = ""
-    """Another hold of the owner's, where the request is about one."""
+    """Another hold or limit of the owner's, where the request is about one."""
 
     @property
     def asked(self) -> dict[str, Any]:
@@ -222,6 +222,19 @@ async def _reopen(scene: Scene) -> dict[str, Any]:
     return {"ownerId": scene.owner}
 
 
+async def _set_limit(scene: Scene) -> dict[str, Any]:
+    window = {"rollingSeconds": 3600}
+    return {"ownerId": scene.owner, "asset": ASSET, "flow": "SPEND", "window": window, "maxAmount": AMOUNT}
+
+
+async def _remove_limit(scene: Scene) -> dict[str, Any]:
+    asked = await _set_limit(scene)
+    first = await scene.world.do("setLimit", **asked)
+    spare = await scene.world.do("setLimit", **asked | {"flow": "OUT"})
+    scene.spare = spare["rule"]["id"]
+    return {"limitId": first["rule"]["id"]}
+
+
 async def last_transaction(world: World, owner: str) -> str:
     """Return the id of an owner's newest transaction."""
     return await _transaction(world, owner, "first: 1")
@@ -253,5 +266,7 @@ BASES: Final[dict[str, Callable[[Scene], Awaitable[dict[str, Any]]]]] = {
     "unfreezeWallet": _unfreeze,
     "closeWallet": _close,
     "reopenWallet": _reopen,
+    "setLimit": _set_limit,
+    "removeLimit": _remove_limit,
 }
 """What each mutation that takes a key is sent so that it is posted."""
