@@ -372,12 +372,21 @@ def of_figures(play: LimitPlay) -> Iterator[Planted]:
         yield told(name, f"{longer} AND seq = 1")
 
 
+def of_nothing_limited(play: LimitPlay) -> Iterator[Planted]:
+    counted, exceeded, none = play.posted["counted"], play.refusals["of all"], "DELETE FROM limit_rule"
+    row = f"account {counted.account_id} ({ALICE}), seq {counted.seq}"
+    yield Planted((none,), "chain", row, "counts what moved, but nothing was ever limited")
+    for key in (exceeded, play.keys["not there"]):
+        others = f"DELETE FROM idempotency_key WHERE outcome IN (16, 53) AND key <> '{key}'"
+        yield Planted((none, others), "key", f"key {key} of wallet ", "is about a limit, but none was ever set")
+
+
 def of_balances(play: LimitPlay) -> Iterator[Planted]:
     name, rule = "too rich", play.rules["balance"]
 
     def told(statement: str, most: object) -> Planted:
         row = f"key {play.refusals[name]} of wallet "
-        return Planted((statement,), "balance limit exceeded", row, f"says that at most {most} may be held, which no")
+        return Planted((statement,), "refusal", row, f"says that at most {most} may be held, which no")
 
     for most, shown in (("2999", "2999"), ("'x'::text", "x"), ("'null'::jsonb", ""), ("'[]'::jsonb", "[]")):
         yield told(tell(play, name, limit_minor=most), shown)
@@ -387,7 +396,18 @@ def of_balances(play: LimitPlay) -> Iterator[Planted]:
 
 
 @pytest.mark.parametrize(
-    "planted", [of_versions, of_keys, of_fingerprints, of_flows, of_garbage, of_refusals, of_figures, of_balances]
+    "planted",
+    [
+        of_versions,
+        of_keys,
+        of_fingerprints,
+        of_flows,
+        of_garbage,
+        of_refusals,
+        of_figures,
+        of_nothing_limited,
+        of_balances,
+    ],
 )
 async def test_planted_damage_is_found_and_named(
     books: DamagedBooks, played: LimitPlay, planted: Callable[[LimitPlay], Iterator[Planted]]

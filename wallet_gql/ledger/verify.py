@@ -50,7 +50,17 @@ from wallet_gql.ledger.verify_lot_uses import LOT_USE_CHECKS
 from wallet_gql.ledger.verify_lots import LOT_CHECKS
 from wallet_gql.ledger.verify_reversals import REVERSAL_CHECKS
 from wallet_gql.ledger.verify_states import STATE_CHECKS
-from wallet_gql.ledger.verify_terms import CLAWBACK, EXPIRY, LATEST, OTHER_HALF, RECEIVED, SENT, USER, doubled
+from wallet_gql.ledger.verify_terms import (
+    ANY_LIMIT,
+    CLAWBACK,
+    EXPIRY,
+    LATEST,
+    OTHER_HALF,
+    RECEIVED,
+    SENT,
+    USER,
+    doubled,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +136,9 @@ _WITHOUT_LOTS: Final = f"""(e.lots_seq IS NULL
                       AND (p.lots_seq IS NOT NULL OR e.lots_after IS NOT NULL OR e.live_lots IS NOT NULL
                            OR (e.type = {EXPIRY} AND a.wallet_kind = {USER})))"""
 
+# What the checks of limits, which begin where there ever were some, would not see.
+_WITHOUT_LIMITS: Final = f"(e.flows IS NOT NULL AND NOT {ANY_LIMIT})"
+
 # Each returns (row, fault) for a shard. What is counted or summed comes from the log alone.
 _CHECKS: Final = {
     "chain": f"""
@@ -155,6 +168,7 @@ _CHECKS: Final = {
                     THEN 'what is held differs from the entry before it, without a step of a hold'
                     WHEN {_WITHOUT_LOTS} THEN 'does not say what is in lots'
                     WHEN e.lots_seq IS NOT NULL AND a.wallet_kind <> {USER} THEN 'has lots, but is not an owner''s'
+                    WHEN {_WITHOUT_LIMITS} THEN 'counts what moved, but nothing was ever limited'
                     WHEN e.executed_at = '-infinity' THEN 'has no time'
                     WHEN e.executed_at > {LATEST}
                     THEN format('is dated in the future: %s', e.executed_at)
@@ -172,7 +186,7 @@ _CHECKS: Final = {
             OR CASE WHEN e.held_seq = e.seq
                     THEN st.seq IS NULL OR coalesce(e.held_after, 0) <> coalesce(p.held_after, 0) + st.change
                     ELSE e.amount = 0 OR {_HELD_DIFFERS} END
-            OR {_WITHOUT_LOTS} OR (e.lots_seq IS NOT NULL AND a.wallet_kind <> {USER})
+            OR {_WITHOUT_LOTS} OR (e.lots_seq IS NOT NULL AND a.wallet_kind <> {USER}) OR {_WITHOUT_LIMITS}
             OR e.executed_at = '-infinity' OR e.executed_at > {LATEST}
             -- A stripe's entries have the times of their transactions, which only follow the owner's.
             OR (e.executed_at < p.executed_at AND a.wallet_kind = {USER}))

@@ -4,8 +4,8 @@ A refusal is proved by the log: what moved in a rolling window is counted again,
 calendar's window began is not, for the database may know other rules of time zones than the service: what was told of
 it must be what moved since some moment, of the last two, eight or 32 days. Nothing is told of who set a limit.
 
-The checks begin with the versions of limits, with the keys that name some, or with the entries that count something:
-books without limits pay for scans.
+Books in which nothing was ever limited pay nothing for these checks: the checks of chains and keys see to it that
+nothing there says that it was.
 """
 
 from typing import Final
@@ -20,13 +20,13 @@ from wallet_gql.domain.limits import (
     Enforcement,
     LimitFlow,
 )
-from wallet_gql.domain.money import BALANCE_MINOR_MAX, MINOR_MAX
+from wallet_gql.domain.money import MINOR_MAX
 from wallet_gql.domain.postings import RequestKind, TransactionType
 from wallet_gql.domain.refusals import OutcomeCode
 from wallet_gql.ledger.limits import TYPES
 from wallet_gql.ledger.lookups import one_row
 from wallet_gql.ledger.verify_lots import SETTING_SLACK
-from wallet_gql.ledger.verify_terms import LATEST, USER, any_fault, first_fault
+from wallet_gql.ledger.verify_terms import ANY_LIMIT, LATEST, USER, any_fault, first_fault
 
 _BALANCE: Final = f"{LimitFlow.BALANCE:d}"
 _REFUSE: Final = f"{Enforcement.REFUSE:d}"
@@ -274,7 +274,8 @@ LIMIT_CHECKS: Final = {
                     ELSE format('key %s of wallet %s', k.key, k.wallet_id) END,
                {first_fault(_KEY_FAULTS)}
           FROM (SELECT *, details ->> 'step' AS step, details ->> 'asset_id' AS asset_id
-                  FROM idempotency_key WHERE shard = $1 AND outcome = {OutcomeCode.LIMITS_SET:d}) AS k
+                  FROM idempotency_key
+                 WHERE shard = $1 AND outcome = {OutcomeCode.LIMITS_SET:d} AND {ANY_LIMIT}) AS k
           FULL JOIN (SELECT * FROM limit_rule WHERE shard = $1) AS made
             ON (made.id, made.wallet_id, made.asset_id::text) = (k.transaction_id, k.wallet_id, k.asset_id)
           LEFT JOIN limit_rule until
@@ -293,7 +294,8 @@ LIMIT_CHECKS: Final = {
                        lag(e.flows) OVER (PARTITION BY e.account_id ORDER BY e.seq) AS flows_before
                   FROM entry e
                  WHERE e.shard = $1
-                   AND e.account_id IN (SELECT c.account_id FROM entry c WHERE c.shard = $1 AND c.flows IS NOT NULL)
+                   AND e.account_id IN (
+                       SELECT c.account_id FROM entry c WHERE c.shard = $1 AND c.flows IS NOT NULL AND {ANY_LIMIT})
                ) AS e
           LEFT JOIN account a ON a.shard = $1 AND a.id = e.account_id
           LEFT JOIN {_LIMITED_SINCE} AS of_all
@@ -308,7 +310,7 @@ LIMIT_CHECKS: Final = {
         WITH kept AS MATERIALIZED (
           SELECT k.wallet_id, k.key, k.created_at, k.details, ({_IS_WHOLE}) IS TRUE AS is_whole
             FROM idempotency_key k
-           WHERE k.shard = $1 AND k.outcome = {OutcomeCode.LIMIT_EXCEEDED:d}
+           WHERE k.shard = $1 AND k.outcome = {OutcomeCode.LIMIT_EXCEEDED:d} AND {ANY_LIMIT}
         ), facts AS MATERIALIZED (
           SELECT k.wallet_id, k.key, k.created_at, k.is_whole, k.details ->> 'held' AS held,
                  {_FACTS}
@@ -345,18 +347,6 @@ LIMIT_CHECKS: Final = {
             ON (inside.account_id, inside.flow, inside.number)
              = (r.own_account, r.flow, head.number - r.moved_count + 1) AND inside.is_counted
          WHERE {any_fault(_REFUSAL_FAULTS)}
-         ORDER BY 1""",
-    "balance limit exceeded": f"""
-        SELECT format('key %s of wallet %s', k.key, k.wallet_id),
-               format('says that at most %s may be held, which no limit says', k.details ->> 'limit_minor')
-          FROM idempotency_key k
-         WHERE k.shard = $1 AND k.outcome = {OutcomeCode.BALANCE_LIMIT_EXCEEDED:d}
-           AND k.details ? 'limit_minor' AND k.details ->> 'limit_minor' IS DISTINCT FROM '{BALANCE_MINOR_MAX}'
-           AND NOT EXISTS (
-               SELECT FROM limit_rule r
-                WHERE r.flow = {_BALANCE} AND r.enforcement = {_REFUSE} AND r.set_at <= k.created_at + {SETTING_SLACK}
-                  AND (r.asset_id::text, r.max_amount::text) = (k.details ->> 'asset_id', k.details ->> 'limit_minor')
-                  AND (r.shard, r.wallet_id) IN ((0, 0), (k.shard, k.wallet_id)))
          ORDER BY 1""",
 }
 """Each returns (row, fault) for a shard, as all checks of `verify` do."""

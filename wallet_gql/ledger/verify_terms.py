@@ -32,6 +32,9 @@ LATEST: Final = f"(SELECT wallet_now() + interval '{HEAD_AHEAD_MAX.total_seconds
 OTHER_HALF: Final = one_row("transaction", "o", by="id", shard="t.counterpart_shard", id="t.counterpart_id")
 RECEIVER: Final = one_row("wallet", "receiver", by="id", shard="o.shard", id="o.wallet_id")
 
+ANY_LIMIT: Final = "(SELECT EXISTS (SELECT FROM limit_rule))"
+"""Whether anything was ever limited, which is asked once in a check."""
+
 NOTES: Final = """
                 SELECT n.transaction_id, n.receipt, (
                        SELECT string_agg(length(key) || ':' || key || length(value) || ':' || value, ''
