@@ -376,10 +376,9 @@ def of_nothing_limited(play: LimitPlay) -> Iterator[Planted]:
     counted, exceeded, none = play.posted["counted"], play.refusals["of all"], "DELETE FROM limit_rule"
     row = f"account {counted.account_id} ({ALICE}), seq {counted.seq}"
     yield Planted((none,), "chain", row, "counts what moved, but nothing was ever limited")
-    where = "WHERE outcome IN (16, 53) AND key <> '{{}}'"
     for key in (exceeded, play.keys["not there"]):
-        statement = f"DELETE FROM idempotency_key {where.format(key)}"
-        yield Planted((none, statement), "key", f"key {key} of wallet ", "is about a limit, but none was ever set")
+        others = f"DELETE FROM idempotency_key WHERE outcome IN (16, 53) AND key <> '{key}'"
+        yield Planted((none, others), "key", f"key {key} of wallet ", "is about a limit, but none was ever set")
 
 
 def of_balances(play: LimitPlay) -> Iterator[Planted]:

@@ -13,8 +13,6 @@ from lotted import ALICE, BOB, CAROL, DAVE, DAY_SECONDS, ERIN, FRANK, Play, as_a
 from wallet_gql.domain.limits import CalendarUnit, Enforcement, LimitFlow, LimitsSet, NewLimit, Rule, Window
 from wallet_gql.domain.postings import Changed, Refused, Remainder, Shortfall
 from wallet_gql.domain.refusals import BalanceLimitExceeded, LimitExceeded, ReceiverCause, ReceiverRefused
-from wallet_gql.domain.shards import shard_of
-from wallet_gql.domain.wallets import OwnerName
 from wallet_gql.operations.assets import set_asset
 from wallet_gql.operations.clock import advance_clock
 from wallet_gql.operations.holds import ChangeHoldInput, PlaceHoldInput, adjust_hold, place_hold
@@ -53,8 +51,7 @@ class LimitPlay(Play):
     async def lift(self, name: str, of: str | None, limit: str) -> None:
         """Remove a limit; where there is none any more, that is answered as well."""
         self.keys[name] = uuid4()
-        owner = None if of is None else OwnerName(shard_of(of, self.ledger.shard_count), of)
-        as_a(LimitsSet, await remove_limit(self.ledger, self.rules[limit].name, owner, self.keys[name]))
+        as_a(LimitsSet, await remove_limit(self.ledger, self.rules[limit].name, of, self.keys[name]))
 
     async def refuse(self, name: str, key: UUID, outcome: Awaitable[object]) -> Refused:
         """Ask for what is refused."""
