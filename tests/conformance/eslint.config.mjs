@@ -66,9 +66,9 @@ const OF_THE_SCHEMA = {
   "relay-edge-types": [{ withEdgeSuffix: true, shouldImplementNode: true, listTypeCanWrapOnlyEdgeType: false }],
   "relay-page-info": [],
   "strict-id-in-types": [
-    // Without an id: a payload, an outcome and an error are answers, an edge, a page, a leg and a use of a lot are places in something that has one. Whoever
+    // Without an id: a payload, an outcome and an error are answers, an edge, a page, a leg and a use of a lot or a limit are places in something that has one. Whoever
     // asks is known by kind and name, and a key by what it is called in itself.
-    { exceptions: { types: [...errors, "Actor", "ApiKey", "Entry", "KeyOutcome", "LotUse", "PageInfo", "Viewer"], suffixes: ["Payload", "Connection", "Edge"] } },
+    { exceptions: { types: [...errors, "Actor", "ApiKey", "Entry", "KeyOutcome", "LimitUse", "LotUse", "PageInfo", "Viewer"], suffixes: ["Payload", "Connection", "Edge"] } },
   ],
 };
 

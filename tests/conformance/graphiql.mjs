@@ -11,7 +11,7 @@ const [endpoint, executablePath, screenshots] = process.argv.slice(2);
 mkdirSync(screenshots, { recursive: true });
 const origin = new URL(endpoint).origin;
 const TOKEN = "secret-token-9f1c";
-const TABS = "Balance,OpenWallet,TopUp,Bonus,Spend,Refused,Transfer,Hold,History,Refund,Expiring";
+const TABS = "Balance,OpenWallet,TopUp,Bonus,Spend,Refused,Transfer,Hold,History,Refund,Expiring,Limits";
 const SPEND_TOLD = "the id of a SPEND, from the History tab";
 const UUID4 = /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
 
@@ -207,6 +207,20 @@ async function conversation() {
   const granted = bonus.balance.lots.nodes.find(({ expiresAt }) => Date.parse(expiresAt) === Date.parse(asked.bonus.expiresAt));
   check(granted?.remaining === "40.00" && Date.parse(granted.expiresAt) > Date.now(), `expiring bonus: ${JSON.stringify(bonus)}`);
   check(spend.__typename === "SpendPayload" && spend.transaction.lotUses.length > 0, `spend of lots: ${JSON.stringify(spend)}`);
+
+  step = "tab Limits";
+  await choose(page, "Limits");
+  const { wallet, topUp, limit, within, beyond } = JSON.parse(await text(page, VARIABLES));
+  check([topUp, limit, within, beyond].every(({ ownerId }) => ownerId === wallet.ownerId) && /^player-[0-9a-f]{8}$/.test(wallet.ownerId)
+    && new Set([topUp, limit, within, beyond].map(({ idempotencyKey }) => idempotencyKey)).size === 4, "the tab has no player of its own");
+  const limited = [(await play(page)).data, (await play(page)).data];
+  await shot(page, "07-limits");
+  for (const [n, { setLimit, within, beyond }] of limited.entries()) {
+    check(setLimit.__typename === "SetLimitPayload" && within.__typename === "SpendPayload" && within.wallet.limits[0].remaining === "20",
+      `within the limit: ${JSON.stringify({ setLimit, within })}`);
+    check(beyond.__typename === "LimitExceeded" && beyond.used === "30" && Date.parse(beyond.resetsAt) > Date.now()
+      && beyond.alreadyProcessed === (n === 1), `beyond the limit: ${JSON.stringify(beyond)}`);
+  }
 
   step = "headers";
   await choose(page, "Balance");

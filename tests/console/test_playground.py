@@ -215,6 +215,7 @@ def test_first_conversation_is_named_operations() -> None:
         ("query", "History"),
         ("mutation", "Refund"),
         ("mutation", "Expiring"),
+        ("mutation", "Limits"),
     ]
 
 
@@ -225,13 +226,13 @@ def test_first_conversation_sends_a_fresh_key_with_each_posting() -> None:
     ]
 
     fresh = "$FRESH_UUID"
-    assert keys == [[], [None], *[[fresh]] * 6, [], [fresh], [fresh, fresh]]
+    assert keys == [[], [None], *[[fresh]] * 6, [], [fresh], [fresh] * 2, [None, *[fresh] * 4]]
 
 
 def test_what_is_new_with_each_opening_is_made_by_the_page() -> None:
     placeholders = set(re.findall(r'"\$[A-Z_]+"', (FOLDER / "tabs.json").read_text("utf-8")))
 
-    assert placeholders == {'"$FRESH_UUID"', '"$IN_A_MONTH"'}
+    assert placeholders == {'"$FRESH_UUID"', '"$FRESH_PLAYER"', '"$IN_A_MONTH"'}
     assert placeholders == set(re.findall(r'"\$[A-Z_]+"', (FOLDER / "boot.js").read_text("utf-8")))
 
 

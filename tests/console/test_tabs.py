@@ -3,12 +3,12 @@ from decimal import Decimal
 
 import pytest
 from conftest import Served, environment
-from newcomer import TABS, play
+from newcomer import TABS, assert_a_limit_refuses, play, variables_of
 
 from wallet_gql.settings import Settings
 
-WITHOUT_A_TYPE = ("Balance", "History", "Expiring")
-"""Tabs that ask for no refusal, or for two fields."""
+WITHOUT_A_TYPE = ("Balance", "History", "Expiring", "Limits")
+"""Tabs that ask for no refusal, or for several fields."""
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +32,16 @@ async def test_points_can_be_granted_and_spent_for_ever(demo: Served) -> None:
         answer = await play(demo.url, "Expiring")
         assert [field["__typename"] for field in answer.values()] == ["BonusPayload", "SpendPayload"]
         assert sum(Decimal(use["amount"]) for use in answer["spend"]["transaction"]["lotUses"]) == 35
+
+
+async def test_a_limit_is_met_by_each_fresh_player(demo: Served) -> None:
+    for _ in range(3):
+        variables = variables_of("Limits")
+        first, again = [await play(demo.url, "Limits", variables) for _ in range(2)]
+        assert_a_limit_refuses(first)
+        assert_a_limit_refuses(again)
+        for field in ("setLimit", "within", "beyond"):
+            assert again[field] == first[field] | {"alreadyProcessed": True}
 
 
 async def test_wallet_that_is_open_is_told_as_such(demo: Served) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from itertools import pairwise
 from typing import Any, Final
 from uuid import uuid4
@@ -13,6 +14,17 @@ from sqlalchemy import make_url
 
 from wallet_gql.db.engine import create_engine, lend
 from wallet_gql.domain.assets import Asset
+from wallet_gql.domain.limits import (
+    CalendarUnit,
+    Enforcement,
+    LimitFlow,
+    LimitRequest,
+    LimitsSet,
+    NewLimit,
+    Rule,
+    RuleName,
+    Window,
+)
 from wallet_gql.domain.postings import (
     Changed,
     Posted,
@@ -24,6 +36,9 @@ from wallet_gql.domain.postings import (
 )
 from wallet_gql.domain.wallets import OwnerName
 from wallet_gql.embedded.launcher import EmbeddedPostgres
+from wallet_gql.ledger.limit_reads import read_limit_uses, read_resets, read_rules_of
+from wallet_gql.ledger.limit_rules import change_limits
+from wallet_gql.ledger.limits import Chain, KnownLimits, read_rules
 from wallet_gql.ledger.posting import post_batch
 from wallet_gql.ledger.reads import (
     EntryName,
@@ -49,10 +64,15 @@ SHARD_COUNT: Final = 4
 # A posting looks some twenty rows up, its laws among them; a page of ten has two rows for each transaction.
 TUPLES_MAX: Final = 30
 
-TABLES: Final = ("wallet", "account", "transaction", "entry", "idempotency_key", "wallet_state")
+TABLES: Final = ("wallet", "account", "transaction", "entry", "idempotency_key", "wallet_state", "limit_rule")
+
+HOUR: Final = Window(rolling_seconds=3600)
+DAY: Final = Window(unit=CalendarUnit.DAY, time_zone="Europe/Berlin")
 
 # How many postings there are, roughly, when a session makes its plans; and in the end.
 STAGES: Final = (100, 200, 400, 700)
+ENTRY_UNTIL: Final = "SELECT entry_until($1, $2, $3, $4, $5)"
+
 POSTINGS: Final = 50_000
 BATCH: Final = 32
 
@@ -103,6 +123,14 @@ FILL: Final = (
     )
     INSERT INTO idempotency_key (shard, wallet_id, key, fingerprint, outcome, transaction_id)
     SELECT 0, wallet_id, key, substr(sha256('1 GOLD 1 --'), 1, 16), 1, id FROM filling
+    """,
+    # And a limit for each of the others, which has nothing to count yet.
+    """
+    INSERT INTO limit_rule (asset_id, shard, wallet_id, step, id, flow, rolling_seconds, max_amount, enforcement,
+                            in_force, set_at)
+    SELECT s.id, 0, w.id, 1, gen_random_uuid(), 6, 3600, 5, 1, '{{1}}', clock_timestamp()
+      FROM wallet w, asset s WHERE w.owner_id LIKE 'filled-%' AND s.code = 'GOLD'
+        ON CONFLICT DO NOTHING
     """,
 )
 
@@ -165,6 +193,61 @@ class Books:
             assert isinstance(outcome, Changed)
         return 2 * len(owners)
 
+    async def limit(self, owner: str, change: NewLimit | RuleName) -> Rule:
+        async with self.session.transaction():
+            request = LimitRequest(self.gold, OwnerName(SHARD, owner), change, uuid4())
+            outcome = await change_limits(self.session, request)
+        assert isinstance(outcome, LimitsSet)
+        assert outcome.rule is not None
+        return outcome.rule
+
+    async def limited(self) -> tuple[str, list[Rule]]:
+        """Open a wallet under two limits of what comes in."""
+        [owner] = await self.open_wallets(1)
+        new = (NewLimit(LimitFlow.IN, window, 10, None, Enforcement.REFUSE) for window in (HOUR, DAY))
+        return owner, [await self.limit(owner, each) for each in new]
+
+    async def changes_of_limits(self) -> int:
+        """Set limits, one in the place of another, and remove one."""
+        owner, rules = await self.limited()
+        await self.limit(owner, rules[0].limit._replace(max_minor=20))
+        await self.limit(owner, rules[1].name)
+        return 4
+
+    async def postings_under_limits(self) -> int:
+        """Post before there is a limit, and then one by one; three things each: the posting, and two windows."""
+        [owner] = await self.open_wallets(1)
+        await self.post([owner] * 3)
+        await self.limit(owner, NewLimit(LimitFlow.IN, HOUR, 10, None, Enforcement.REFUSE))
+        await self.limit(owner, NewLimit(LimitFlow.TOP_UP, DAY, None, 10, Enforcement.REFUSE))
+        for _ in range(4):
+            await self.post([owner])
+        return 4 + 3 * 4
+
+    async def reads_of_limits(self) -> int:
+        """Read which limits hold, how much of each is used up, and when some of that is given back."""
+        owner, rules = await self.limited()
+        posted = await self.post([owner] * 4)
+        wallet = posted[0].balance.wallet
+        assert await read_rules(self.session, [rule.name for rule in rules]) == rules
+        chain = Chain(self.gold.id, SHARD, wallet.id)
+        assert await read_rules_of(self.session, [chain]) == [tuple(rules)]
+        [uses] = await read_limit_uses(self.session, [WalletAsset(wallet, self.gold)], known=KnownLimits())
+        assert [use.used for use in uses] == [(4, 4)] * 2
+        resets = [use.reset for use in uses if use.reset is not None]
+        assert await read_resets(self.session, resets) > [posted[0].transaction.executed_at] * 2
+        return len(uses) * 5
+
+    async def look_ups_by_time(self) -> int:
+        """Find entries by when they were, of an account with many of them: in steps that halve what is left."""
+        [posted] = await self.post(["hot"])
+        view = posted.transaction
+        for ago in (timedelta(0), timedelta(seconds=1), timedelta(days=1)):
+            moment = view.executed_at - ago
+            found = await self.session.fetchval(ENTRY_UNTIL, SHARD, view.account_id, 0, view.seq, moment)
+            assert (found == view.seq) is (ago == timedelta(0))
+        return 3 * 2 * view.seq.bit_length()
+
     async def every_read(self) -> int:
         [posted] = await self.post(["hot"])
         view, wallet = posted.transaction, posted.balance.wallet
@@ -187,6 +270,10 @@ ACTS: Final[tuple[Callable[[Books], Awaitable[int]], ...]] = (
     Books.every_read,
     Books.replays,
     Books.closings,
+    Books.changes_of_limits,
+    Books.postings_under_limits,
+    Books.reads_of_limits,
+    Books.look_ups_by_time,
     Books.a_batch_of_many_owners_and_their_first_accounts,
     Books.a_batch_of_one_owner,
 )

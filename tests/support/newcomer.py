@@ -43,15 +43,19 @@ async def ask(url: str, query: str, variables: dict[str, Any] | None = None) -> 
 
 
 def variables_of(title: str) -> Any:
-    """Return a tab's variables as the page fills them in when it is opened: with fresh keys, and an end to come."""
+    """Return a tab's variables as the page fills them in when it is opened: fresh keys, one player, an end to come."""
+    player = f"player-{uuid4().hex[:8]}"
     in_a_month = (datetime.now(UTC) + timedelta(days=30)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    text = json.dumps(TABS[title]["variables"]).replace("$IN_A_MONTH", in_a_month)
+    text = json.dumps(TABS[title]["variables"]).replace("$IN_A_MONTH", in_a_month).replace("$FRESH_PLAYER", player)
     return json.loads(re.sub(r"\$FRESH_UUID", lambda _: str(uuid4()), text))
 
 
-async def play(url: str, title: str) -> Any:
-    """Press Play in a tab of a page that was just opened; return the answer's field, or all where it has more."""
-    variables = variables_of(title)
+async def play(url: str, title: str, variables: Any = None) -> Any:
+    """Press Play in a tab; return the answer's field, or all where it has more. The page was just opened.
+
+    Unless variables are given: then it was played before.
+    """
+    variables = variables or variables_of(title)
     if title == "Refund":
         # As its comment tells.
         nodes = (await play(url, "History"))["nodes"]
@@ -111,6 +115,7 @@ async def play_the_tabs(served: Served) -> None:
     assert (refused["__typename"], refused["available"]) == ("InsufficientBalance", "894")
     assert [node["amount"] for node in answers["History"]["nodes"]] == ["15", "30", "25", "100", "799"]
     assert_points_expire(answers["Expiring"])
+    assert_a_limit_refuses(answers["Limits"])
 
 
 def assert_points_expire(answer: Any) -> None:
@@ -130,3 +135,17 @@ def assert_points_expire(answer: Any) -> None:
     assert [(use["lot"]["campaign"], use["amount"]) for use in uses] == [("weekly-quest", "30.00"), ("spring", "5.00")]
     assert (spent["balance"]["amount"], spent["balance"]["lapsed"]) == ("55.00", "0.00")
     assert [lot["remaining"] for lot in spent["balance"]["lots"]["nodes"]] == ["15.00", "40.00"]
+
+
+def assert_a_limit_refuses(answer: Any) -> None:
+    """See what the tab tells of on whatever data."""
+    assert [field["__typename"] for field in answer.values()] == [
+        "OpenWalletPayload", "TopUpPayload", "SetLimitPayload", "SpendPayload", "LimitExceeded",
+    ]  # fmt: skip
+    rule, within, beyond = answer["setLimit"]["rule"], answer["within"], answer["beyond"]
+    assert (rule["flow"], rule["unit"], rule["timeZone"], rule["maxAmount"]) == ("SPEND", "DAY", "Europe/Berlin", "50")
+    [use] = within["wallet"]["limits"]
+    assert (within["balance"]["amount"], use["used"], use["remaining"]) == ("70", "30", "20")
+    assert (beyond["used"], beyond["remaining"], beyond["required"]) == ("30", "20", "21")
+    assert beyond["balance"]["amount"] == "70"
+    assert datetime.now(UTC) < datetime.fromisoformat(beyond["resetsAt"]) == datetime.fromisoformat(use["resetsAt"])

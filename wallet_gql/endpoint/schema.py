@@ -4,8 +4,8 @@ from functools import cache
 from typing import Final
 
 import strawberry
-from graphql import GraphQLSchema
-from graphql.utilities.print_schema import print_schema_definition
+from graphql import GraphQLOneOfDirective, GraphQLSchema
+from graphql.utilities.print_schema import print_directive, print_schema_definition
 from strawberry.schema.config import StrawberryConfig
 
 from wallet_gql.endpoint.resolvers import tune
@@ -54,5 +54,8 @@ def executable_schema() -> GraphQLSchema:
 
 def export_schema() -> str:
     """Print the schema as it is committed in `schema.graphql`."""
-    # Strawberry prints no schema definition; graphql-core's function is in a module of its own, not among its exports.
-    return f"{print_schema_definition(executable_schema())}\n\n{strawberry_schema().as_str()}\n"
+    # Strawberry prints no schema definition, and @oneOf without its description; graphql-core's functions are in a
+    # module of their own, not among its exports.
+    described = print_directive(GraphQLOneOfDirective)
+    types = strawberry_schema().as_str().replace("directive @oneOf on INPUT_OBJECT", described)
+    return f"{print_schema_definition(executable_schema())}\n\n{types}\n"

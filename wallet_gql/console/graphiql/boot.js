@@ -6,9 +6,11 @@
   const h = React.createElement;
   const TABS_URL = new URL("tabs.json", document.currentScript.src);
   const MONTH_MS = 30 * 24 * 60 * 60 * 1000;
+  const PLAYER = `player-${freshUuid().slice(0, 8)}`;
   // What stands in the tabs for what is new each time that the page is opened.
   const FRESH = new Map([
     ["$FRESH_UUID", freshUuid],
+    ["$FRESH_PLAYER", () => PLAYER],
     ["$IN_A_MONTH", () => new Date(Date.now() + MONTH_MS).toISOString()],
   ]);
 
