@@ -272,11 +272,10 @@ class Run:
 
     async def really_set(self, asked: Set | Remove) -> tuple[Any, ...]:
         ledger, key = self.ledger, self.keys[asked.key]
-        owner = None if asked.owner is None else self.owner_name(asked.owner)
         if isinstance(asked, Remove):
             wallet = None if asked.owner is None else self.accounts[asked.owner].wallet
             of = (0, 0) if wallet is None else (wallet.shard, wallet.id)
-            outcome = await limits.remove_limit(ledger, RuleName(self.asset_id, *of, asked.n), owner, key)
+            outcome = await limits.remove_limit(ledger, RuleName(self.asset_id, *of, asked.n), asked.owner, key)
         else:
             flow, window, amount, times, warns = asked.terms
             most, enforcement = None if amount is None else Decimal(amount), Enforcement(1 + warns)
