@@ -44,7 +44,7 @@ def agree(zone_name: str, at: int) -> None:
         assert window.next_after(instant(at)) == end, (zone_name, unit, instant(at))
 
 
-# A year and two months from each end: the months that these are in, and the next ones, are known.
+# Months from both ends: all of the months and weeks that these are in are known, and the next ones.
 INSTANTS = st.integers(*((datetime(year, 3, 1, tzinfo=UTC) - EPOCH) // MOMENT for year in (FIRST, LAST - 1)))
 
 

@@ -35,6 +35,7 @@ from wallet_gql.domain.access import AskedBy
 from wallet_gql.domain.assets import AssetSetting, TransferPolicy
 from wallet_gql.domain.holds import OPEN_HOLDS_MAX
 from wallet_gql.domain.limits import (
+    COUNTED,
     NOTHING_MOVED,
     CalendarUnit,
     Enforcement,
@@ -292,7 +293,18 @@ def test_of_several_limits_that_are_exceeded_is_told(name: str) -> None:
     rules, used, told = TIGHTEST[name]
     rules = tuple(each._replace(name=each.name._replace(step=n)) for n, each in enumerate(rules, start=1))
     owner = limited(*rules, spend=used)
-    assert_refused(batch(), posting(owner, stripe(), 10, SPEND), exceeded(owner, rules[told], Used(*used)))
+    facts = refused(decide(batch(), posting(owner, stripe(), 10, SPEND))).facts
+    assert isinstance(facts, LimitExceeded)
+    assert replace(facts, others="") == exceeded(owner, rules[told], Used(*used))
+    # The others that are exceeded stand with it, for when the same would pass.
+    passed = {
+        rule.name.step
+        for rule in rules
+        if SPEND in COUNTED[rule.flow] and rule.enforcement is Enforcement.REFUSE and not rule.lets(Used(*used), 10, 1)
+    }
+    assert facts.every()[0].rule_step == rules[told].name.step
+    assert {each.rule_step for each in facts.every()} == passed
+    assert {(each.used_minor, each.used_count, each.others) for each in facts.every()[1:]} <= {(*used, "")}
 
 
 def test_what_is_told_names_a_limit_of_the_owner_s_own() -> None:

@@ -162,11 +162,13 @@ _NUMBERS: Final = (
     "asset_id", "rule_shard", "rule_wallet_id", "rule_step", "used_count", "amount_minor", "number", "at_us",
     "account_id", "seq",
 )  # fmt: skip
+_OTHER: Final = "[0-9]{1,5}:[0-9]{1,19}:[0-9]{1,10}:[0-9]{1,40}:[0-9]{1,16}:[0-9@+]*"
 _IS_WHOLE: Final = " AND ".join(
     (
         *(f"k.details ->> '{name}' ~ '^[0-9]{{1,16}}$'" for name in _NUMBERS),
         "k.details ->> 'used_minor' ~ '^[0-9]{1,40}$'",
         "k.details ->> 'held' ~ '^([0-9]{1,18}@[0-9]{1,16}( [0-9]{1,18}@[0-9]{1,16})*)?$'",
+        f"k.details ->> 'others' ~ '^({_OTHER}( {_OTHER})*)?$'",
     )
 )
 _FACTS: Final = ", ".join(
