@@ -374,6 +374,7 @@ def test_a_balance_that_a_limit_warns_of_is_noted(
     amount: int, type_: TransactionType, noted: list[tuple[object, ...]]
 ) -> None:
     owner, made = limited(rule(LimitFlow.BALANCE, 100, warns=True), balance=90), batch()
+    hold_of(owner, 50, TOMORROW)
     posted(decide(made, posting(owner, stripe(), amount, type_)))
     assert warned(made) == noted
 

@@ -290,13 +290,14 @@ async def test_the_treasury_has_no_limits(owner: Owner) -> None:
 VALID: Final[tuple[Row, ...]] = (
     {"step": 2, "in_force": [1, 2]},
     {"step": 3, **CALENDAR, "in_force": [1, 2, 3]},
-    {"step": 4, **CALENDAR, "time_zone": "Europe/Berlin", "max_count": 1, "in_force": [1, 2, 3, 4]},
-    {"step": 5, **OF_BALANCE, "in_force": [1, 2, 3, 4, 5]},
-    {"step": 6, "rolling_seconds": 86_400, "max_amount": None, "max_count": 9, "in_force": [2, 3, 4, 5, 6]},
-    {"step": 7, **OF_BALANCE, "max_amount": 10**18, "enforcement": 2, "in_force": [2, 3, 4, 6, 7]},
-    {"step": 8, **CALENDAR, "max_amount": None, "in_force": [2, 4, 6, 7]},
-    {"step": 9, **CALENDAR, "in_force": [2, 4, 6, 7, 9]},
-    {"step": 10, "flow": 8, "max_amount": None, "in_force": [2, 4, 6, 7, 9]},
+    {"step": 4, **CALENDAR, "calendar_unit": 3, "in_force": [1, 2, 3, 4]},
+    {"step": 5, **CALENDAR, "time_zone": "Europe/Berlin", "max_count": 1, "in_force": [1, 2, 3, 4, 5]},
+    {"step": 6, **OF_BALANCE, "in_force": [1, 2, 3, 4, 5, 6]},
+    {"step": 7, "rolling_seconds": 86_400, "max_amount": None, "max_count": 9, "in_force": [2, 3, 4, 5, 6, 7]},
+    {"step": 8, **OF_BALANCE, "max_amount": 10**18, "enforcement": 2, "in_force": [2, 3, 4, 5, 7, 8]},
+    {"step": 9, **CALENDAR, "max_amount": None, "in_force": [2, 4, 5, 7, 8]},
+    {"step": 10, **CALENDAR, "in_force": [2, 4, 5, 7, 8, 10]},
+    {"step": 11, "flow": 8, "max_amount": None, "in_force": [2, 4, 5, 7, 8, 10]},
 )
 
 
