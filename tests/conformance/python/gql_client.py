@@ -34,9 +34,9 @@ async def converse(url: str) -> None:
             return answer
 
         introspected = print_schema(lexicographic_sort_schema(session.client.schema))
-        assert introspected == print_schema(lexicographic_sort_schema(SCHEMA)), (
-            "introspection and schema.graphql differ"
-        )
+        # Which inputs have exactly one field gql does not ask.
+        written = print_schema(lexicographic_sort_schema(SCHEMA)).replace(" @oneOf {", " {")
+        assert introspected == written, "introspection and schema.graphql differ"
 
         await send("OpenWallet", {"input": {"ownerId": owner_id}})
         bought = (await send("TopUp", asking("100")))["topUp"]
