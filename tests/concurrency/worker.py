@@ -20,7 +20,7 @@ from conftest import environment
 from factories import POSTINGS
 
 from wallet_gql.domain.postings import Posted, Refused
-from wallet_gql.domain.refusals import RefundExceedsOriginal
+from wallet_gql.domain.refusals import LimitExceeded, RefundExceedsOriginal
 from wallet_gql.ledger.reads import EntryName
 from wallet_gql.operations.opening import Ledger, open_ledger
 from wallet_gql.operations.postings import PostingInput
@@ -97,6 +97,8 @@ async def send(ledger: Ledger, sending: Sending) -> Answer:
             amount_minor, ending, transaction_id = transaction.amount_minor, "posted", str(transaction.id)
         case Refused(facts=RefundExceedsOriginal() as facts):
             amount_minor, ending, transaction_id = 0, f"refused with {facts.refundable_minor} left", ""
+        case Refused(facts=LimitExceeded() as facts):
+            amount_minor, ending, transaction_id = 0, f"limited on {facts.used_minor} for {facts.amount_minor}", ""
         case Refused():
             amount_minor, ending, transaction_id = 0, f"refused on {on_balance(outcome).balance_before_minor}", ""
         case _:

@@ -256,6 +256,21 @@ async def test_the_one_that_lets_the_least_through_is_told(economy: Economy) -> 
     assert (refused["rule"], refused["remaining"], refused["remainingCount"]) == (count, "0", 0)
 
 
+async def test_of_several_limits_the_last_one_says_when_it_passes(economy: Economy) -> None:
+    player = await economy.player(1000)
+    await economy.set("SPEND", 30, player.owner)
+    await economy.set("OUT", 40, player.owner, window={"rollingSeconds": 7200})
+    await player.do("spend", 30)
+    moved_at = await executed_at(player)
+    assert moment((await player.refused("spend", 10))["resetsAt"]) == moved_at + timedelta(hours=1)
+    refused = await player.refused("spend", 11)
+    assert (refused["rule"]["flow"], moment(refused["resetsAt"])) == ("SPEND", moved_at + timedelta(hours=2))
+    await economy.wait_until(refused["resetsAt"])
+    await player.do("spend", 11)
+    # None of them ever lets so much.
+    assert (await player.refused("spend", 41))["resetsAt"] is None
+
+
 async def test_a_refusal_tells_the_version_that_it_was_decided_on(economy: Economy) -> None:
     player = await economy.player(1000)
     for owner in (player.owner, None):

@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 from uuid import uuid4
 
 import pytest
-from decisions import GOLD, NOW, account, assert_unavailable, batch, posting
+from decisions import GOLD, NOW, account, assert_unavailable, batch, changing, closing, posting
 from uuid_utils.compat import uuid7
 
 from wallet_gql.domain.assets import TransferPolicy
@@ -17,15 +17,14 @@ from wallet_gql.domain.postings import (
     Refused,
     Remainder,
     RequestKind,
-    StateRequest,
     TransactionType,
 )
 from wallet_gql.domain.refusals import WalletFrozen
-from wallet_gql.domain.wallets import OwnerName, WalletKind, WalletState, WalletStatus
+from wallet_gql.domain.wallets import WalletKind, WalletState, WalletStatus
 from wallet_gql.ledger.append import append_state
-from wallet_gql.ledger.batch import Remains, StateItem
+from wallet_gql.ledger.batch import StateItem
 from wallet_gql.ledger.decide import book_due, decide
-from wallet_gql.ledger.heads import Account, KeyName
+from wallet_gql.ledger.heads import Account
 from wallet_gql.ledger.judge import HEAD_AHEAD_MAX
 from wallet_gql.ledger.rows import OwnersEntryRow, WalletStateRow
 
@@ -33,24 +32,8 @@ OUT, CLOSED = WalletStatus.FROZEN_OUT, WalletStatus.CLOSED
 SECOND: Final = timedelta(seconds=1)
 
 
-def changing(kind: RequestKind, owner: Account, remains: tuple[Remains, ...] = (), **more: Any) -> StateItem:
-    wallet, key = owner.wallet, uuid4()
-    name = OwnerName(wallet.shard, wallet.owner_id)
-    request = StateRequest(kind, name, GOLD, key, **more)
-    return StateItem(request, KeyName(wallet.shard, wallet.id, key), owner, None, remains)
-
-
 def freezing(owner: Account, until: datetime | None) -> StateItem:
     return changing(RequestKind.FREEZE, owner, status=OUT, until=until)
-
-
-def closing(owner: Account, remainder: Remainder = Remainder.FORFEIT, receiver: Account | None = None) -> StateItem:
-    treasury = account(owner.wallet.shard, kind=WalletKind.TREASURY)
-    clearing = account(owner.wallet.shard, kind=WalletKind.CLEARING)
-    remains = Remains(owner, treasury, treasury if receiver is None else clearing, receiver, clearing)
-    to = None if receiver is None else OwnerName(receiver.wallet.shard, receiver.wallet.owner_id)
-    item = changing(RequestKind.CLOSE, owner, (remains,), remainder=remainder, receiver=to)
-    return item._replace(receiver=None if receiver is None else receiver.wallet)
 
 
 def become(outcome: object) -> WalletState:

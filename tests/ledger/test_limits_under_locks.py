@@ -1,4 +1,4 @@
-"""Which limits a batch is decided on: those in force, whoever's account it is and whatever a worker remembers."""
+"""A batch is decided on the limits that are in force, for every wallet and whatever a worker remembers."""
 
 from decimal import Decimal
 from typing import Any, Final

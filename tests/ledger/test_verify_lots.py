@@ -2,60 +2,23 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
-import asyncpg
 import pytest
-from asyncpg import Connection
-from damaged import SHARD_COUNT
-from direct import TABLES
 from lotted import CAROL, Play, play
-from sqlalchemy import make_url
+from planted_damage import DamagedBooks, Planted, damaged_books, new_test_mode_database
 
-from wallet_gql.db import migrations
 from wallet_gql.domain.holds import Hold
 from wallet_gql.domain.postings import RequestKind, TransactionView, fingerprint
 from wallet_gql.embedded.launcher import EmbeddedPostgres
-from wallet_gql.ledger.verify import Finding, verify_outside, verify_shard
 from wallet_gql.operations.assets import add_asset
 from wallet_gql.operations.opening import open_ledger
 from wallet_gql.operations.proof import prove
 from wallet_gql.settings import Settings
 
 
-class Books:
-    """The books in a transaction that is rolled back, with the laws and guards switched off."""
-
-    def __init__(self, connection: Connection, played: Play) -> None:
-        self.connection = connection
-        self.played = played
-
-    @asynccontextmanager
-    async def damaged(self, *statements: str) -> AsyncIterator[None]:
-        """Damage the books while the block lasts."""
-        savepoint = self.connection.transaction()
-        await savepoint.start()
-        for statement in statements:
-            await self.connection.execute(statement)
-        yield
-        await savepoint.rollback()
-
-    async def findings(self) -> list[tuple[str, str, str]]:
-        """Return what is found: the check, the row, the fault."""
-        found: list[Finding] = [finding async for finding in verify_outside(self.connection, SHARD_COUNT)]
-        for shard in range(SHARD_COUNT):
-            found += [finding async for finding in verify_shard(self.connection, shard, SHARD_COUNT)]
-        return [(finding.check, finding.row, finding.fault) for finding in found]
-
-
 @pytest.fixture(scope="module")
 def lot_settings(new_database: Callable[..., Settings]) -> Settings:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("WALLET_MODE", "test")
-        settings = new_database("verify_lots", template="template0")
-        migrations.upgrade(settings.owner_url(), settings.server_role(), "head")
-    return settings.model_copy(update={"mode": "test"})
+    return new_test_mode_database(new_database, "verify_lots")
 
 
 @pytest.fixture(scope="module")
@@ -70,42 +33,20 @@ def played(lot_settings: Settings) -> Play:
 
 
 @pytest.fixture
-async def books(postgres: EmbeddedPostgres, lot_settings: Settings, played: Play) -> AsyncIterator[Books]:
-    name = lot_settings.server_url().database
-    url = make_url(postgres.superuser_url).set(drivername="postgresql", database=name)
-    connection = await asyncpg.connect(url.render_as_string(hide_password=False))
-    transaction = connection.transaction()
-    await transaction.start()
-    for table in TABLES:
-        await connection.execute(f"ALTER TABLE {table} DISABLE TRIGGER ALL")
-    for table in ("account", "asset_setting", "entry", "hold", "hold_step", "lot", "lot_step", "transaction"):
-        for (constraint,) in await connection.fetch(
-            "SELECT conname FROM pg_constraint WHERE conrelid = $1::regclass AND contype = 'c'", table
-        ):
-            await connection.execute(f"ALTER TABLE {table} DROP CONSTRAINT {constraint}")
-    await connection.execute("ALTER TABLE lot_step DROP CONSTRAINT lot_step_shard_account_id_seq_place_key")
-    yield Books(connection, played)
-    await transaction.rollback()
-    await connection.close()
+async def books(postgres: EmbeddedPostgres, lot_settings: Settings, played: Play) -> AsyncIterator[DamagedBooks]:  # noqa: ARG001 - filled
+    unchecked = ("account", "asset_setting", "entry", "hold", "hold_step", "lot", "lot_step", "transaction")
+    async with damaged_books(postgres, lot_settings, unchecked) as books:
+        await books.connection.execute("ALTER TABLE lot_step DROP CONSTRAINT lot_step_shard_account_id_seq_place_key")
+        yield books
 
 
-async def test_lots_without_damage_give_no_finding(books: Books) -> None:
+async def test_lots_without_damage_give_no_finding(books: DamagedBooks) -> None:
     assert await books.findings() == []
 
 
 def test_the_proof_of_lots_without_damage_has_no_finding(lot_settings: Settings, played: Play) -> None:
     assert asyncio.run(prove(lot_settings)).findings == []
     assert played.posted
-
-
-@dataclass(frozen=True)
-class Planted:
-    """Damage, and what is found of it: the check, the row, and how the fault begins."""
-
-    statements: tuple[str, ...]
-    check: str
-    row: str
-    fault: str
 
 
 def step(view: TransactionView, values: str, where: str = "true") -> str:
@@ -361,13 +302,7 @@ def of_keys(play: Play) -> Iterator[Planted]:
 
 
 @pytest.mark.parametrize("planted", [of_lots, of_steps, of_entries, of_uses, of_earmarks, of_keys])
-async def test_planted_damage_is_found_and_named(books: Books, planted: Callable[[Play], Iterator[Planted]]) -> None:
-    for each in planted(books.played):
-        async with books.damaged(*each.statements):
-            found = await books.findings()
-            told = [
-                row
-                for check, row, fault in found
-                if check == each.check and each.row in row and fault.startswith(each.fault)
-            ]
-            assert told, (each, found)
+async def test_planted_damage_is_found_and_named(
+    books: DamagedBooks, played: Play, planted: Callable[[Play], Iterator[Planted]]
+) -> None:
+    await books.assert_each_is_found(planted(played))

@@ -12,18 +12,25 @@ from uuid_utils.compat import uuid7
 
 from wallet_gql.domain.assets import Asset, AssetSetting, TransferPolicy
 from wallet_gql.domain.errors import Fault, Unavailable
+from wallet_gql.domain.holds import Hold, HoldStepKind
 from wallet_gql.domain.postings import (
     POSTING_TYPES,
+    HoldRequest,
     Outcome,
     Posted,
     PostingRequest,
     Refused,
+    Remainder,
+    RequestKind,
+    ReverseRequest,
+    StateRequest,
     TransactionType,
+    TransactionView,
     TransferRequest,
 )
 from wallet_gql.domain.refusals import Facts, OutcomeCode, details_of
 from wallet_gql.domain.wallets import OwnerName, Wallet, WalletKind
-from wallet_gql.ledger.batch import Batch, Item, PostingItem, TransferItem
+from wallet_gql.ledger.batch import Batch, HoldItem, Item, PostingItem, Remains, ReverseItem, StateItem, TransferItem
 from wallet_gql.ledger.decide import decide
 from wallet_gql.ledger.heads import Account, KeptAnswer, KeyName
 from wallet_gql.ledger.rows import KeptRow
@@ -80,6 +87,59 @@ def transfer(
     )
     key_name = KeyName(sender.wallet.shard, sender.wallet.id, key)
     return TransferItem(request, key_name, sender, clearing, receiver, receiver_clearing)
+
+
+def hold_of(owner: Account, amount: int, held_until: datetime, receiver: OwnerName | None = None, **more: Any) -> Hold:
+    """Let an account hold so much more, for another owner or for the treasury; what is captured of it is `captured`."""
+    captured = more.pop("captured", 0)
+    hold = Hold(
+        owner.wallet.shard, uuid7(), owner.id, owner.seq, owner.wallet, owner.asset, receiver, uuid4(), None, None,
+        NOW - timedelta(hours=1), 1, HoldStepKind.PLACED, amount, captured, 0, int(captured > 0), held_until,
+        NOW - timedelta(hours=1), NOW,
+    )  # fmt: skip
+    owner.holds[hold.id] = hold
+    owner.held_minor += hold.remaining_minor
+    owner.held_seq, owner.position = owner.seq, owner.position or owner.seq
+    owner.look_ahead()
+    return hold
+
+
+def changing_hold(made: Batch, hold: Hold, owner: Account, kind: RequestKind, amount: int | None = None) -> HoldItem:
+    """Make a change of a hold that is paid to the treasury."""
+    key, wallet = uuid4(), owner.wallet
+    made.holds[hold.name] = hold
+    stripe = account(wallet.shard, 0, WalletKind.TREASURY) if kind is RequestKind.CAPTURE_HOLD else None
+    request = HoldRequest(kind, hold, amount, key)
+    return HoldItem(request, KeyName(wallet.shard, wallet.id, key), owner, stripe, None, None)
+
+
+def reversing(kind: RequestKind, owner: Account, type_: TransactionType, amount: int) -> ReverseItem:
+    """Make a refund or a clawback of all that a transaction moved."""
+    key, wallet = uuid4(), owner.wallet
+    original = TransactionView(
+        wallet.shard, owner.id, 1, wallet.id, GOLD, uuid7(), type_, type_.sign * amount, 0, NOW, None, None, uuid4()
+    )
+    request = ReverseRequest(kind, original, OwnerName(wallet.shard, wallet.owner_id), None, None, key)
+    stripe = account(wallet.shard, 0, WalletKind.TREASURY)
+    return ReverseItem(request, KeyName(wallet.shard, wallet.id, key), owner, stripe, None, None, None)
+
+
+def changing(kind: RequestKind, owner: Account, remains: tuple[Remains, ...] = (), **more: Any) -> StateItem:
+    """Make a change of what becomes of a wallet."""
+    wallet, key = owner.wallet, uuid4()
+    name = OwnerName(wallet.shard, wallet.owner_id)
+    request = StateRequest(kind, name, GOLD, key, **more)
+    return StateItem(request, KeyName(wallet.shard, wallet.id, key), owner, None, remains)
+
+
+def closing(owner: Account, remainder: Remainder = Remainder.FORFEIT, receiver: Account | None = None) -> StateItem:
+    """Make a closing of a wallet; what remains is forfeited, or another owner gets it."""
+    treasury = account(owner.wallet.shard, kind=WalletKind.TREASURY)
+    clearing = account(owner.wallet.shard, kind=WalletKind.CLEARING)
+    remains = Remains(owner, treasury, treasury if receiver is None else clearing, receiver, clearing)
+    to = None if receiver is None else OwnerName(receiver.wallet.shard, receiver.wallet.owner_id)
+    item = changing(RequestKind.CLOSE, owner, (remains,), remainder=remainder, receiver=to)
+    return item._replace(receiver=None if receiver is None else receiver.wallet)
 
 
 def same(item: Item) -> Item:

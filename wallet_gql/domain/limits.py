@@ -87,7 +87,11 @@ class Window(NamedTuple):
 
     def _first_day(self, at: datetime) -> date:
         assert self.time_zone is not None
-        day = at.astimezone(zone(self.time_zone)).date()
+        local = at.astimezone(zone(self.time_zone))
+        day = local.date()
+        # Where clocks go back over midnight they show the day before again, but the next one has begun.
+        if local.fold and self._begin(day + timedelta(days=1)) <= at:
+            day += timedelta(days=1)
         if self.unit is CalendarUnit.MONTH:
             return day.replace(day=1)
         return day - timedelta(days=day.weekday()) if self.unit is CalendarUnit.WEEK else day

@@ -4,7 +4,7 @@ One record a refusal. Its fields are what is kept, by their names; amounts are i
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import Enum, IntEnum
 from typing import Any, ClassVar, Final, TypeAlias, get_args
 from uuid import UUID
@@ -224,6 +224,18 @@ class LimitExceeded:
     at_us: int
     account_id: int
     seq: int
+    others: str = ""
+    """What else was exceeded, as `shard:wallet:step:used:count:held`, with the holds of each joined by a plus sign."""
+
+    def every(self) -> "list[LimitExceeded]":
+        """Return it for each limit that was exceeded, the one that is told first."""
+        found = [self]
+        for each in self.others.split():
+            *figures, held = each.split(":")
+            shard, wallet_id, step, used_minor, used_count = map(int, figures)
+            other = replace(self, rule_shard=shard, rule_wallet_id=wallet_id, rule_step=step, used_minor=used_minor)
+            found.append(replace(other, used_count=used_count, held=held.replace("+", " "), others=""))
+        return found
 
 
 Facts: TypeAlias = (

@@ -1,5 +1,6 @@
 """Refusals that are about limits."""
 
+from asyncio import gather
 from datetime import datetime
 from typing import Self
 
@@ -80,9 +81,13 @@ class LimitExceeded(Error, Replayable):
         " time; null where it never would."
     )
     async def resets_at(self, info: Info) -> datetime | None:
-        """Work it out from what the log has."""
-        request = reset_of(self.facts, await self._rule(info), self.refused.balance.wallet.shard)
-        return None if request is None else await info.context.ledger.reads.limit_resets.load(request)
+        """Work it out from what the log has: of all limits that were exceeded, the last that lets it through."""
+        reads, every, shard = info.context.ledger.reads, self.facts.every(), self.refused.balance.wallet.shard
+        rules = await gather(*(read_rule(info, facts) for facts in every))
+        requests = [reset_of(facts, rule, shard) for facts, rule in zip(every, rules, strict=True)]
+        if any(request is None for request in requests):
+            return None
+        return max(await gather(*(reads.limit_resets.load(request) for request in requests if request is not None)))
 
     @strawberry.field(description="What the wallet holds now.")
     def balance(self) -> Balance:
@@ -94,13 +99,17 @@ class LimitExceeded(Error, Replayable):
         return Used(self.facts.used_minor, self.facts.used_count)
 
     async def _rule(self, info: Info) -> Rule:
-        facts = self.facts
-        name = RuleName(facts.asset.id, facts.rule_shard, facts.rule_wallet_id, facts.rule_step)
-        rule = await info.context.ledger.reads.limit_rules.load(name)
-        assert rule is not None
-        return rule
+        return await read_rule(info, self.facts)
 
     @classmethod
     def of(cls, refusal: domain.Refused, facts: kept.LimitExceeded) -> Self:
         """Make it from the ledger's refusal."""
         return cls(**kept_fields(facts.code), refused=refusal, facts=facts, already_processed=refusal.already_processed)
+
+
+async def read_rule(info: Info, facts: kept.LimitExceeded) -> Rule:
+    """Read the version of the limit that a refusal was decided on."""
+    name = RuleName(facts.asset.id, facts.rule_shard, facts.rule_wallet_id, facts.rule_step)
+    rule = await info.context.ledger.reads.limit_rules.load(name)
+    assert rule is not None
+    return rule

@@ -11,7 +11,7 @@ from typing import Final
 from wallet_gql.domain.assets import DEFAULT_SETTING, Asset, TransferPolicy
 from wallet_gql.domain.errors import Forbidden, Unavailable
 from wallet_gql.domain.lots import EXPIRES_WITHIN, LIVE_LOTS_MAX, CreditSource, InvalidExpiryReason, LotTerms
-from wallet_gql.domain.money import TREASURY_MINOR_MAX, format_minor
+from wallet_gql.domain.money import BALANCE_MINOR_MAX, TREASURY_MINOR_MAX, format_minor
 from wallet_gql.domain.postings import (
     DEFAULT_TERMS,
     PostingRequest,
@@ -204,11 +204,11 @@ def judge_receipt(batch: Batch, request: PostingRequest) -> ReceiptUsed | None:
 
 
 def judge_balance(
-    account: Account, amount_minor: int, source: CreditSource | None = None
+    account: Account, amount_minor: int, source: CreditSource | None = None, *, is_return: bool = False
 ) -> BalanceLimitExceeded | InsufficientBalance | None:
     """Refuse what would take more than is available, or raise a balance above what an owner's account may hold."""
     # What takes from a balance that is above the limit is not refused for that.
-    most_minor = account.balance_max_minor
+    most_minor = BALANCE_MINOR_MAX if is_return else account.balance_max_minor
     if amount_minor > 0 and account.balance_minor + amount_minor > most_minor:
         return BalanceLimitExceeded(account.asset, account.balance_minor, abs(amount_minor), most_minor)
     available_minor = account.available_minor if source is None else available_of(account, source)
@@ -218,15 +218,15 @@ def judge_balance(
 
 
 def judge_receiver(
-    batch: Batch, account: Account, amount_minor: int, lots: Sequence[LotChange] = ()
+    batch: Batch, account: Account, amount_minor: int, lots: Sequence[LotChange] = (), *, is_return: bool = False
 ) -> ReceiverRefused | None:
-    """Refuse what another owner cannot take, without telling what it holds."""
+    """Refuse what another owner cannot take, without telling what it holds. Limits do not refuse what comes back."""
     room = judge_room(account, lots) if lots else None
     match (
         judge_status(batch, account, NOTHING_MOVES)
         or room
-        or judge_limits(batch, account, TransactionType.TRANSFER_IN, amount_minor)
-        or judge_balance(account, amount_minor)
+        or (None if is_return else judge_limits(batch, account, TransactionType.TRANSFER_IN, amount_minor))
+        or judge_balance(account, amount_minor, is_return=is_return)
     ):
         case None:
             return None

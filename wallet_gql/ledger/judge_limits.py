@@ -1,5 +1,7 @@
 """Judges what moves by the limits of accounts: gross, in their windows. Pure functions, as in `judge`."""
 
+from collections.abc import Sequence
+
 from wallet_gql.domain.holds import Hold
 from wallet_gql.domain.limits import COUNTED, Enforcement, LimitFlow, Rule, Used, used_of
 from wallet_gql.domain.postings import TransactionType, unix_us
@@ -36,8 +38,8 @@ def judge_limits(
             batch.exceeded.append(_warning(account, rule, used, amount_minor))
     if not exceeded:
         return None
-    rule, used = min(exceeded, key=lambda each: each[0].remaining_minor(each[1]))
-    return _refusal(batch, account, rule, used, amount_minor, number)
+    exceeded.sort(key=lambda each: each[0].remaining_minor(each[1]))
+    return _refusal(batch, account, exceeded, amount_minor, number)
 
 
 def used_of_rule(account: Account, rule: Rule) -> Used:
@@ -65,8 +67,10 @@ def holds_in(account: Account, flow: LimitFlow) -> list[Hold]:
     return sorted(holds, key=lambda hold: hold.held_until)
 
 
-def _refusal(batch: Batch, account: Account, rule: Rule, used: Used, amount_minor: int, number: int) -> LimitExceeded:
-    held = [f"{hold.remaining_minor}@{unix_us(hold.held_until)}" for hold in holds_in(account, rule.flow)]
+def _refusal(
+    batch: Batch, account: Account, exceeded: Sequence[tuple[Rule, Used]], amount_minor: int, number: int
+) -> LimitExceeded:
+    (rule, used), *others = exceeded
     at = batch.now if account.executed_at is None else max(batch.now, account.executed_at)
     return LimitExceeded(
         asset=account.asset,
@@ -75,13 +79,21 @@ def _refusal(batch: Batch, account: Account, rule: Rule, used: Used, amount_mino
         rule_step=rule.name.step,
         used_minor=used.minor,
         used_count=used.number,
-        held=" ".join(held),
+        held=" ".join(_held(account, rule)),
         amount_minor=amount_minor,
         number=number,
         at_us=unix_us(at),
         account_id=account.id,
         seq=account.seq,
+        others=" ".join(
+            ":".join((*map(str, (*other.name[1:], *figures)), "+".join(_held(account, other))))
+            for other, figures in others
+        ),
     )
+
+
+def _held(account: Account, rule: Rule) -> list[str]:
+    return [f"{hold.remaining_minor}@{unix_us(hold.held_until)}" for hold in holds_in(account, rule.flow)]
 
 
 def _warning(account: Account, rule: Rule, used: Used, amount_minor: int) -> dict[str, object]:

@@ -154,7 +154,7 @@ def _give_back(
     counterpart = TransactionName(sender.wallet.shard, request.receiving_id)
     clawed = Movement(TransactionType.CLAWBACK, request.transaction_id, legs, counterpart, reverses=reverses)
     return (
-        judge_receiver(batch, sender, taken_minor, as_given(taken.lots or ()))
+        judge_receiver(batch, sender, taken_minor, as_given(taken.lots or ()), is_return=True)
         or judge_stripe(batch, legs[1])
         or judge_stripe(batch, legs[-1])
         or judge_stripe(batch, returned.legs[1])

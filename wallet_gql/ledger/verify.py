@@ -23,7 +23,11 @@ What cannot be found without a seal outside the database:
 - of a spend or a transfer: whether the request named the source that it took from anyway;
 - of a refund in an asset with lots that made no lot: its fingerprint, which may name an end that nothing got;
 - from which lots a clawback took, and how much an adjustment earmarked of which, where what follows was changed, too;
-- that a bonus within an hour of when its asset got lots is in none.
+- that a bonus within an hour of when its asset got lots is in none;
+- of a limit: who set it, and another time between its neighbours' times; of a removal of none that was in force: which;
+- that an account counts what moves from a later entry on than its limits ask for: what was not counted is summed;
+- of a refusal by a limit: that another one was exceeded as well; and of a calendar's window when it began, where the
+  amounts do not tell it.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -41,11 +45,22 @@ from wallet_gql.ledger.verify_accounts import ACCOUNT_CHECKS
 from wallet_gql.ledger.verify_holds import HOLD_CHECKS
 from wallet_gql.ledger.verify_issuance import ISSUANCE_CHECKS
 from wallet_gql.ledger.verify_keys import KEY_CHECKS
+from wallet_gql.ledger.verify_limits import LIMIT_CHECKS
 from wallet_gql.ledger.verify_lot_uses import LOT_USE_CHECKS
 from wallet_gql.ledger.verify_lots import LOT_CHECKS
 from wallet_gql.ledger.verify_reversals import REVERSAL_CHECKS
 from wallet_gql.ledger.verify_states import STATE_CHECKS
-from wallet_gql.ledger.verify_terms import CLAWBACK, EXPIRY, LATEST, OTHER_HALF, RECEIVED, SENT, USER, doubled
+from wallet_gql.ledger.verify_terms import (
+    ANY_LIMIT,
+    CLAWBACK,
+    EXPIRY,
+    LATEST,
+    OTHER_HALF,
+    RECEIVED,
+    SENT,
+    USER,
+    doubled,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +136,9 @@ _WITHOUT_LOTS: Final = f"""(e.lots_seq IS NULL
                       AND (p.lots_seq IS NOT NULL OR e.lots_after IS NOT NULL OR e.live_lots IS NOT NULL
                            OR (e.type = {EXPIRY} AND a.wallet_kind = {USER})))"""
 
+# What the checks of limits, which begin where there ever were some, would not see.
+_WITHOUT_LIMITS: Final = f"(e.flows IS NOT NULL AND NOT {ANY_LIMIT})"
+
 # Each returns (row, fault) for a shard. What is counted or summed comes from the log alone.
 _CHECKS: Final = {
     "chain": f"""
@@ -150,6 +168,7 @@ _CHECKS: Final = {
                     THEN 'what is held differs from the entry before it, without a step of a hold'
                     WHEN {_WITHOUT_LOTS} THEN 'does not say what is in lots'
                     WHEN e.lots_seq IS NOT NULL AND a.wallet_kind <> {USER} THEN 'has lots, but is not an owner''s'
+                    WHEN {_WITHOUT_LIMITS} THEN 'counts what moved, but nothing was ever limited'
                     WHEN e.executed_at = '-infinity' THEN 'has no time'
                     WHEN e.executed_at > {LATEST}
                     THEN format('is dated in the future: %s', e.executed_at)
@@ -167,7 +186,7 @@ _CHECKS: Final = {
             OR CASE WHEN e.held_seq = e.seq
                     THEN st.seq IS NULL OR coalesce(e.held_after, 0) <> coalesce(p.held_after, 0) + st.change
                     ELSE e.amount = 0 OR {_HELD_DIFFERS} END
-            OR {_WITHOUT_LOTS} OR (e.lots_seq IS NOT NULL AND a.wallet_kind <> {USER})
+            OR {_WITHOUT_LOTS} OR (e.lots_seq IS NOT NULL AND a.wallet_kind <> {USER}) OR {_WITHOUT_LIMITS}
             OR e.executed_at = '-infinity' OR e.executed_at > {LATEST}
             -- A stripe's entries have the times of their transactions, which only follow the owner's.
             OR (e.executed_at < p.executed_at AND a.wallet_kind = {USER}))
@@ -263,6 +282,7 @@ _CHECKS: Final = {
     **STATE_CHECKS,
     **REVERSAL_CHECKS,
     **ISSUANCE_CHECKS,
+    **LIMIT_CHECKS,
     "note": f"""
         SELECT format('note of transaction %s', n.transaction_id),
                CASE WHEN t.id IS NULL AND e.seq IS NULL AND s.step IS NULL THEN 'its transaction does not exist'

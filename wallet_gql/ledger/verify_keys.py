@@ -5,13 +5,15 @@ A key that posted has the fingerprint of what is in the books. Of a clawback no 
 
 from typing import Final
 
+from wallet_gql.domain.limits import Enforcement, LimitFlow
 from wallet_gql.domain.lots import PRIORITY_DEFAULT
 from wallet_gql.domain.money import BALANCE_MINOR_MAX, POSTING_MINOR_MAX, TREASURY_MINOR_MAX
 from wallet_gql.domain.postings import RequestKind, TransactionType
 from wallet_gql.domain.refusals import OutcomeCode
-from wallet_gql.ledger.verify_lots import LOTS_SINCE, STEPS
+from wallet_gql.ledger.verify_lots import LOTS_SINCE, SETTING_SLACK, STEPS
 from wallet_gql.ledger.verify_states import named_by
 from wallet_gql.ledger.verify_terms import (
+    ANY_LIMIT,
     BONUS,
     CAPTURE,
     CLAWBACK,
@@ -122,6 +124,22 @@ _FREE: Final = f"""(
 _OF_ALL_WALLETS: Final = f"""(k.shard = 0 AND k.wallet_id = 0
                              AND k.outcome IN ({OutcomeCode.LIMITS_SET:d}, {OutcomeCode.TOO_MANY:d}))"""
 
+# What the checks of limits, which begin where there ever were some, would not see.
+_WITHOUT_LIMITS: Final = f"""(k.outcome IN ({OutcomeCode.LIMIT_EXCEEDED:d}, {OutcomeCode.LIMITS_SET:d})
+                              AND NOT {ANY_LIMIT})"""
+
+# Whether what a refusal says that may be held at most is so for all, or what a limit ever said; not kept before wallets
+# had limits of their own.
+_IS_LIMIT: Final = f"""(NOT k.details ? 'limit_minor'
+                  OR k.details -> 'limit_minor' = to_jsonb({BALANCE_MINOR_MAX})
+                  OR EXISTS (
+                     SELECT FROM limit_rule r
+                      WHERE r.flow = {LimitFlow.BALANCE:d} AND r.enforcement = {Enforcement.REFUSE:d}
+                        AND r.set_at <= k.created_at + {SETTING_SLACK}
+                        AND (to_jsonb(r.asset_id), to_jsonb(r.max_amount))
+                          = (k.details -> 'asset_id', k.details -> 'limit_minor')
+                        AND (r.shard, r.wallet_id) IN ((0, 0), (k.shard, k.wallet_id))))"""
+
 # An owner may be refused for the bonuses alone, of which most have none.
 _OF_NOTHING: Final = f"outcome = {OutcomeCode.INSUFFICIENT_BALANCE:d} AND balance = 0"
 
@@ -135,6 +153,7 @@ KEY_CHECKS: Final = {
                     WHEN k.key IS NULL THEN format('is missing: transaction %s was posted under it', t.id)
                     WHEN w.id IS NULL AND NOT {_OF_ALL_WALLETS} THEN 'its wallet does not exist'
                     WHEN k.outcome NOT IN ({_OUTCOMES}) THEN format('has outcome %s, which does not exist', k.outcome)
+                    WHEN {_WITHOUT_LIMITS} THEN 'is about a limit, but none was ever set'
                     WHEN octet_length(k.fingerprint) IS DISTINCT FROM 16
                     THEN format('its fingerprint has %s bytes', octet_length(k.fingerprint))
                     WHEN k.created_at > {LATEST}
@@ -166,7 +185,7 @@ KEY_CHECKS: Final = {
                           WHERE named.shard = $1 AND named.outcome IN ({NAMING}))))
            AND (t.type = {RECEIVED} OR k.key IS NULL OR (w.id IS NULL AND NOT {_OF_ALL_WALLETS})
             OR (k.outcome = {_POSTED}) <> (t.id IS NOT NULL)
-            OR octet_length(k.fingerprint) IS DISTINCT FROM 16 OR k.created_at > {LATEST}
+            OR octet_length(k.fingerprint) IS DISTINCT FROM 16 OR k.created_at > {LATEST} OR {_WITHOUT_LIMITS}
             OR CASE WHEN k.outcome = {_POSTED}
                     THEN k.details IS NOT NULL OR k.key IS DISTINCT FROM t.idempotency_key
                          OR k.wallet_id IS DISTINCT FROM t.wallet_id
@@ -202,8 +221,10 @@ KEY_CHECKS: Final = {
         WITH refusal AS MATERIALIZED (
           SELECT k.wallet_id, k.key, k.outcome, k.created_at,
                  (k.details ->> 'balance_before_minor')::numeric AS balance,
-                 -- Not kept before wallets had limits of their own.
-                 coalesce((k.details ->> 'limit_minor')::numeric, {BALANCE_MINOR_MAX}) AS most,
+                 k.details ->> 'limit_minor' AS told_most, {_IS_LIMIT} AS is_limit,
+                 CASE jsonb_typeof(k.details -> 'limit_minor')
+                      WHEN 'number' THEN (k.details ->> 'limit_minor')::numeric
+                      ELSE {BALANCE_MINOR_MAX} END AS most,
                  count(*) OVER (PARTITION BY k.transaction_id) AS same_id
             FROM idempotency_key k
            WHERE k.shard = $1 AND k.outcome IN ({_ON_BALANCE})
@@ -241,24 +262,26 @@ KEY_CHECKS: Final = {
            WHERE r.balance = 0
         ), timeline AS (
           SELECT wallet_id, balance, since - interval '1 hour' AS at, until, NULL::uuid AS key, NULL AS outcome,
-                 NULL AS same_id, NULL AS most
+                 NULL AS same_id, NULL AS most, NULL AS told_most, NULL AS is_limit
             FROM held
            UNION ALL
-          SELECT wallet_id, balance, created_at, NULL, key, outcome, same_id, most FROM refusal
+          SELECT wallet_id, balance, created_at, NULL, key, outcome, same_id, most, told_most, is_limit FROM refusal
         )
         SELECT format('key %s of wallet %s', key, wallet_id),
                CASE WHEN same_id > 1 THEN 'has the transaction id of another refusal'
+                    WHEN NOT is_limit THEN format('says that at most %s may be held, which no limit says', told_most)
                     WHEN until IS NULL OR until < at - interval '1 hour'
                     THEN format('says refused on %s, which no account of its wallet held then', balance)
                     WHEN outcome = {OutcomeCode.INSUFFICIENT_BALANCE:d}
                     THEN format('says that %s was not enough, but it is enough for any amount', balance)
                     ELSE format('says that the limit was exceeded, but no amount exceeds it from %s', balance) END
-          FROM (SELECT wallet_id, balance, at, key, outcome, same_id, most,
+          FROM (SELECT wallet_id, balance, at, key, outcome, same_id, most, told_most, is_limit,
                        max(until) OVER (PARTITION BY wallet_id, balance ORDER BY at, key NULLS FIRST
                                         ROWS UNBOUNDED PRECEDING) AS until
                   FROM timeline) AS found
          WHERE key IS NOT NULL
-           AND (same_id > 1 OR ((until IS NULL OR until < at - interval '1 hour') AND NOT ({_OF_NOTHING}))
+           AND (same_id > 1 OR NOT is_limit
+                OR ((until IS NULL OR until < at - interval '1 hour') AND NOT ({_OF_NOTHING}))
                 OR (outcome = {OutcomeCode.INSUFFICIENT_BALANCE:d} AND balance >= {POSTING_MINOR_MAX})
                 -- Stripes that were full were told as the owner's limit once.
                 OR (outcome = {OutcomeCode.BALANCE_LIMIT_EXCEEDED:d}

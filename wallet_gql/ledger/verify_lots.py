@@ -11,7 +11,7 @@ from typing import Final
 from wallet_gql.domain.lots import CreditSource
 from wallet_gql.domain.postings import TransactionType
 from wallet_gql.ledger.judge import HEAD_AHEAD_MAX
-from wallet_gql.ledger.verify_terms import BONUS, EXPIRY, RECEIVED, REFUND, SENT, USER
+from wallet_gql.ledger.verify_terms import BONUS, EXPIRY, RECEIVED, REFUND, SENT, USER, any_fault, first_fault
 
 _FORFEIT: Final = f"{TransactionType.FORFEIT:d}"
 _REPAYMENT: Final = f"{TransactionType.REPAYMENT:d}"
@@ -183,14 +183,6 @@ _ENTRY_FAULTS: Final = {
 }
 
 
-def _told(faults: dict[str, str]) -> str:
-    return f"""CASE {" ".join(f"WHEN {condition} THEN {fault}" for condition, fault in faults.items())} END"""
-
-
-def _any(faults: dict[str, str]) -> str:
-    return " OR ".join(f"({condition})" for condition in faults)
-
-
 # What the steps of an entry do in all, and which ends they set free or take away.
 _CHANGES: Final = f"""(
                SELECT s.account_id, s.seq, count(*) AS step_count, sum(s.change) AS change,
@@ -209,7 +201,7 @@ _HELD: Final = """(
 # Each returns (row, fault) for a shard.
 LOT_CHECKS: Final = {
     "lot": f"""
-        SELECT format('lot %s of account %s', o.n, o.account_id), {_told(_LOT_FAULTS)}
+        SELECT format('lot %s of account %s', o.n, o.account_id), {first_fault(_LOT_FAULTS)}
           FROM (SELECT o.*, coalesce(lag(o.n) OVER (PARTITION BY o.account_id ORDER BY o.n), 0) AS n_before,
                        a.wallet_kind, since.at AS since, s.seq AS step_seq, e.type, e.amount, e.executed_at,
                        e.transaction_id
@@ -219,10 +211,10 @@ LOT_CHECKS: Final = {
                   LEFT JOIN lot_step s ON s.shard = $1 AND s.account_id = o.account_id AND s.lot = o.n AND s.step = 1
                   LEFT JOIN entry e ON e.shard = $1 AND e.account_id = o.account_id AND e.seq = o.seq
                  WHERE o.shard = $1) AS o
-         WHERE {_any(_LOT_FAULTS)}
+         WHERE {any_fault(_LOT_FAULTS)}
          ORDER BY o.account_id, o.n""",
     "lot step": f"""
-        SELECT format('step %s of lot %s of account %s', s.step, s.lot, s.account_id), {_told(_STEP_FAULTS)}
+        SELECT format('step %s of lot %s of account %s', s.step, s.lot, s.account_id), {first_fault(_STEP_FAULTS)}
           FROM (SELECT s.*, o.n, o.priority, {_ENDS} AS ends, e.amount AS moved, e.type, e.executed_at,
                        e.held_seq IS NOT DISTINCT FROM e.seq AS is_of_hold, coalesce(mark.amount, 0) AS earmarked,
                        row_number() OVER of_entry AS nth,
@@ -237,10 +229,10 @@ LOT_CHECKS: Final = {
                   LEFT JOIN {_EARMARKED} AS mark
                     ON (mark.account_id, mark.seq, mark.lot) = (s.account_id, s.seq, s.lot)
                 WINDOW of_entry AS (PARTITION BY s.account_id, s.seq ORDER BY s.place)) AS s
-         WHERE {_any(_STEP_FAULTS)}
+         WHERE {any_fault(_STEP_FAULTS)}
          ORDER BY s.account_id, s.seq, s.place""",
     "lots of an account": f"""
-        SELECT format('account %s, seq %s', e.account_id, e.seq), {_told(_ENTRY_FAULTS)}
+        SELECT format('account %s, seq %s', e.account_id, e.seq), {first_fault(_ENTRY_FAULTS)}
           FROM (SELECT e.*, changed.step_count, changed.change, changed.free_left, changed.last_end,
                        coalesce(changed.is_listed, false) AS is_listed,
                        coalesce(sum(changed.change) OVER chain, 0) AS in_lots,
@@ -255,7 +247,7 @@ LOT_CHECKS: Final = {
                   LEFT JOIN entry p ON p.shard = $1 AND p.account_id = e.account_id AND p.seq = e.seq - 1
                  WHERE e.shard = $1 AND e.lots_seq IS NOT NULL
                 WINDOW chain AS (PARTITION BY e.account_id ORDER BY e.seq)) AS e
-         WHERE {_any(_ENTRY_FAULTS)}
+         WHERE {any_fault(_ENTRY_FAULTS)}
          ORDER BY e.account_id, e.seq""",
 }
 """Each returns (row, fault) for a shard, as all checks of `verify` do."""

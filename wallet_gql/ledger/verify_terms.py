@@ -3,6 +3,7 @@
 `$1` is the shard; the aliases are those of the checks: `t` a transaction, `o` its other half, `k` its key.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 from wallet_gql.domain.postings import TransactionType
@@ -30,6 +31,9 @@ LATEST: Final = f"(SELECT wallet_now() + interval '{HEAD_AHEAD_MAX.total_seconds
 # The other half of a transfer is in any shard: it is looked up, or each shard's proof would read all of them.
 OTHER_HALF: Final = one_row("transaction", "o", by="id", shard="t.counterpart_shard", id="t.counterpart_id")
 RECEIVER: Final = one_row("wallet", "receiver", by="id", shard="o.shard", id="o.wallet_id")
+
+ANY_LIMIT: Final = "(SELECT EXISTS (SELECT FROM limit_rule))"
+"""Whether anything was ever limited, which is asked once in a check."""
 
 NOTES: Final = """
                 SELECT n.transaction_id, n.receipt, (
@@ -61,3 +65,13 @@ def doubled(table: str, row: str, *key: str) -> str:
          GROUP BY {columns}
         HAVING count(*) > 1
          ORDER BY {columns}"""
+
+
+def first_fault(faults: Mapping[str, str]) -> str:
+    """Return an expression: the fault of a row, of the first condition that is met; each fault by its condition."""
+    return f"""CASE {" ".join(f"WHEN {condition} THEN {fault}" for condition, fault in faults.items())} END"""
+
+
+def any_fault(faults: Mapping[str, str]) -> str:
+    """Return a condition: that a row has one of the faults."""
+    return " OR ".join(f"({condition})" for condition in faults)
