@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from subprocess import PIPE
 from typing import Any, Final
@@ -33,7 +34,7 @@ from wallet_gql.settings import Settings
 COMMAND: Final = Path(sys.executable).with_name("wallet-gql")
 COMMANDS: Final = (
     *("serve", "migrate", "seed", "reset", "add-asset", "set-asset"),
-    *("verify", "breakage", "export-schema", "database-url", "api-key"),
+    *("verify", "breakage", "export-schema", "database-url", "api-key", "limit"),
 )
 SCHEMA_FILE: Final = Path(__file__).parents[1] / "schema.graphql"
 GUARD_SECONDS: Final = 180
@@ -381,6 +382,124 @@ def test_running_server_notices_at_once_what_set_asset_set(own: Shell) -> None:
             assert own.run("set-asset", "GOLD", "--transfers", set_).returncode == 0
             # Whichever worker is asked.
             assert [(policy(), transfer()) for _ in range(4)] == [(set_, typename)] * 4
+
+
+def limit_set(shell: Shell, asset: str, flow: str, *arguments: str) -> None:
+    """Set a limit, which must succeed, and is shown as a table."""
+    result = shell.run("limit", "set", asset, "--flow", flow, *arguments)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert re.match(r" *version +flow +window +most +movements +enforcement +set at", result.stdout)
+
+
+def limits_of(shell: Shell, asset: str, *arguments: str) -> list[dict[str, Any]]:
+    """Return what `limit list` prints as JSON."""
+    result = shell.run("limit", "list", asset, *arguments, "--json")
+    assert (result.returncode, result.stderr) == (0, "")
+    limits: list[dict[str, Any]] = json.loads(result.stdout)
+    return limits
+
+
+def test_limits_are_set_listed_and_removed(own: Shell) -> None:
+    own.run("seed")
+    day = ("--per", "DAY", "--time-zone", "Europe/Berlin")
+    limit_set(own, "POINTS", "SPEND", "--max-amount", "500", *day)
+    limit_set(own, "POINTS", "IN", "--max-amount", "12.5", "--max-count", "20", "--within", "36h", "--warn")
+    limit_set(own, "POINTS", "BALANCE", "--max-amount", "1000", "--owner", "demo-alice")
+
+    common = {"asset": "POINTS", "setBy": "wallet-gql", "enforcement": "REFUSE", "maxCount": None}
+    no_window = {"rollingSeconds": None, "unit": None, "timeZone": None}
+    limits = limits_of(own, "POINTS")
+    for each in limits:
+        datetime.fromisoformat(each.pop("setAt"))
+    in_a_day = {"flow": "SPEND", "maxAmount": "500.00", "unit": "DAY", "timeZone": "Europe/Berlin"}
+    in_hours = {"flow": "IN", "maxAmount": "12.50", "maxCount": 20, "rollingSeconds": 129_600, "enforcement": "WARN"}
+    assert limits == [common | no_window | in_a_day | {"version": 1}, common | no_window | in_hours | {"version": 2}]
+    [of_alice] = limits_of(own, "POINTS", "--owner", "demo-alice")
+    assert (of_alice["flow"], of_alice["maxAmount"], of_alice["version"]) == ("BALANCE", "1000.00", 1)
+
+    # In the place of its like; and the same as a table.
+    limit_set(own, "POINTS", "SPEND", "--max-count", "3", *day)
+    table = own.run("limit", "list", "POINTS").stdout
+    assert re.search(r"2 +IN +129600 s +12\.50 +20 +WARN +\d{4}-", table)
+    assert re.search(r"3 +SPEND +DAY \(Europe/Berlin\) +- +3 +REFUSE", table)
+    gone = own.run("limit", "remove", "POINTS", "3")
+    assert (gone.returncode, gone.stdout) == (0, "Version 3 does not hold any more.\n")
+    assert [each["version"] for each in limits_of(own, "POINTS")] == [2]
+    # A version that another took the place of is none; nor are those of all wallets a wallet's own.
+    line = one_line(own.run("limit", "remove", "POINTS", "1"))
+    assert "No limit of version 1 holds: `wallet-gql limit list POINTS` shows which do." in line
+    line = one_line(own.run("limit", "remove", "POINTS", "2", "--owner", "demo-alice"))
+    assert "`wallet-gql limit list POINTS --owner demo-alice` shows which do." in line
+    assert own.run("verify").returncode == 0
+
+
+def test_running_server_is_under_a_limit_at_once(own: Shell) -> None:
+    query = """mutation($k: UUID!) {
+      spend(input: {ownerId: "demo-alice", amount: 11, idempotencyKey: $k}) { __typename }
+    }"""
+
+    with own.serve("--demo", "--workers", "2") as serving:
+
+        def spend() -> str:
+            body = {"query": query, "variables": {"k": str(uuid4())}}
+            answer = httpx.post(f"{serving.url}/graphql", json=body, timeout=GUARD_SECONDS).json()
+            return str(answer["data"]["spend"]["__typename"])
+
+        assert spend() == "SpendPayload"
+        limit_set(own, "GOLD", "SPEND", "--max-amount", "20", "--within", "1d")
+        # Whichever worker is asked, and with what was spent before.
+        assert [spend() for _ in range(4)] == ["LimitExceeded"] * 4
+        assert own.run("limit", "remove", "GOLD", "1").returncode == 0
+        assert [spend() for _ in range(4)] == ["SpendPayload"] * 4
+
+
+@pytest.mark.parametrize(
+    ("flow", "arguments", "told"),
+    [
+        ("SPEND", ["--max-amount", "5", "--per", "DAY", "--within", "1h"], "say either --within or --per"),
+        ("SPEND", ["--max-amount", "5"], "say --within or --per: only a balance has no window"),
+        ("SPEND", ["--per", "DAY"], "say --max-amount, --max-count or both"),
+        ("SPEND", ["--max-amount", "5", "--within", "1h", "--time-zone", "UTC"], "leave --time-zone out"),
+        ("BALANCE", ["--max-amount", "5", "--per", "DAY"], "leave --within and --per out"),
+        ("BALANCE", ["--max-amount", "5", "--max-count", "5"], "leave --max-count out: a balance is not counted"),
+        ("SPEND", ["--max-count", "0", "--per", "DAY"], "--max-count"),
+        ("CAPTURE", ["--max-amount", "5", "--per", "DAY"], "--flow"),
+    ],
+)
+def test_limit_set_refuses_what_does_not_go_together(shell: Shell, flow: str, arguments: list[str], told: str) -> None:
+    result = shell.run("limit", "set", "GOLD", "--flow", flow, *arguments)
+
+    assert result.returncode == 2
+    assert told in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["GOLD", "--max-amount", "1e3", "--per", "DAY"], "max-amount '1e3' is no amount: send plain digits"),
+        (["GOLD", "--max-amount", "0.5", "--per", "DAY"], "max-amount cannot be one of this asset: TOO_PRECISE."),
+        (["GOLD", "--max-amount", "5", "--within", "soon"], "within cannot be read from 'soon': send a number with"),
+        (["GOLD", "--max-amount", "5", "--within", "367d"], "is 31708800: send 1 to 31622400, which is 366 days."),
+        (["GOLD", "--max-amount", "5", "--per", "DAY", "--time-zone", "Berlin"], "is not a time zone that is known"),
+        (["SILVER", "--max-amount", "5", "--per", "DAY"], "No asset has the code 'SILVER'."),
+        (["GOLD", "--max-amount", "5", "--per", "DAY", "--owner", "nobody"], "No wallet has the owner id 'nobody'."),
+    ],
+)
+def test_limit_set_names_what_is_wrong(shell: Shell, arguments: list[str], told: str) -> None:
+    line = one_line(shell.run("limit", "set", *arguments, "--flow", "SPEND"))
+
+    assert line.startswith("Error: ")
+    assert told in line
+
+
+@pytest.mark.parametrize("command", [["list"], ["remove", "1"]], ids=["list", "remove"])
+def test_limits_of_what_there_is_not(shell: Shell, command: list[str]) -> None:
+    verb, *version = command
+    line = one_line(shell.run("limit", verb, "SILVER", *version))
+    assert line == "Error: asset 'SILVER' names no asset: name one that there is."
+    line = one_line(shell.run("limit", verb, "GOLD", *version, "--owner", "nobody"))
+    assert line == "Error: owner 'nobody' has no wallet: name one that has."
 
 
 def test_seed_twice_changes_nothing(own: Shell) -> None:

@@ -27,6 +27,7 @@ from wallet_gql.domain.access import COMMAND_LINE, Scope
 from wallet_gql.domain.assets import TransferPolicy
 from wallet_gql.domain.errors import BadUserInput, Fault
 from wallet_gql.domain.limits import (
+    COUNT_MAX,
     LIMITS_MAX,
     CalendarUnit,
     Enforcement,
@@ -530,18 +531,21 @@ def set_limit(
         typer.Option(help="What is limited."),
     ],
     max_amount: Annotated[str | None, typer.Option(help="The most together, such as 250.00.")] = None,
-    max_count: Annotated[int | None, typer.Option(help="The most movements.")] = None,
+    max_count: Annotated[int | None, typer.Option(min=1, max=COUNT_MAX, help="The most movements.")] = None,
     owner: LimitedOwner = None,
     within: Annotated[str | None, typer.Option(help="A rolling window, such as 24h, 30m or 7d up to now.")] = None,
     per: Annotated[
         Literal["DAY", "WEEK", "MONTH"] | None, typer.Option(help="A window of the calendar, in --time-zone.")
     ] = None,
-    time_zone: Annotated[str, typer.Option(help="Where its midnights are, such as Europe/Berlin.")] = "UTC",
+    time_zone: Annotated[
+        str | None, typer.Option(help="Where its midnights are, such as Europe/Berlin; UTC if not given.")
+    ] = None,
     warn: Annotated[bool, typer.Option("--warn", help="Only log what exceeds it, to try it out.")] = False,
 ) -> None:
     """Limit what wallets may hold or move, from the next posting on. It takes the place of its like."""
     from wallet_gql.operations import limits as operations
 
+    _check_limit(flow, max_amount, max_count, within, per, time_zone)
     window, amount = _limit_window(within, per, time_zone), None if max_amount is None else _limit_amount(max_amount)
     enforcement = Enforcement.WARN if warn else Enforcement.REFUSE
     asked = operations.LimitInput(
@@ -557,14 +561,31 @@ def set_limit(
         _in_ledger(settings, set_)
 
 
-def _limit_window(within: str | None, per: str | None, time_zone: str) -> Window | None:
-    from wallet_gql.operations import limits as operations
-
+def _check_limit(
+    flow: str, max_amount: str | None, max_count: int | None, within: str | None, per: str | None, time_zone: str | None
+) -> None:
+    """Refuse options that do not go together, by the names that they have here."""
+    is_balance, has_window = flow == "BALANCE", within is not None or per is not None
+    if max_amount is None and max_count is None:
+        raise typer.BadParameter("say --max-amount, --max-count or both")
+    if is_balance and max_count is not None:
+        raise typer.BadParameter("leave --max-count out: a balance is not counted")
+    if is_balance and has_window:
+        raise typer.BadParameter("leave --within and --per out: a balance has no window")
+    if not is_balance and not has_window:
+        raise typer.BadParameter("say --within or --per: only a balance has no window")
     if within is not None and per is not None:
         raise typer.BadParameter("say either --within or --per: a limit has one window")
+    if time_zone is not None and per is None:
+        raise typer.BadParameter("leave --time-zone out: it is for --per")
+
+
+def _limit_window(within: str | None, per: str | None, time_zone: str | None) -> Window | None:
+    from wallet_gql.operations import limits as operations
+
     if within is not None:
         return operations.rolling(round(_span(within, "within").total_seconds()))
-    return None if per is None else operations.calendar(CalendarUnit[per], time_zone)
+    return None if per is None else operations.calendar(CalendarUnit[per], time_zone or "UTC")
 
 
 def _limit_amount(text: str) -> Decimal:
@@ -643,7 +664,8 @@ def remove_limit(
         rules = await operations.list_limits(ledger, asset, owner)
         rule = next((rule for rule in rules if rule.name.step == version), None)
         if rule is None:
-            _fail(f"No limit of version {version} holds: `wallet-gql limit list {asset}` shows which do.")
+            whose = "" if owner is None else f" --owner {shlex.quote(owner)}"
+            _fail(f"No limit of version {version} holds: `wallet-gql limit list {asset}{whose}` shows which do.")
         _changed(await operations.remove_limit(ledger, rule.name, owner, uuid4(), asked_by=COMMAND_LINE))
         typer.echo(f"Version {version} does not hold any more.")
 
