@@ -180,7 +180,8 @@ def of_keys(play: LimitPlay) -> Iterator[Planted]:
         yield told(name, tell(play, name, step=77), "says that it set version 77 of limits in asset 1, which does not")
         yield told(name, tell(play, name, step="'x'::text"), "says that it set version x of limits in asset 1, which")
     # Of a limit that was set again as it is, all versions are gone.
-    yield told("same", "DELETE FROM limit_rule WHERE shard <> 0", "says that it set version 3 of limits in asset 1,")
+    bobs = f"(asset_id, wallet_id) = (1, {rules['sent'].name.wallet_id})"
+    yield told("same", f"DELETE FROM limit_rule WHERE {bobs}", "says that it set version 3 of limits in asset 1,")
     for step in ("2", "'null'::jsonb", "77"):
         yield told("own", tell(play, "own", step=step), f"is not the key of {version(own)}")
     for step in ("1", "2", "4", "5", "'null'::jsonb"):
@@ -390,7 +391,7 @@ def of_balances(play: LimitPlay) -> Iterator[Planted]:
 
     for most, shown in (("2999", "2999"), ("'x'::text", "x"), ("'null'::jsonb", ""), ("'[]'::jsonb", "[]")):
         yield told(tell(play, name, limit_minor=most), shown)
-    other = ("max_amount = 3001", "flow = 2", "enforcement = 2", "asset_id = 2", "set_at = 'infinity'", "shard = 2")
+    other = ("max_amount = 3001", "flow = 2", "enforcement = 2", "asset_id = 99", "set_at = 'infinity'", "shard = 2")
     for values in other:
         yield told(change(rule, values), 3000)
 

@@ -10,7 +10,17 @@ from uuid import UUID, uuid4
 from factories import new_owner, post
 from lotted import ALICE, BOB, CAROL, DAVE, DAY_SECONDS, ERIN, FRANK, Play, as_a
 
-from wallet_gql.domain.limits import CalendarUnit, Enforcement, LimitFlow, LimitsSet, NewLimit, Rule, Window
+from wallet_gql.domain.limits import (
+    LIMITS_MAX,
+    CalendarUnit,
+    Enforcement,
+    LimitFlow,
+    LimitsSet,
+    NewLimit,
+    Rule,
+    TooManyLimits,
+    Window,
+)
 from wallet_gql.domain.postings import Changed, Refused, Remainder, Shortfall
 from wallet_gql.domain.refusals import BalanceLimitExceeded, LimitExceeded, ReceiverCause, ReceiverRefused
 from wallet_gql.operations.assets import set_asset
@@ -104,7 +114,16 @@ async def play(ledger: Ledger) -> LimitPlay:
     await advance_clock(ledger, round((_wednesday(now) - now).total_seconds()))
     await set_asset(ledger, "GOLD", has_lots=True)
     it = LimitPlay(ledger, _wednesday(now))
-    for act in (_before_limits, _of_versions, _of_what_goes_out, _of_what_comes_in, _of_calendars, _of_what_comes_back):
+    acts = (
+        _before_limits,
+        _of_versions,
+        _of_what_goes_out,
+        _of_what_comes_in,
+        _of_calendars,
+        _of_what_comes_back,
+        _of_too_many,
+    )
+    for act in acts:
         await act(it)
     await it.wait(1)
     return it
@@ -215,3 +234,12 @@ async def _of_what_comes_back(it: LimitPlay) -> None:
     as_a(Changed, await close(it.ledger, asked, Remainder.TRANSFER, BOB, voids_holds=True))
     asked = StateInput(FRANK, uuid4(), "Why")
     as_a(Changed, await close(it.ledger, asked, Remainder.FORFEIT, None, voids_holds=True))
+
+
+async def _of_too_many(it: LimitPlay) -> None:
+    for owner in (None, BOB):
+        for seconds in range(1, LIMITS_MAX + 1):
+            window = Window(seconds)
+            await it.limit(f"one of many, {owner}", owner, LimitFlow.TRANSFER_IN, window, most=9, asset="DIAMOND")
+        asked = LimitInput("DIAMOND", owner, LimitFlow.TRANSFER_IN, DAY, Decimal(9), None, Enforcement.REFUSE, uuid4())
+        as_a(TooManyLimits, await set_limit(it.ledger, asked))

@@ -1,11 +1,11 @@
-"""Proves limits, as `verify` does: their versions, what entries count of what moved, and what was refused by limits.
+"""Proves limits, as `verify` does: their versions, what entries count of what moved, and what limits refused.
 
-A refusal is proved by the log: what moved in a rolling window is counted again, and which holds were open. Where a
-calendar's window began is not, for the database may know other rules of time zones than the service: what was told of
-it must be what moved since some moment, of the last two, eight or 32 days. Nothing is told of who set a limit.
+A refusal is proved by the log. What moved in a rolling window is counted again, and so is what open holds held. Where a
+calendar's window begins is not computed, because the database's time zone data may differ from the service's: what the
+refusal says must be what moved since some moment of the last 2, 8 or 32 days, for a day, a week or a month.
 
-Books in which nothing was ever limited pay nothing for these checks: the checks of chains and keys see to it that
-nothing there says that it was.
+Books in which nothing was ever limited pay nothing for these checks: the checks of chains and keys find what says
+otherwise.
 """
 
 from typing import Final
@@ -215,7 +215,7 @@ _OPEN: Final = f"""ARRAY(
 
 _HELD: Final = """ARRAY(SELECT each FROM unnest(string_to_array(r.held, ' ')) AS each ORDER BY each COLLATE "C")"""
 
-# A version that takes its place, or none, is set a little later than what was judged by it.
+# Whether another version had taken its place, or it was removed. What was judged by it may be a little later.
 _IS_OVER: Final = f"""EXISTS (
              SELECT FROM limit_rule v
               WHERE v.asset_id = r.asset_id AND v.shard = r.rule_shard AND v.wallet_id = r.rule_wallet_id
@@ -246,13 +246,13 @@ _REFUSAL_FAULTS: Final = {
         "format('was judged after seq %s, but seq %s was there', r.seq, next.seq)"
     ),
     f"{_HELD} <> {_OPEN}": f"format('says that holds held %s, but it should be %s', {_HELD}, {_OPEN})",
-    # An entry that is ahead of the clock, in the same batch, moves the window that was counted.
+    # Where an entry of the same batch is ahead of the clock, the window that was counted had ended with the clock.
     f"""r.moved_count < 0 OR r.moved_minor <> coalesce(head.minor, 0) - coalesce(outside.minor, 0)
           OR (r.moved_count > 0 AND (inside.executed_at > r.created_at - {_LENGTH}) IS NOT TRUE)
           OR (r.rolling_seconds IS NOT NULL AND outside.executed_at > r.at - {_LENGTH})""": (
         "format('says that %s moved by %s movements in its window, which is not so', r.moved_minor, r.moved_count)"
     ),
-    """(r.used_minor + r.amount_minor > r.max_amount OR r.used_count + r.number > r.max_count) IS NOT TRUE""": (
+    "(r.used_minor + r.amount_minor > r.max_amount OR r.used_count + r.number > r.max_count) IS NOT TRUE": (
         f"format('says that %s was exceeded, but it was not', {_NAMED})"
     ),
 }
