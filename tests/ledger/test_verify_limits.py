@@ -275,6 +275,9 @@ def of_garbage(play: LimitPlay) -> Iterator[Planted]:
     for held in ("7", "7@", "@7", "7@8 ", " 7@8", "7@8,9@8", "7@-8", "7@99999999999999999"):
         statement = tell(play, name, held=f"'{held}'::text")
         yield Planted((statement,), "limit exceeded", row, "does not say on what it was judged")
+    for others in ("0:0:1:5:1", "0:0:1:5:1:+", "0:0:1:5:1:7@8+", "0:0:1:5::", " 0:0:1:5:1:", "0:0:1:5:1:  0:0:1:5:1:"):
+        statement = tell(play, name, others=f"'{others}'::text")
+        yield Planted((statement,), "limit exceeded", row, "does not say on what it was judged")
     for value in ("'x'::text", "-1", "1.5"):
         statement = tell(play, name, used_minor=value)
         yield Planted((statement,), "limit exceeded", row, "does not say on what it was judged")
@@ -373,6 +376,28 @@ def of_figures(play: LimitPlay) -> Iterator[Planted]:
         yield told(name, f"{longer} AND seq = 1")
 
 
+def of_others(play: LimitPlay) -> Iterator[Planted]:
+    """Damage what a refusal says of the other limits that it exceeded."""
+    name = "beside holds"
+    told, other = play.exceeded[name].every()
+    shown = f"version {other.rule_step} of the limits of wallet {other.rule_wallet_id} (shard {other.rule_shard})"
+    figures = [other.rule_shard, other.rule_wallet_id, other.rule_step, other.used_minor, other.used_count]
+    faults = ("names version ", "names version ", "names version ", "says that ", "says that ")
+    row = f"key {play.refusals[name]} of wallet "
+    for n, fault in enumerate(faults):
+        for by in (1, 90):
+            wrong = [each + by * (n == m) for m, each in enumerate(figures)]
+            held = other.held.replace(" ", "+")
+            statement = tell(play, name, others=f"'{':'.join(map(str, wrong))}:{held}'::text")
+            yield Planted((statement,), "limit exceeded", row, fault)
+    statement = tell(play, name, others=f"'{':'.join(map(str, figures))}:'::text")
+    yield Planted((statement,), "limit exceeded", row, "says that holds held {}, but it should be {")
+    rule = play.rules["spends"]
+    assert (rule.name.shard, rule.name.wallet_id, rule.name.step) == tuple(figures[:3])
+    yield Planted((change(rule, "max_amount = 152"),), "limit exceeded", row, f"says that {shown} was exceeded, but it")
+    assert told.rule_step != other.rule_step
+
+
 def of_nothing_limited(play: LimitPlay) -> Iterator[Planted]:
     counted, exceeded, none = play.posted["counted"], play.refusals["of all"], "DELETE FROM limit_rule"
     row = f"account {counted.account_id} ({ALICE}), seq {counted.seq}"
@@ -406,6 +431,7 @@ def of_balances(play: LimitPlay) -> Iterator[Planted]:
         of_garbage,
         of_refusals,
         of_figures,
+        of_others,
         of_nothing_limited,
         of_balances,
     ],

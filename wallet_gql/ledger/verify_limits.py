@@ -157,23 +157,37 @@ _FLOW_FAULTS: Final = {
     ),
 }
 
-# What a refusal by a limit keeps as numbers. What moved in all has no bound.
-_NUMBERS: Final = (
-    "asset_id", "rule_shard", "rule_wallet_id", "rule_step", "used_count", "amount_minor", "number", "at_us",
-    "account_id", "seq",
-)  # fmt: skip
-_OTHER: Final = "[0-9]{1,5}:[0-9]{1,19}:[0-9]{1,10}:[0-9]{1,40}:[0-9]{1,16}:[0-9@+]*"
-_IS_WHOLE: Final = " AND ".join(
-    (
-        *(f"k.details ->> '{name}' ~ '^[0-9]{{1,16}}$'" for name in _NUMBERS),
-        "k.details ->> 'used_minor' ~ '^[0-9]{1,40}$'",
-        "k.details ->> 'held' ~ '^([0-9]{1,18}@[0-9]{1,16}( [0-9]{1,18}@[0-9]{1,16})*)?$'",
-        f"k.details ->> 'others' ~ '^({_OTHER}( {_OTHER})*)?$'",
-    )
-)
+# What a refusal by a limit keeps as numbers: of the request, and of each limit that it exceeded. What moved in all has
+# no bound.
+_OF_REQUEST: Final = ("asset_id", "amount_minor", "number", "at_us", "account_id", "seq")
+_OF_LIMIT: Final = {
+    "rule_shard": "bigint",
+    "rule_wallet_id": "bigint",
+    "rule_step": "bigint",
+    "used_minor": "numeric",
+    "used_count": "bigint",
+}
+
+_DIGITS: Final = {"bigint": "[0-9]{1,16}", "numeric": "[0-9]{1,40}"}
+_HELD_BY: Final = "([0-9]{{1,18}}@[0-9]{{1,16}}({0}[0-9]{{1,18}}@[0-9]{{1,16}})*)?"
+_OTHER: Final = ":".join((*map(_DIGITS.__getitem__, _OF_LIMIT.values()), _HELD_BY.format(r"\+")))
+_SHAPES: Final = {
+    **dict.fromkeys(_OF_REQUEST, _DIGITS["bigint"]),
+    **{name: _DIGITS[type_] for name, type_ in _OF_LIMIT.items()},
+    "held": _HELD_BY.format(" "),
+    "others": f"({_OTHER}( {_OTHER})*)?",
+}
+_IS_WHOLE: Final = " AND ".join(f"k.details ->> '{name}' ~ '^{shape}$'" for name, shape in _SHAPES.items())
+
 _FACTS: Final = ", ".join(
-    f"CASE WHEN k.is_whole THEN (k.details ->> '{name}')::{type_} END AS {name}"
-    for name, type_ in (*((name, "bigint") for name in _NUMBERS), ("used_minor", "numeric"))
+    f"CASE WHEN k.is_whole THEN (k.details ->> '{name}')::bigint END AS {name}" for name in _OF_REQUEST
+)
+# The limit that is told, and the others that were exceeded as well.
+_TOLD: Final = ", ".join(
+    f"CASE WHEN k.is_whole THEN (k.details ->> '{name}')::{type_} END AS {name}" for name, type_ in _OF_LIMIT.items()
+)
+_WITH_IT: Final = ", ".join(
+    f"split_part(each, ':', {n})::{type_}" for n, type_ in enumerate(_OF_LIMIT.values(), start=1)
 )
 
 # The flows with the types of transactions that count in them.
@@ -306,17 +320,22 @@ LIMIT_CHECKS: Final = {
             ON own.asset_id = a.asset_id AND own.shard = $1 AND own.wallet_id = a.wallet_id
          WHERE {any_fault(_FLOW_FAULTS)}
          ORDER BY e.account_id, e.seq""",
-    # What moved in all by each entry is summed once for each account and flow: of two entries the difference tells what
-    # moved between them.
+    # Each limit that was exceeded is proved. What moved in all by each entry is summed once for each account and flow:
+    # of two entries the difference tells what moved between them.
     "limit exceeded": f"""
         WITH kept AS MATERIALIZED (
           SELECT k.wallet_id, k.key, k.created_at, k.details, ({_IS_WHOLE}) IS TRUE AS is_whole
             FROM idempotency_key k
            WHERE k.shard = $1 AND k.outcome = {OutcomeCode.LIMIT_EXCEEDED:d} AND {ANY_LIMIT}
         ), facts AS MATERIALIZED (
-          SELECT k.wallet_id, k.key, k.created_at, k.is_whole, k.details ->> 'held' AS held,
-                 {_FACTS}
+          SELECT k.wallet_id, k.key, k.created_at, k.is_whole, {_FACTS}, told.*
             FROM kept k
+           CROSS JOIN LATERAL (
+                 SELECT {_TOLD}, k.details ->> 'held' AS held
+                  UNION ALL
+                 SELECT {_WITH_IT}, replace(split_part(each, ':', {len(_OF_LIMIT) + 1}), '+', ' ')
+                   FROM unnest(CASE WHEN k.is_whole THEN string_to_array(k.details ->> 'others', ' ') END) AS each
+                 ) AS told
         ), refusal AS MATERIALIZED (
           SELECT f.*, 'epoch'::timestamptz + f.at_us * interval '1 us' AS at,
                  f.used_minor - held.minor AS moved_minor, f.used_count - held.number AS moved_count,
@@ -338,7 +357,7 @@ LIMIT_CHECKS: Final = {
                     JOIN entry e ON e.shard = $1 AND e.account_id = w.own_account) AS e
           WINDOW so_far AS (PARTITION BY e.account_id, e.flow ORDER BY e.seq)
         )
-        SELECT format('key %s of wallet %s', r.key, r.wallet_id), {first_fault(_REFUSAL_FAULTS)}
+        SELECT DISTINCT format('key %s of wallet %s', r.key, r.wallet_id), {first_fault(_REFUSAL_FAULTS)}
           FROM refusal r
           LEFT JOIN moved head ON (head.account_id, head.flow, head.seq) = (r.own_account, r.flow, r.seq)
           LEFT JOIN moved next ON (next.account_id, next.flow, next.seq) = (r.own_account, r.flow, r.seq + 1)
