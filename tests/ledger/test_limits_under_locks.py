@@ -1,5 +1,6 @@
 """A batch is decided on the limits that are in force, for every wallet and whatever a worker remembers."""
 
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
 from uuid import uuid4
@@ -70,4 +71,24 @@ async def test_what_a_batch_needs_is_not_forgotten_by_what_it_reads(limited: Led
             assert isinstance(outcome.facts, LimitExceeded)
 
     await spend(owners[0])
+    await spend(*owners)
+
+
+async def test_what_is_remembered_of_a_window_is_given_up_where_the_log_is_another(limited: Ledger) -> None:
+    """A fail-over lost an entry: what a worker remembers may have been pushed out by then, too."""
+    known = KnownLimits()
+    owners = [await new_owner_in(limited, 1, 100) for _ in range(2)]
+    for owner in owners:
+        await limit(limited, owner, LimitFlow.SPEND, 5, "GOLD")
+
+    async def spend(*names: str) -> None:
+        requests: list[PostingRequest] = [ask(limited, name, 1, "SPEND") for name in names]
+        async with unit_of_work(limited.engine) as connection:
+            for outcome in await post_batch(connection, requests, limited.slot, known=known):
+                assert isinstance(outcome, Posted)
+
+    await spend(owners[1])
+    [(place, before)] = known.before.items()
+    known.before = LRUCache(1)
+    known.before[place] = before._replace(marks=before.marks._replace(uncounted=datetime.now(UTC)))
     await spend(*owners)

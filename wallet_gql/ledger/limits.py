@@ -280,7 +280,7 @@ async def _read_outside(
         (account, window, _), hint = wanted[n - 1], hints[n - 1]
         place = _place(account, window)
         if hint is not None and hint.marks != (low_at, edge_at):
-            del known.before[place]
+            known.before.pop(place, None)
             again.append(wanted[n - 1])
             continue
         uncounted = NOTHING_MOVED
