@@ -208,7 +208,7 @@ MOVEMENTS: Final = (
     TransactionType.TRANSFER_OUT,
     TransactionType.TRANSFER_IN,
 )
-"""The kinds that are counted. A capture counts as a spend; what gives back or takes back counts as none."""
+"""The kinds that are counted. A capture counts as a spend; a refund or a clawback counts as none."""
 
 NOTHING_MOVED: Final[Flows] = (0,) * (2 * len(MOVEMENTS))
 
