@@ -32,16 +32,19 @@ HOSTILE: Final = (
 TEXTS: Final = {"String", "ID", "UUID", "Amount", "DateTime", "Metadata"}
 
 MADE: Final = """
-mutation ($o: String!, $t: UUID!, $k: UUID!, $h: UUID!) {
+mutation ($o: String!, $t: UUID!, $k: UUID!, $h: UUID!, $l: UUID!) {
   openWallet(input: {ownerId: $o}) { __typename }
   topUp(input: {ownerId: $o, amount: "1000", idempotencyKey: $t}) { __typename }
   spend(input: {ownerId: $o, amount: "9", idempotencyKey: $k}) { ... on SpendPayload { transaction { id } } }
   placeHold(input: {ownerId: $o, amount: "9", idempotencyKey: $h}) { ... on PlaceHoldPayload { hold { id } } }
+  setLimit(input: {ownerId: $o, flow: SPEND, window: {rollingSeconds: 60}, maxAmount: "500", idempotencyKey: $l}) {
+    ... on SetLimitPayload { rule { id } }
+  }
 }
 """
 SEEN: Final = """
 query ($o: String!) {
-  wallet(ownerId: $o) { status balances { amount held cursor } transactions { totalCount } }
+  wallet(ownerId: $o) { status balances { amount held cursor } transactions { totalCount } limits { rule { id } } }
   apiKeys { keyId state }
   assets { code }
 }
@@ -82,14 +85,15 @@ def ask(client: httpx.Client, query: str, **variables: Any) -> httpx.Response:
 def new_books(client: httpx.Client) -> tuple[str, Example]:
     """Return an owner with a little of everything, and arguments that name it."""
     owner = new_owner_id("hostile")
-    made = ask(client, MADE, o=owner, t=str(uuid4()), k=str(uuid4()), h=str(uuid4())).json()["data"]
+    made = ask(client, MADE, o=owner, **{name: str(uuid4()) for name in "tkhl"}).json()["data"]
     hold, transaction = made["placeHold"]["hold"]["id"], made["spend"]["transaction"]["id"]
     texts = {
         "ownerId": owner, "ownerIds": owner, "fromOwnerId": owner, "toOwnerId": "nobody", "asset": "GOLD",
         "id": hold, "ids": hold, "holdId": hold, "transactionId": transaction, "note": "why",
-        "description": "why", "actor": owner,
+        "description": "why", "actor": owner, "limitId": made["setLimit"]["rule"]["id"],
     }  # fmt: skip
-    return owner, Example({name: f'"{text}"' for name, text in texts.items()}, {"Amount": '"1"', "Int": "1"})
+    plain = {"flow": "SPEND", "maxAmount": '"500"'}
+    return owner, Example({name: f'"{text}"' for name, text in texts.items()} | plain, {"Amount": '"1"', "Int": "1"})
 
 
 def lines_of(served: Served, start: int) -> list[str]:
@@ -121,6 +125,19 @@ def hostile_values(place: Place, text: str) -> list[object]:
     if place.type_name == "Metadata":
         return [text, {"a": text}, {text: "a"}, {"a": {"b": text}}]
     return [[text] if place.is_list else text]
+
+
+def test_a_time_zone(client: httpx.Client) -> None:
+    owner, _ = new_books(client)
+    query = "mutation ($i: SetLimitInput!) { setLimit(input: $i) { __typename } }"
+    common = {"ownerId": owner, "flow": "SPEND", "maxAmount": "5", "idempotencyKey": str(uuid4())}
+    paths = ("../../../etc/passwd", "/etc/localtime", "Europe/../UTC", "zone.tab", "Europe")
+    for text in (*(each for each in HOSTILE if each != "\ud800"), *paths):
+        window = {"calendar": {"unit": "DAY", "timeZone": text}}
+        answer = ask(client, query, i=common | {"window": window})
+        [error] = answer.json()["errors"]
+        assert error["extensions"]["field"] == "window.calendar.timeZone"
+        assert text not in error["message"]
 
 
 def test_texts_are_kept_as_they_are(client: httpx.Client) -> None:
