@@ -137,7 +137,7 @@ def test_a_time_zone(client: httpx.Client) -> None:
         answer = ask(client, query, i=common | {"window": window})
         [error] = answer.json()["errors"]
         assert error["extensions"]["field"] == "window.calendar.timeZone"
-        assert text not in error["message"]
+        assert text not in error["message"].replace("Europe/Berlin", "")
 
 
 def test_texts_are_kept_as_they_are(client: httpx.Client) -> None:
