@@ -500,7 +500,7 @@ def window_of(window: Window | None) -> domain.Window | None:
 
 
 LIMITS = hypothesis_settings(
-    max_examples=int(os.environ.get("LIMITS_EXAMPLES", "12")),
+    max_examples=int(os.environ.get("LIMITS_EXAMPLES", "8")),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
     print_blob=True,

@@ -434,7 +434,7 @@ def said(outcome: object) -> Answer:
 
 
 LIMITS = hypothesis_settings(
-    max_examples=int(os.environ.get("LOTS_EXAMPLES", "16")),
+    max_examples=int(os.environ.get("LOTS_EXAMPLES", "10")),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
     print_blob=True,
