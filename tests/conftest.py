@@ -25,6 +25,7 @@ from sqlalchemy import make_url
 
 from wallet_gql.db import migrations
 from wallet_gql.embedded.launcher import EmbeddedPostgres, start
+from wallet_gql.operations import opening
 from wallet_gql.operations.assets import add_asset
 from wallet_gql.operations.demo import ASSETS
 from wallet_gql.operations.opening import Ledger, open_ledger
@@ -127,6 +128,18 @@ def pytest_configure_node(node: object) -> None:
     server = node.config.stash[SERVER]  # type: ignore[attr-defined]
     fields = {name: getattr(server, name) for name in EmbeddedPostgres.__dataclass_fields__}
     node.workerinput["server"] = {**fields, "data_dir": str(server.data_dir)}  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def unswept() -> Iterator[None]:
+    """Open ledgers without a sweeper: when what ended is booked is left to the tests, not to how long they take."""
+
+    async def rest(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(opening, "keep_sweeping", rest)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -41,7 +41,7 @@ from model.limits import (
     calendar_of,
 )
 from model.movements import OF_HOLDS, REVERSIBLE
-from model.test_lots import never, tell
+from model.test_lots import tell
 from model.test_movements import POSTINGS, answer_of, read_clock
 
 from wallet_gql.db import migrations
@@ -534,8 +534,7 @@ async def two_ledgers(settings: Settings) -> AsyncIterator[tuple[list[Ledger], C
 @pytest.fixture(scope="module")
 def new_run(limits_settings: Settings) -> Iterator[Callable[..., Run]]:
     """Begin runs: all in the same ledgers, each in an asset of its own. At the end all is proved."""
-    with asyncio.Runner() as runner, pytest.MonkeyPatch.context() as patched:
-        patched.setattr("wallet_gql.operations.opening.keep_sweeping", never)
+    with asyncio.Runner() as runner:
         opening = two_ledgers(limits_settings)
         ledgers, clock = runner.run(opening.__aenter__())
         yield lambda now=NOON: Run(runner, ledgers, clock, now)

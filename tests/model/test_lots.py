@@ -451,16 +451,10 @@ def lots_settings(new_database: Callable[..., Settings]) -> Settings:
     return settings.model_copy(update={"mode": "test"})
 
 
-async def never(*_: object) -> None:
-    """Take the place of the sweeper: when something is booked is left to the steps, not to chance."""
-    await asyncio.Event().wait()
-
-
 @pytest.fixture(scope="module")
 def new_run(lots_settings: Settings) -> Iterator[Callable[[], Run]]:
     """Begin runs: all in one ledger, each with owners of its own."""
-    with asyncio.Runner() as runner, pytest.MonkeyPatch.context() as patched:
-        patched.setattr("wallet_gql.operations.opening.keep_sweeping", never)
+    with asyncio.Runner() as runner:
         opening = open_ledger(lots_settings)
         ledger = runner.run(opening.__aenter__())
         connection = runner.run(

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from uuid import uuid4
 
 import pytest
@@ -19,6 +20,7 @@ from wallet_gql.domain.shards import shard_of
 from wallet_gql.domain.wallets import OwnerName, WalletStatus
 from wallet_gql.ledger.reads import EntryName
 from wallet_gql.ledger.sweeping import read_places
+from wallet_gql.operations import opening
 from wallet_gql.operations.assets import add_asset
 from wallet_gql.operations.clock import advance_clock
 from wallet_gql.operations.holds import ChangeHoldInput, PlaceHoldInput, capture_hold, find_hold, place_hold
@@ -120,6 +122,15 @@ async def test_sweepers_of_two_workers_share_the_work(ledger_of_tests: Ledger) -
         task.cancel()
     await asyncio.wait(tasks)
     assert await booked(ledger) == 10
+
+
+async def test_an_open_ledger_sweeps_by_itself(ledger_of_tests: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    await place(ledger_of_tests, await new_owner(ledger_of_tests, gold=100))
+    await advance_clock(ledger_of_tests, DAY + 1)
+    monkeypatch.setattr(opening, "keep_sweeping", partial(keep_sweeping, pause_seconds=0.01))
+    async with open_ledger(ledger_of_tests.settings) as other, asyncio.timeout(30):
+        while not await booked(other):  # noqa: ASYNC110 - what is awaited is in the database
+            await asyncio.sleep(0.01)
 
 
 async def test_the_clock_only_goes_forward_and_only_in_test_mode(ledger_of_tests: Ledger, ledger: Ledger) -> None:

@@ -1,11 +1,9 @@
 """Lots as clients see them: an owner of an asset that has lots, on a service whose clock a test moves."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any, Final
-from unittest.mock import patch
 from uuid import uuid4
 
 import httpx
@@ -15,7 +13,6 @@ from watched import endpoint_of
 
 from wallet_gql.db import migrations
 from wallet_gql.graphql.scalars import format_datetime
-from wallet_gql.operations import opening
 from wallet_gql.operations.assets import add_asset, set_asset
 from wallet_gql.operations.clock import advance_clock
 from wallet_gql.operations.opening import Ledger, open_ledger
@@ -187,16 +184,11 @@ class Service:
 
 @asynccontextmanager
 async def service(settings: Settings) -> AsyncIterator[Service]:
-    """Serve a database in test mode until the block ends; without a sweeper, so nothing is booked unseen."""
-
-    async def rest(*_: object) -> None:
-        await asyncio.Event().wait()
-
-    with patch.object(opening, "keep_sweeping", rest):
-        async with open_ledger(settings) as ledger, endpoint_of(ledger) as client:
-            await add_asset(ledger, ASSET, "Passes", 0)
-            await set_asset(ledger, ASSET, has_lots=True)
-            yield Service(ledger, client)
+    """Serve a database in test mode until the block ends."""
+    async with open_ledger(settings) as ledger, endpoint_of(ledger) as client:
+        await add_asset(ledger, ASSET, "Passes", 0)
+        await set_asset(ledger, ASSET, has_lots=True)
+        yield Service(ledger, client)
 
 
 def uses(transaction: dict[str, Any]) -> list[tuple[str | None, int]]:
