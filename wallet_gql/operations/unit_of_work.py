@@ -184,14 +184,10 @@ async def retrying(
     when a COMMIT is in doubt: what the unit returns afterwards settles only what it decided.
     """
     in_doubt = False
+    stop = stop_after_attempt(attempts_max) | stop_after_delay(deadline_seconds)
+    policy = AsyncRetrying(retry=_RETRY, stop=stop, wait=_WAIT)
     try:
-        # What the policy is given knows nothing of the work: tenacity's objects go round in circles, so they stay until
-        # the collector comes, and all that they refer to stays with them.
-        async for attempt in AsyncRetrying(
-            retry=_RETRY,
-            stop=stop_after_attempt(attempts_max) | stop_after_delay(deadline_seconds),
-            wait=_WAIT,
-        ):
+        async for attempt in policy:
             with attempt:
                 try:
                     return await work()
@@ -205,6 +201,9 @@ async def retrying(
         if in_doubt or verdict(error) in {Verdict.TIMED_OUT, Verdict.SERVER}:
             raise _fault(in_doubt) from error
         raise
+    finally:
+        # Tenacity's objects go round in circles: they would stay until the collector comes, and stop everybody then.
+        vars(policy).clear()
     raise AssertionError("AsyncRetrying returns or raises")
 
 
