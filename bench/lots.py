@@ -38,16 +38,15 @@ LOTTED: Final = replace(
     options={"wallets": WALLETS, "prefix": "lotted"},
 )
 
-OWNERS: Final = owner_ids(10_000)
-LAPSING: Final = 10
-"""Lots of each owner that lapse at once."""
+OWNERS: Final = owner_ids(100_000)
+"""Each has a lot that lapses."""
 
 # Type 11 is EXPIRY. The clock is moved by eight days.
 MIDNIGHT: Final = Kind(
     what="lots",
     before=Scenario("spends at a steady rate, before lots lapse", "spend"),
     meanwhile=Scenario("spends at a steady rate, while 100,000 lots lapse", "spend"),
-    total=len(OWNERS) * LAPSING,
+    total=len(OWNERS),
     booked_count="SELECT count(*) FROM entry WHERE type = 11 AND NOT may_go_negative",
     ends="SELECT shard, account_id, seq, executed_at AS at FROM entry WHERE type = 11 AND NOT may_go_negative",
     polls_max=480,
@@ -76,7 +75,7 @@ def lapses(session: Session) -> None:
     with servers.service(session.cluster.scratch, database.environment()) as ours:
         for number in session.rounds:
             midnight = clock(database) + timedelta(days=7)
-            grant(database, OWNERS, [midnight] * LAPSING, 10_000)
+            grant(database, OWNERS, [midnight], 10_000)
             database.settle()
             let_end(session, number, ours, database, OWNERS, MIDNIGHT)
     session.prove(database)

@@ -181,7 +181,7 @@ async def _pass(database: Database, seconds: int) -> None:
             await advance_clock(connection, seconds)
         async with connect(engine) as connection:
             places = await read_places(connection, database.shard_count)
-        await sweep(engine, places)
+        await sweep(engine, places, seconds_per_end=0)
     finally:
         await close(engine)
 

@@ -215,8 +215,10 @@ def _page(request: HoldPageRequest, walked: list[Hold]) -> HoldPage:
 
 
 async def read_open_holds(connection: Connection, accounts: Sequence[Account], now: datetime) -> None:
-    """Give each account that ever had a hold its open ones as of now, in the order of placement. One statement."""
+    """Give each account that ever had a hold its open ones as of now, in the order of placement."""
     held = [account for account in accounts if account.held_seq is not None]
+    if not held:
+        return
     wanted = [(account.wallet.shard, account.id, account.held_seq) for account in held]
     for row in await connection.fetch(_OPEN, *arrays(_HeldAccount, wanted)):
         hold = replace(_hold(row), as_of=now)

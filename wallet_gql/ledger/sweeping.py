@@ -4,7 +4,7 @@ Nobody waits for it: what is over is shown and decided as over by the clock, boo
 order of time, from where the last sweep stopped; what a batch under way may still add lies within the margin.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
@@ -16,24 +16,24 @@ from wallet_gql.domain.wallets import OwnerName, WalletKind
 from wallet_gql.ledger.batch import Batch
 from wallet_gql.ledger.columns import Smallint, Time, arrays, unnest
 from wallet_gql.ledger.decide import book_due
-from wallet_gql.ledger.expiring import prepare_expiry, what_may_lapse
-from wallet_gql.ledger.heads import Account, read_heads
+from wallet_gql.ledger.expiring import what_may_lapse
+from wallet_gql.ledger.heads import Account, open_accounts, read_heads
 from wallet_gql.ledger.holds import read_open_holds
-from wallet_gql.ledger.locks import lock_free_wallets
+from wallet_gql.ledger.locks import lock_free_wallets, lock_wallets
 from wallet_gql.ledger.lookups import one_row
 from wallet_gql.ledger.lots import LAST_LOT_STEP, read_lots
 from wallet_gql.ledger.posting import insert, read_debts
 from wallet_gql.ledger.rows import HoldStepRow
-from wallet_gql.ledger.treasury import expiry
+from wallet_gql.ledger.treasury import expiry, open_stripes
 
-ENDS_MAX: Final = 50
-"""Ends that one unit of work looks for: few, for spends of their wallets wait until it ends (bench/sweeps.py)."""
+FOUND_MAX: Final = 500
+"""Ends of each kind that are looked for at once. What was booked is passed over each time, so few would cost more."""
+
+ENDS_MAX: Final = 20
+"""Ends that one unit of work books: few, for whatever else is asked for waits meanwhile (bench/sweeps.py)."""
 
 MARGIN: Final = timedelta(seconds=120)
 """How far behind the clock a sweep stops for good: what read the clock before may not be committed yet."""
-
-# The first of the two keys of the advisory locks that sweepers hold ("swee" in ASCII).
-_SWEEP_LOCK_CLASS: Final = 0x73776565
 
 # The beginning of time: a shard that was never swept.
 _NEVER: Final = "'2000-01-01'::timestamptz"
@@ -42,6 +42,14 @@ _NEVER: Final = "'2000-01-01'::timestamptz"
 class _Place(NamedTuple):
     shard: Smallint
     until: Time
+
+
+class Ended(NamedTuple):
+    """An owner's account in which something ended, and how many holds and lots did."""
+
+    owner: OwnerName
+    asset: Asset
+    ends: int
 
 
 # The steps that leave something held, in the order in which they end, which no later step followed.
@@ -82,11 +90,12 @@ SELECT place.shard, ended.shard IS NOT NULL, clock.now
 """
 
 _DUE: Final = f"""
-SELECT w.owner_id, a.id, asset.id, asset.code, asset.name, asset.scale
-  FROM (SELECT DISTINCT ended.shard, ended.account_id
+SELECT w.owner_id, due.ends, asset.id, asset.code, asset.name, asset.scale
+  FROM (SELECT ended.shard, ended.account_id, count(*) AS ends
           FROM {unnest(_Place, "place")}
          CROSS JOIN (SELECT wallet_now() AS now) AS clock
-         CROSS JOIN LATERAL {_ENDED.format(limit=ENDS_MAX)} AS ended) AS due
+         CROSS JOIN LATERAL {_ENDED.format(limit=FOUND_MAX)} AS ended
+         GROUP BY 1, 2) AS due
  CROSS JOIN {one_row("account", "a", by="id", shard="due.shard", id="due.account_id")}
  CROSS JOIN {one_row("asset", "asset", by="id", id="a.asset_id")}
  CROSS JOIN {one_row("wallet", "w", by="id", shard="a.shard", id="a.wallet_id")}
@@ -119,29 +128,54 @@ async def find_due(connection: Connection, places: dict[int, datetime]) -> list[
     return due
 
 
-async def sweep_shard(connection: Connection, shard: int, until: datetime) -> int:
-    """Book what ended in a shard after a place; returns how many ends were booked.
+async def find_ended(connection: Connection, shard: int, until: datetime) -> list[Ended]:
+    """Return accounts of a shard in which something ended after a place and is not booked; if there are many, some."""
+    rows = await connection.fetch(_DUE, *arrays(_Place, [(shard, until)]))
+    return [Ended(OwnerName(shard, owner_id), Asset(*asset), ends) for owner_id, ends, *asset in rows]
 
-    One sweeper has a shard at a time; what belongs to a wallet that somebody else has locked is left for the next time.
-    Must run inside a transaction: the locks stand until it ends.
+
+def in_units(found: Sequence[Ended]) -> Iterator[list[Ended]]:
+    """Divide accounts into units of work of at most `ENDS_MAX` ends, or of one account that has more."""
+    unit: list[Ended] = []
+    for ended in found:
+        if unit and sum(each.ends for each in unit) + ended.ends > ENDS_MAX:
+            yield unit
+            unit = []
+        unit.append(ended)
+    if unit:
+        yield unit
+
+
+async def book_ended(connection: Connection, shard: int, unit: Sequence[Ended]) -> int:
+    """Book what ended in accounts of a shard and is not booked yet; returns how many ends were booked.
+
+    One sweeper has a shard at a time: the one that has its stripe. What belongs to a wallet that somebody else has
+    locked is left for the next time. Must run inside a transaction: the locks stand until it ends.
     """
-    if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1, $2)", _SWEEP_LOCK_CLASS, shard):
+    own = expiry(shard, None)
+    wallets, busy = await lock_free_wallets(connection, {own, *(each.owner.wallet_name for each in unit)})
+    if own in busy:
         return 0
-    found = await connection.fetch(_DUE, *arrays(_Place, [(shard, until)]))
-    names = {row[0]: OwnerName(shard, row[0]).wallet_name for row in found}
-    wallets, _ = await lock_free_wallets(connection, names.values())
+    if own not in wallets:
+        await open_stripes(connection, {own})
+        wallets |= await lock_wallets(connection, {own})
     accounts = [
-        Account(wallets[names[owner_id]], WalletKind.USER, Asset(*asset))
-        for owner_id, _, *asset in found
-        if names[owner_id] in wallets
+        Account(wallets[owner.wallet_name], WalletKind.USER, asset)
+        for owner, asset, _ in unit
+        if owner.wallet_name in wallets
     ]
     if not accounts:
         return 0
-    batch = Batch(await read_heads(connection, {account.name: account for account in accounts}), {})
+    stripes = {account.asset: Account(wallets[own], WalletKind.TREASURY, account.asset) for account in accounts}
+    heads = {account.name: account for account in (*accounts, *stripes.values())}
+    batch = Batch(await read_heads(connection, heads), {})
     await read_debts(connection, batch, accounts)
     await read_open_holds(connection, accounts, batch.now)
     await read_lots(connection, accounts)
-    await prepare_expiry(connection, what_may_lapse(batch, (), accounts), lambda shard: expiry(shard, None))
+    for account in what_may_lapse(batch, (), accounts):
+        account.expiry = stripes[account.asset]
+    used = {account.expiry.name: account.expiry for account in accounts if account.expiry is not None}
+    await open_accounts(connection, [stripe for stripe in used.values() if not stripe.id])
     book_due(batch, accounts)
     await insert(connection, batch)
     return len(batch.others[HoldStepRow]) + sum(row.type == TransactionType.EXPIRY for row in batch.transactions)
