@@ -1,7 +1,7 @@
-"""Prepares the treasury's side of what expires: a stripe that only one line of work uses.
+"""Prepares the treasury's side of what expires: the stripe that a posting has in hand, or one of a line of work's own.
 
-It is locked after all other wallets, and whoever has it locks nothing more: that is one more place in the one order of
-locks. So nothing else of the treasury waits while a great deal is over at the same midnight.
+That one is locked after all other wallets, and whoever has it locks nothing more: that is one more place in the one
+order of locks. So nothing else of the treasury waits while a great deal is over at the same midnight.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -29,22 +29,34 @@ def _has_lapsed(batch: Batch, account: Account) -> bool:
 
 
 async def prepare_expiry(
-    connection: Connection, accounts: Iterable[Account], stripe_of: Callable[[int], WalletName]
+    connection: Connection, over: Iterable[Account], accounts: Iterable[Account], stripe_of: Callable[[int], WalletName]
 ) -> None:
-    """Give each account the stripe of its shard that gets what expires, locked and at the end of its chain."""
-    over = list(accounts)
-    if not over:
+    """Give each account of which something is over what gets that: a stripe of the treasury in its shard.
+
+    Where postings of the batch have one in hand it is that, for it is among the `accounts`. For others one is locked.
+    """
+    lapsing = list(over)
+    if not lapsing:
         return
-    names = {stripe_of(account.wallet.shard) for account in over}
-    wallets = await lock_wallets(connection, names)
-    if missing := names - wallets.keys():
-        await open_stripes(connection, missing)
-        wallets |= await lock_wallets(connection, missing)
-    stripes: dict[tuple[int, int], Account] = {}
-    for account in over:
-        place = (account.wallet.shard, account.asset.id)
-        if place not in stripes:
-            stripes[place] = Account(wallets[stripe_of(account.wallet.shard)], WalletKind.TREASURY, account.asset)
-        account.expiry = stripes[place]
-    await read_heads(connection, {stripe.name: stripe for stripe in stripes.values()})
-    await open_accounts(connection, [stripe for stripe in stripes.values() if not stripe.id])
+    stripes = {_place(account): account for account in accounts if account.kind is WalletKind.TREASURY}
+    lacking = {_place(account): account for account in lapsing if _place(account) not in stripes}
+    if lacking:
+        names = {stripe_of(account.wallet.shard) for account in lacking.values()}
+        wallets = await lock_wallets(connection, names)
+        if missing := names - wallets.keys():
+            await open_stripes(connection, missing)
+            wallets |= await lock_wallets(connection, missing)
+        locked = {
+            place: Account(wallets[stripe_of(account.wallet.shard)], WalletKind.TREASURY, account.asset)
+            for place, account in lacking.items()
+        }
+        await read_heads(connection, {stripe.name: stripe for stripe in locked.values()})
+        stripes |= locked
+    for account in lapsing:
+        account.expiry = stripes[_place(account)]
+    used = {_place(account): stripes[_place(account)] for account in lapsing}
+    await open_accounts(connection, [stripe for stripe in used.values() if not stripe.id])
+
+
+def _place(account: Account) -> tuple[int, int]:
+    return account.wallet.shard, account.asset.id

@@ -310,7 +310,7 @@ async def _read_lots(
         names = [(item.owner, item.request.original.name) for item in again]
         for (_, name), taken in zip(names, await read_taken_back(connection, names) if names else (), strict=True):
             batch.taken_back[name] = taken
-    await prepare_expiry(connection, what_may_lapse(batch, items, accounts), stripe_of)
+    await prepare_expiry(connection, what_may_lapse(batch, items, accounts), accounts, stripe_of)
 
 
 async def _read_more(
