@@ -73,7 +73,7 @@ def test_too_many_values_are_refused(served: Served) -> None:
     query = "query($ids: [String!]!) { wallets(ownerIds: $ids) { id } }"
     answer = httpx.post(served.url, json={"query": query, "variables": variables}, timeout=30)
     assert answer.status_code == 400
-    assert "more than 1000 values" in answer.json()["errors"][0]["message"]
+    assert "more than 16000 values" in answer.json()["errors"][0]["message"]
 
 
 def test_graphiql_and_introspection_can_be_turned_off(opened: Served, served: Served) -> None:

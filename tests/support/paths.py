@@ -60,7 +60,9 @@ class Example(NamedTuple):
     def input(self, type_: GraphQLInputObjectType, **given: str) -> str:
         """Return an input with what it must have, and what is given; the first of those of which it has one."""
         if type_.is_one_of:
-            name, each = next(iter(type_.fields.items()))
+            # Of movements the one that most callers may ask for.
+            name = "spend" if "spend" in type_.fields else next(iter(type_.fields))
+            each = type_.fields[name]
             return f"{{{name}: {self.of(name, each.type)}}}"
         needed = {
             name: self.of(name, each.type)
@@ -108,7 +110,9 @@ def _members(type_: GraphQLNamedType) -> Iterator[str]:
     """Yield the types with fields that something of a type may be asked as."""
     if isinstance(type_, GraphQLObjectType | GraphQLInterfaceType):
         yield type_.name
-    # What a node turns out to be has rules of its own: it is reached otherwise.
+    # What a node or a batch's item turns out to be has rules of its own: it is reached otherwise.
+    if type_.name == "PostBatchItemResult":
+        return
     if is_union_type(type_) or (isinstance(type_, GraphQLInterfaceType) and type_.name != "Node"):
         for member in SCHEMA.get_possible_types(type_):
             yield member.name

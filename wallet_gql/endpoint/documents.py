@@ -65,7 +65,7 @@ class Operation:
     executor: StraightExecutor
     limits: Limits
     size: Size
-    """The most that it can be, whatever its variables say."""
+    """The most that it can be, whatever its variables say, but for the items of a batch."""
     lists: tuple[ArgumentNode, ...]
     """The lists of ids that are given as variables."""
     demands: Demands

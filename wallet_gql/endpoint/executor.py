@@ -10,7 +10,8 @@ public interface (docs/decisions/0004), so graphql-core is capped to one minor v
 To do without: delete this file and call `graphql.execute` in `documents`; a request then costs some 23 µs more.
 """
 
-from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import CoroutineType
 from typing import Any, Final, Self, TypeGuard, cast
@@ -22,16 +23,17 @@ from graphql import (
     GraphQLError,
     GraphQLInputObjectType,
     GraphQLInputType,
+    GraphQLList,
     GraphQLNonNull,
     GraphQLObjectType,
+    GraphQLOutputType,
+    GraphQLResolveInfo,
     GraphQLResolveInfoHelpers,
     GraphQLScalarType,
     GraphQLSchema,
     OperationDefinitionNode,
     default_field_resolver,
     default_type_resolver,
-    get_named_type,
-    is_leaf_type,
     is_required_input_field,
 )
 from graphql.execution import Executor, get_variable_values
@@ -44,6 +46,9 @@ from graphql.utilities import coerce_input_value
 from graphql.utilities.coerce_input_value import coerce_default_value
 
 VARIABLE_ERRORS_MAX: Final = 20
+
+MEMBERS_AT_ONCE: Final = 100
+"""So many members of a list are completed in one turn of the event loop: more would keep it from the others."""
 
 Reader = Callable[[Any], Any]
 """Coerces a value of a variable; Undefined where it is not right, and the long way must be gone to say why."""
@@ -108,17 +113,54 @@ def _coerced(read: Leaf, leaf_type: GraphQLScalarType | GraphQLEnumType, null: o
     return leaf
 
 
-def _reader(type_: GraphQLInputType) -> Reader:
-    """Return what coerces a value as `coerce_input_value` does, with what it asks of the type answered beforehand."""
+def _reader(type_: GraphQLInputType, holders: tuple[GraphQLInputType, ...] = ()) -> Reader:
+    """Return what coerces a value as `coerce_input_value` does, with what it asks of the type answered beforehand.
+
+    `holders` are the types that hold it: one that held itself would be prepared without end, and goes the long way.
+    """
     named = type_.of_type if isinstance(type_, GraphQLNonNull) else type_
     null = Undefined if isinstance(type_, GraphQLNonNull) else None
-    if isinstance(named, GraphQLScalarType | GraphQLEnumType):
-        read = _leaf_reader(named)
-    elif isinstance(named, GraphQLInputObjectType) and not named.is_one_of:
-        read = _object_reader(named)
-    else:
+    if named in holders:
         return partial(coerce_input_value, type_=type_)
+    match named:
+        case GraphQLScalarType() | GraphQLEnumType():
+            read = _leaf_reader(named)
+        case GraphQLList():
+            read = _list_reader(_reader(named.of_type, holders))
+        case GraphQLInputObjectType(is_one_of=True):
+            read = _one_of_reader(named, holders)
+        case GraphQLInputObjectType():
+            read = _object_reader(named, holders)
     return lambda value: null if value is None else read(value)
+
+
+def _list_reader(read_member: Reader) -> Reader:
+    def read(given: Any) -> Any:
+        # What is no list is one of a single member, which the long way makes.
+        if not isinstance(given, list):
+            return Undefined
+        members = [read_member(member) for member in given]
+        return Undefined if Undefined in members else members
+
+    return read
+
+
+def _one_of_reader(type_: GraphQLInputObjectType, holders: tuple[GraphQLInputType, ...]) -> Reader:
+    readers = {
+        name: (field.out_name or name, _reader(field.type, (*holders, type_))) for name, field in type_.fields.items()
+    }
+
+    def read(given: Any) -> Any:
+        if not isinstance(given, dict) or len(given) != 1:
+            return Undefined
+        ((name, value),) = given.items()
+        if value is None or name not in readers:
+            return Undefined
+        out_name, read_field = readers[name]
+        coerced = read_field(value)
+        return Undefined if coerced is Undefined else type_.out_type({out_name: coerced})
+
+    return read
 
 
 def _leaf_reader(type_: GraphQLScalarType | GraphQLEnumType) -> Reader:
@@ -133,18 +175,15 @@ def _leaf_reader(type_: GraphQLScalarType | GraphQLEnumType) -> Reader:
     return read
 
 
-def _object_reader(type_: GraphQLInputObjectType) -> Reader:
+def _object_reader(type_: GraphQLInputObjectType, holders: tuple[GraphQLInputType, ...]) -> Reader:
     fields = type_.fields
-    # Types that hold each other would be prepared without end, so objects in objects are not prepared.
     readers = [
         (
             name,
             field.out_name or name,
             is_required_input_field(field),
             coerce_default_value(field),
-            _reader(field.type)
-            if is_leaf_type(get_named_type(field.type))
-            else partial(coerce_input_value, type_=field.type),
+            _reader(field.type, (*holders, type_)),
         )
         for name, field in fields.items()
     ]
@@ -300,6 +339,36 @@ class StraightExecutor(Executor[Any]):
             return super().execute_field(parent_type, source, field_details_list, path, position_context)
         selected = self.collect_subfields(object_type, field_details_list).grouped_field_set
         return self.execute_fields(object_type, value, path, selected, None)
+
+    def complete_iterable_value(
+        self,
+        item_type: GraphQLOutputType,
+        field_details_list: list[FieldDetails],
+        info: GraphQLResolveInfo[Any],
+        path: Path,
+        items: Iterable[Any],
+        position_context: Any,
+    ) -> AwaitableOrValue[list[Any]]:
+        """Complete a list; a long one in several turns of the event loop."""
+        if not isinstance(items, list) or len(items) <= MEMBERS_AT_ONCE:
+            return super().complete_iterable_value(item_type, field_details_list, info, path, items, position_context)
+
+        async def complete() -> list[Any]:
+            completed: list[Any] = []
+            waiting: list[int] = []
+            for n, item in enumerate(items):
+                member_path = path.add_key(n, None)
+                if self.complete_list_item_value(
+                    item, completed, item_type, field_details_list, info, member_path, position_context
+                ):
+                    waiting.append(n)
+                if n % MEMBERS_AT_ONCE == MEMBERS_AT_ONCE - 1:
+                    await asyncio.sleep(0)
+            for n, value in zip(waiting, await asyncio.gather(*(completed[n] for n in waiting)), strict=True):
+                completed[n] = value
+            return completed
+
+        return complete()
 
     def collect_subfields(
         self, return_type: GraphQLObjectType, field_details_list: list[FieldDetails]

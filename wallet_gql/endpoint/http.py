@@ -223,11 +223,11 @@ class GraphQLEndpoint:
         operation.demands.check(context.caller, executor.variable_values.coerced)
         # Most clients send the size of their pages as a variable, which could cost far more than it does.
         size = operation.size
-        if size.rows and size.cost >= rates.REFUNDED_FROM_POINTS:
-            size = operation.size_with(executor.variable_values.coerced)
         kept = context.ledger.callers.rates
-        least = rates.POSTING_POINTS * size.root_field_count if operation.is_mutation else 1
         try:
+            if size.has_batch or (size.rows and size.cost >= rates.REFUNDED_FROM_POINTS):
+                size = operation.size_with(executor.variable_values.coerced)
+            least = rates.POSTING_POINTS * size.movements if operation.is_mutation else 1
             charge = await rates.charge(kept, context.caller, max(size.cost, least), state)
         except GraphQLError as error:
             return ExecutionResult(None, [error])

@@ -4,10 +4,11 @@ A document is measured as it would be executed: fragments expanded, fields with 
 expansion is follows from each fragment's own size by arithmetic, so a bomb of nested spreads is refused without
 being expanded; the walk afterwards is linear in what is left.
 
-The cost of an operation is the number of fields it can answer with: a page (`first`, `last`) and a list of ids
-multiply what is selected below them. A variable counts as 100, the most that it may say, until a request gives it a
-value. A long text counts as several fields, so the cost bounds the answer's bytes too: none is larger than its cost
-times `UNIT_BYTES`. Its rows are what it has looked for, whatever is found: the members of its pages and lists of ids.
+The cost of an operation is the number of fields it can answer with: a page (`first`, `last`), a list of ids and the
+items of a batch multiply what is selected below them. A variable counts as 100, the most that a page may say, until
+a request gives it a value; a batch in a variable as one item. A long text counts as several fields, so it bounds the
+answer's bytes too: none is larger than its cost times `UNIT_BYTES`. Its rows are what it has looked for, whatever is
+found: the members of its pages and lists of ids, and the items of its batches.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,9 +25,11 @@ from graphql import (
     InlineFragmentNode,
     IntValueNode,
     ListValueNode,
+    ObjectValueNode,
     OperationDefinitionNode,
     OperationType,
     SelectionSetNode,
+    ValueNode,
     VariableNode,
 )
 
@@ -91,12 +94,22 @@ class Limits:
     cost: int
 
 
+_BATCHES: Final = frozenset({"postBatch"})
+"""Mutations that answer for each item of their input."""
+
+
 class Size(NamedTuple):
-    """What an operation can answer with, in fields; its root fields, fragments expanded; the rows that it asks for."""
+    """What an operation can answer with, in fields; its root fields, fragments expanded; the rows that it asks for.
+
+    `movements` are its root fields, and of a batch its items: `has_batch` says that these are to be counted anew where
+    they are in a variable.
+    """
 
     cost: int
     root_field_count: int
     rows: int
+    movements: int
+    has_batch: bool
 
 
 def check(document: DocumentNode, limits: Limits) -> dict[str | None, Size]:
@@ -192,9 +205,11 @@ class _Walk:
         if cost > limits.cost:
             raise GraphQLError(
                 f"The operation costs {cost}, but at most {limits.cost} is allowed:"
-                " ask for smaller pages or fewer fields."
+                " ask for smaller pages, fewer fields, or a smaller batch."
             )
-        return Size(cost, len(groups), self._rows)
+        movements = sum(_rows(fields[0], self._variables) or 1 for fields in groups.values())
+        has_batch = any(fields[0].name.value in _BATCHES for fields in groups.values())
+        return Size(cost, len(groups), self._rows, movements, has_batch)
 
     def _cost(self, groups: Iterable[list[FieldNode]], depth: int, times: int) -> int:
         """Return the cost of a selection, and count the rows that it asks for where it is made so many times."""
@@ -237,7 +252,9 @@ class _Walk:
 
 
 def _rows(field: FieldNode, variables: Mapping[str, Any] | None) -> int:
-    """Return how many rows a field looks for, as its page or its list of ids says; 0 for one that is neither."""
+    """Return how many rows a field looks for, as its page, its list of ids or its batch says; 0 for any other."""
+    if field.name.value in _BATCHES:
+        return max([0, *(_items(argument.value, variables) for argument in field.arguments or ())])
     sizes = [_asked(argument, variables) for argument in field.arguments or ()]
     return max([0, *sizes]) or _PAGES.get(field.name.value, 0)
 
@@ -252,6 +269,20 @@ def _asked(argument: ArgumentNode, variables: Mapping[str, Any] | None) -> int:
             return min(int(value[:4]), PAGE_SIZE_MAX)
         case ListValueNode(values=values):
             return len(values)
+        case _:
+            return 0
+
+
+def _items(node: ValueNode, variables: Mapping[str, Any] | None) -> int:
+    """Return how many items the input of a batch has."""
+    match node:
+        case VariableNode(name=name):
+            value = None if variables is None else variables.get(name.value)
+            return 1 if variables is None else _given(getattr(value, "items", value))
+        case ListValueNode(values=values):
+            return len(values)
+        case ObjectValueNode(fields=fields):
+            return max([0, *(_items(field.value, variables) for field in fields)])
         case _:
             return 0
 

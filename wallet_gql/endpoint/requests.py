@@ -13,10 +13,10 @@ from wallet_gql.domain.errors import Overloaded
 from wallet_gql.endpoint.negotiation import GRAPHQL_RESPONSE, JSON, is_json
 from wallet_gql.graphql.scalars import REQUEST, RequestText, kind
 
-VALUES_MAX: Final = 1000
-"""The most values that variables may have, nested ones included."""
+VALUES_MAX: Final = 16_000
+"""The most values that variables may have, nested ones included: a batch of a thousand items has some eight an item."""
 
-_SMALL_BODY_BYTES: Final = 2 * 1024
+_SMALL_BODY_BYTES: Final = 32 * 1024
 """A body that cannot hold more values than that is not counted."""
 
 UNFINISHED_BYTES_MAX: Final = 64 * 1024 * 1024

@@ -25,10 +25,7 @@ from graphql import (
 
 from wallet_gql.domain.access import Caller
 from wallet_gql.domain.errors import Forbidden
-from wallet_gql.graphql.policy import FREE, OWNER_ARGUMENTS, RULES, SCHEMA, Rule
-
-_PYTHON_NAMES: Final = {"ownerId": "owner_id", "fromOwnerId": "from_owner_id"}
-"""How inputs, once they are coerced, call what names an owner."""
+from wallet_gql.graphql.policy import FREE, OWNER_ARGUMENTS, OWNER_FIELDS, RULES, SCHEMA, Rule, check
 
 _Selected: TypeAlias = tuple[SelectionSetNode, str]
 """What is selected, and the name of the type that it is selected of."""
@@ -46,9 +43,7 @@ class Demands:
     def check(self, caller: Caller, variables: Mapping[str, Any]) -> None:
         """Raise `Forbidden` where the caller may not ask so; `variables` are coerced."""
         for rule, place in self.rules:
-            if rule.isdisjoint(caller.scopes):
-                wanted = " or ".join(sorted(rule))
-                raise Forbidden(f"{place} is for callers with the scope {wanted}: have the operator give you it.")
+            check(caller, rule, place)
         if caller.reaches_all:
             return
         for name, node in self.owners:
@@ -138,7 +133,7 @@ def _owner_ids(name: str, node: ValueNode, variables: Mapping[str, Any]) -> Iter
             elif isinstance(value, list):
                 yield from (each for each in value if isinstance(each, str))
             elif value is not None:
-                for python_name in _PYTHON_NAMES.values():
+                for python_name in OWNER_FIELDS:
                     owner_id = getattr(value, python_name, None)
                     if isinstance(owner_id, str):
                         yield owner_id

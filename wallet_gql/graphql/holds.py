@@ -14,7 +14,7 @@ from wallet_gql.domain.text import TEXT_LENGTH_MAX
 from wallet_gql.graphql import ids, refusals
 from wallet_gql.graphql.assets import DEFAULT_ASSET, AssetArgument
 from wallet_gql.graphql.balances import Balance
-from wallet_gql.graphql.context import Info
+from wallet_gql.graphql.context import Context, Info
 from wallet_gql.graphql.errors import Replayable
 from wallet_gql.graphql.held import Hold, HoldConnection, HoldStateArgument, read_hold_page, shown
 from wallet_gql.graphql.node import NodeId
@@ -203,19 +203,18 @@ AdjustHoldResult = Annotated[
 Change: TypeAlias = CaptureHoldInput | VoidHoldInput | AdjustHoldInput
 
 
-def _change(info: Info, change: Change, **more: object) -> holds.ChangeHoldInput:
+def _change(context: Context, change: Change, **more: object) -> holds.ChangeHoldInput:
     name = _hold_name(change.hold_id)
-    deadline = info.context.deadline
     # What a field was not sent for is as null.
     given = {field: None if value is UNSET else value for field, value in more.items()}
     return holds.ChangeHoldInput(
         name,
         change.hold_id,
         change.idempotency_key,
-        deadline=deadline,
-        caller=info.context.caller,
-        asked_by=info.context.asked_by,
-        event_id=info.context.take_id(),
+        deadline=context.deadline,
+        caller=context.caller,
+        asked_by=context.asked_by,
+        event_id=context.take_id(),
         **given,  # type: ignore[arg-type] # each caller names fields of it
     )
 
@@ -229,6 +228,64 @@ def _hold_name(id_: str, field: str = "holdId") -> domain.HoldName:
 
 def _given(value: str | None) -> str | None:
     return None if value is UNSET else value
+
+
+async def place_hold(context: Context, asked: PlaceHoldInput) -> PlaceHoldResult:
+    """Promise credits of an owner."""
+    context.caller.check_movement(asked.asset, cast("Decimal", asked.amount))
+    request = holds.PlaceHoldInput(
+        asked.owner_id,
+        asked.asset,
+        cast("Decimal", asked.amount),
+        asked.idempotency_key,
+        asked.ttl_seconds,
+        _given(asked.to_owner_id),
+        _given(asked.description),
+        _given(asked.reference),
+        asked.metadata or {},
+        context.deadline,
+        context.asked_by,
+        context.take_id(),
+        check_sources(sources_of(asked.sources)),
+    )
+    outcome = await holds.place_hold(context.ledger, request)
+    if isinstance(outcome, postings.Held):
+        return PlaceHoldPayload.of(outcome)
+    return cast("PlaceHoldResult", refusals.of_outcome(outcome))
+
+
+async def capture_hold(context: Context, asked: CaptureHoldInput) -> CaptureHoldResult:
+    """Take what is held."""
+    request = _change(
+        context,
+        asked,
+        amount=asked.amount,
+        keep_remainder=asked.keep_remainder,
+        description=asked.description,
+        reference=asked.reference,
+        metadata=asked.metadata or {},
+    )
+    outcome = await holds.capture_hold(context.ledger, request)
+    if isinstance(outcome, postings.Held):
+        return CaptureHoldPayload.of(outcome)
+    return cast("CaptureHoldResult", refusals.of_outcome(outcome))
+
+
+async def void_hold(context: Context, asked: VoidHoldInput) -> VoidHoldResult:
+    """Release what is held."""
+    outcome = await holds.void_hold(context.ledger, _change(context, asked))
+    if isinstance(outcome, postings.Held):
+        return VoidHoldPayload.of(outcome)
+    return cast("VoidHoldResult", refusals.of_outcome(outcome))
+
+
+async def adjust_hold(context: Context, asked: AdjustHoldInput) -> AdjustHoldResult:
+    """Hold more or less, or for another time."""
+    request = _change(context, asked, amount=asked.amount, ttl_seconds=asked.ttl_seconds)
+    outcome = await holds.adjust_hold(context.ledger, request)
+    if isinstance(outcome, postings.Held):
+        return AdjustHoldPayload.of(outcome)
+    return cast("AdjustHoldResult", refusals.of_outcome(outcome))
 
 
 @strawberry.type
@@ -279,26 +336,7 @@ class HoldMutations:
         self, info: Info, input: Annotated[PlaceHoldInput, strawberry.argument(description="What is promised.")]
     ) -> PlaceHoldResult | None:
         """Promise credits of an owner."""
-        info.context.caller.check_movement(input.asset, cast("Decimal", input.amount))
-        request = holds.PlaceHoldInput(
-            input.owner_id,
-            input.asset,
-            cast("Decimal", input.amount),
-            input.idempotency_key,
-            input.ttl_seconds,
-            _given(input.to_owner_id),
-            _given(input.description),
-            _given(input.reference),
-            input.metadata or {},
-            info.context.deadline,
-            info.context.asked_by,
-            info.context.take_id(),
-            check_sources(sources_of(input.sources)),
-        )
-        outcome = await holds.place_hold(info.context.ledger, request)
-        if isinstance(outcome, postings.Held):
-            return PlaceHoldPayload.of(outcome)
-        return cast("PlaceHoldResult", refusals.of_outcome(outcome))
+        return await place_hold(info.context, input)
 
     @strawberry.mutation(
         description="Take what is held, or a part of it: it is paid. At most"
@@ -308,37 +346,18 @@ class HoldMutations:
         self, info: Info, input: Annotated[CaptureHoldInput, strawberry.argument(description="What is taken.")]
     ) -> CaptureHoldResult | None:
         """Take what is held."""
-        request = _change(
-            info,
-            input,
-            amount=input.amount,
-            keep_remainder=input.keep_remainder,
-            description=input.description,
-            reference=input.reference,
-            metadata=input.metadata or {},
-        )
-        outcome = await holds.capture_hold(info.context.ledger, request)
-        if isinstance(outcome, postings.Held):
-            return CaptureHoldPayload.of(outcome)
-        return cast("CaptureHoldResult", refusals.of_outcome(outcome))
+        return await capture_hold(info.context, input)
 
     @strawberry.mutation(description="Release what is held. Safe to retry with the same key.")
     async def void_hold(
         self, info: Info, input: Annotated[VoidHoldInput, strawberry.argument(description="What is released.")]
     ) -> VoidHoldResult | None:
         """Release what is held."""
-        outcome = await holds.void_hold(info.context.ledger, _change(info, input))
-        if isinstance(outcome, postings.Held):
-            return VoidHoldPayload.of(outcome)
-        return cast("VoidHoldResult", refusals.of_outcome(outcome))
+        return await void_hold(info.context, input)
 
     @strawberry.mutation(description="Hold more or less, or for another time. Safe to retry with the same key.")
     async def adjust_hold(
         self, info: Info, input: Annotated[AdjustHoldInput, strawberry.argument(description="What is different.")]
     ) -> AdjustHoldResult | None:
         """Hold more or less, or for another time."""
-        request = _change(info, input, amount=input.amount, ttl_seconds=input.ttl_seconds)
-        outcome = await holds.adjust_hold(info.context.ledger, request)
-        if isinstance(outcome, postings.Held):
-            return AdjustHoldPayload.of(outcome)
-        return cast("AdjustHoldResult", refusals.of_outcome(outcome))
+        return await adjust_hold(info.context, input)

@@ -2,6 +2,7 @@
 
 import strawberry
 
+from wallet_gql.graphql.batches import BatchMutations
 from wallet_gql.graphql.clock import ClockMutations
 from wallet_gql.graphql.holds import HoldMutations
 from wallet_gql.graphql.limit_changes import LimitMutations
@@ -19,6 +20,7 @@ class Mutation(
     TransferMutations,
     HoldMutations,
     ReversalMutations,
+    BatchMutations,
     StateMutations,
     LimitMutations,
     ClockMutations,

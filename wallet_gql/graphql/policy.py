@@ -8,7 +8,8 @@ the balance, not the wallet's history. Whose wallets a caller reaches is another
 from collections.abc import Mapping
 from typing import Final, TypeAlias
 
-from wallet_gql.domain.access import Scope
+from wallet_gql.domain.access import Caller, Scope
+from wallet_gql.domain.errors import Forbidden
 
 Rule: TypeAlias = frozenset[Scope]
 """One of these scopes is needed; none where it is empty."""
@@ -24,6 +25,11 @@ _STAFF: Final[Rule] = frozenset({Scope.FREEZE, Scope.CLOSE, Scope.AUDIT})
 _OUTCOMES: Final[Rule] = frozenset({
     Scope.TOP_UP, Scope.BONUS, Scope.SPEND, Scope.TRANSFER, Scope.HOLD, Scope.CAPTURE, Scope.REFUND, Scope.CLAWBACK,
     Scope.FREEZE, Scope.CLOSE, Scope.LIMIT, Scope.HISTORY_READ,
+})  # fmt: skip
+
+# Each item of a batch then has the rule of the mutation that does the same.
+_MOVEMENTS: Final[Rule] = frozenset({
+    Scope.TOP_UP, Scope.BONUS, Scope.SPEND, Scope.TRANSFER, Scope.HOLD, Scope.CAPTURE, Scope.REFUND, Scope.CLAWBACK,
 })  # fmt: skip
 
 SCHEMA: Final[Rule] = frozenset({Scope.SCHEMA})
@@ -58,6 +64,7 @@ _TABLE: Final[Mapping[str, Mapping[str, Rule]]] = {
         "captureHold": frozenset({Scope.CAPTURE}),
         "refund": frozenset({Scope.REFUND}),
         "clawback": frozenset({Scope.CLAWBACK}),
+        "postBatch": _MOVEMENTS,
         "freezeWallet unfreezeWallet": frozenset({Scope.FREEZE}),
         "closeWallet reopenWallet": frozenset({Scope.CLOSE}),
         "setLimit removeLimit": frozenset({Scope.LIMIT}),
@@ -117,6 +124,7 @@ _TABLE: Final[Mapping[str, Mapping[str, Rule]]] = {
     "AdjustHoldPayload": {f"{_PAYLOAD} hold": FREE},
     "RefundPayload": {f"{_PAYLOAD} transaction lapsed repaid": FREE},
     "ClawbackPayload": {f"{_PAYLOAD} clawback taken indebted forgone": FREE},
+    "PostBatchPayload": {"results posted replayed refused": FREE},
     "WalletPayload": {"alreadyProcessed wallet transactions": FREE},
     "SetLimitPayload": {"alreadyProcessed rule": FREE},
     "RemoveLimitPayload": {"alreadyProcessed rule": FREE},
@@ -164,5 +172,15 @@ RULES: Final[Mapping[tuple[str, str], Rule]] = {
 OWNER_ARGUMENTS: Final = frozenset({"ownerId", "ownerIds", "fromOwnerId"})
 """Arguments, and fields of inputs, that name an owner whose wallet is read or changed."""
 
+OWNER_FIELDS: Final = {"owner_id": "ownerId", "from_owner_id": "fromOwnerId"}
+"""Fields of inputs that do so, by what they are called once they are coerced."""
+
 OTHER_OWNERS: Final = frozenset({"toOwnerId"})
 """Those that name somebody who only gets something."""
+
+
+def check(caller: Caller, rule: Rule, place: str) -> None:
+    """Raise `Forbidden` where a caller has none of the scopes of a rule, which is that of a place in the schema."""
+    if rule and rule.isdisjoint(caller.scopes):
+        wanted = " or ".join(sorted(rule))
+        raise Forbidden(f"{place} is for callers with the scope {wanted}: have the operator give you it.")

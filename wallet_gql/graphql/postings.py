@@ -16,7 +16,7 @@ from wallet_gql.domain.postings import DEFAULT_TERMS
 from wallet_gql.domain.text import CAMPAIGN_LENGTH_MAX, RECEIPT_LENGTH_MAX, TEXT_LENGTH_MAX
 from wallet_gql.graphql import refusals
 from wallet_gql.graphql.assets import DEFAULT_ASSET
-from wallet_gql.graphql.context import Info
+from wallet_gql.graphql.context import Context, Info
 from wallet_gql.graphql.payloads import Payload, result
 from wallet_gql.graphql.refusals_of_holds import TooMany
 from wallet_gql.graphql.refusals_of_limits import LimitExceeded
@@ -153,10 +153,10 @@ SpendResult = Annotated[
 ]
 
 
-def _posting_input(info: Info, posting: _PostingInput) -> postings.PostingInput:
+def _posting_input(context: Context, posting: _PostingInput) -> postings.PostingInput:
     # The scalar reads text and hands on a Decimal; the annotation is what it writes.
     amount = cast("Decimal", posting.amount)
-    info.context.caller.check_movement(posting.asset, amount)
+    context.caller.check_movement(posting.asset, amount)
     return postings.PostingInput(
         posting.owner_id,
         posting.asset,
@@ -166,10 +166,10 @@ def _posting_input(info: Info, posting: _PostingInput) -> postings.PostingInput:
         None if posting.reference is strawberry.UNSET else posting.reference,
         posting.metadata or {},
         posting.receipt if isinstance(posting, TopUpInput) and posting.receipt is not strawberry.UNSET else None,
-        info.context.deadline,
-        info.context.asked_by,
-        info.context.caller.daily_issuance,
-        info.context.take_id(),
+        context.deadline,
+        context.asked_by,
+        context.caller.daily_issuance,
+        context.take_id(),
         _terms(posting) if isinstance(posting, BonusInput) else DEFAULT_TERMS,
         check_sources(sources_of(posting.sources)) if isinstance(posting, SpendInput) else None,
     )
@@ -183,6 +183,24 @@ def _terms(bonus: BonusInput) -> LotTerms:
     )
 
 
+async def top_up(context: Context, asked: TopUpInput) -> TopUpResult:
+    """Credit what a player bought."""
+    outcome = await postings.top_up(context.ledger, _posting_input(context, asked))
+    return cast("TopUpResult", result(TopUpPayload, outcome))
+
+
+async def bonus(context: Context, asked: BonusInput) -> BonusResult:
+    """Credit what the platform gives."""
+    outcome = await postings.bonus(context.ledger, _posting_input(context, asked))
+    return cast("BonusResult", result(BonusPayload, outcome))
+
+
+async def spend(context: Context, asked: SpendInput) -> SpendResult:
+    """Debit what a player pays."""
+    outcome = await postings.spend(context.ledger, _posting_input(context, asked))
+    return cast("SpendResult", result(SpendPayload, outcome))
+
+
 @strawberry.type
 class PostingMutations:
     """What moves credits between an owner and the platform."""
@@ -192,24 +210,18 @@ class PostingMutations:
         self, info: Info, input: Annotated[TopUpInput, strawberry.argument(description="What was bought.")]
     ) -> TopUpResult | None:
         """Credit what a player bought."""
-        return cast(
-            "TopUpResult", result(TopUpPayload, await postings.top_up(info.context.ledger, _posting_input(info, input)))
-        )
+        return await top_up(info.context, input)
 
     @strawberry.mutation(description="Credit what the platform gives. Safe to retry with the same key.")
     async def bonus(
         self, info: Info, input: Annotated[BonusInput, strawberry.argument(description="What is given.")]
     ) -> BonusResult | None:
         """Credit what the platform gives."""
-        return cast(
-            "BonusResult", result(BonusPayload, await postings.bonus(info.context.ledger, _posting_input(info, input)))
-        )
+        return await bonus(info.context, input)
 
     @strawberry.mutation(description="Debit what a player pays; never below zero. Safe to retry with the same key.")
     async def spend(
         self, info: Info, input: Annotated[SpendInput, strawberry.argument(description="What is paid for.")]
     ) -> SpendResult | None:
         """Debit what a player pays."""
-        return cast(
-            "SpendResult", result(SpendPayload, await postings.spend(info.context.ledger, _posting_input(info, input)))
-        )
+        return await spend(info.context, input)

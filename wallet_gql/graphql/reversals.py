@@ -15,7 +15,7 @@ from wallet_gql.domain.errors import BadUserInput
 from wallet_gql.domain.text import TEXT_LENGTH_MAX
 from wallet_gql.graphql import ids, refusals
 from wallet_gql.graphql.balances import Balance
-from wallet_gql.graphql.context import Info
+from wallet_gql.graphql.context import Context, Info
 from wallet_gql.graphql.errors import Replayable
 from wallet_gql.graphql.payloads import Payload
 from wallet_gql.graphql.refusals_of_holds import TooMany
@@ -194,7 +194,7 @@ ClawbackResult = Annotated[
 ]
 
 
-def _reverse_input(info: Info, asked: _ReverseInput, on_shortfall: domain.Shortfall) -> reversals.ReverseInput:
+def _reverse_input(context: Context, asked: _ReverseInput, on_shortfall: domain.Shortfall) -> reversals.ReverseInput:
     kind, parts, _ = ids.decode(asked.transaction_id, "transactionId")
     if kind != "Transaction":
         raise BadUserInput("transactionId", f"is the id of a {kind.lower()}", "send the id of a transaction")
@@ -207,16 +207,36 @@ def _reverse_input(info: Info, asked: _ReverseInput, on_shortfall: domain.Shortf
         None if asked.description is UNSET else asked.description,
         None if asked.reference is UNSET else asked.reference,
         asked.metadata or {},
-        info.context.deadline,
-        info.context.caller,
-        info.context.asked_by,
-        info.context.take_id(),
+        context.deadline,
+        context.caller,
+        context.asked_by,
+        context.take_id(),
     )
 
 
 def _asked(asked: _ReverseInput) -> Decimal | None:
     # The scalar reads text and hands on a Decimal; the annotation is what it writes.
     return None if asked.amount is UNSET or asked.amount is None else cast("Decimal", asked.amount)
+
+
+async def refund(context: Context, asked: RefundInput) -> RefundResult:
+    """Give back what an owner paid."""
+    until = None if asked.lapsed_until is UNSET else asked.lapsed_until
+    request = replace(_reverse_input(context, asked, domain.Shortfall.REFUSE), lapsed_until=until)
+    outcome = await reversals.refund(context.ledger, request)
+    if isinstance(outcome, domain.Posted):
+        return RefundPayload.of(outcome)
+    assert not isinstance(outcome, domain.Nothing)
+    return cast("RefundResult", refusals.of_outcome(outcome))
+
+
+async def clawback(context: Context, asked: ClawbackInput) -> ClawbackResult:
+    """Take back what an owner was credited."""
+    request = _reverse_input(context, asked, domain.Shortfall[asked.on_shortfall.name])
+    outcome = await reversals.clawback(context.ledger, request)
+    if isinstance(outcome, domain.Posted | domain.Nothing):
+        return ClawbackPayload.of(outcome, _asked(asked))
+    return cast("ClawbackResult", refusals.of_outcome(outcome))
 
 
 @strawberry.type
@@ -231,13 +251,7 @@ class ReversalMutations:
         self, info: Info, input: Annotated[RefundInput, strawberry.argument(description="What is given back.")]
     ) -> RefundResult | None:
         """Give back what an owner paid."""
-        until = None if input.lapsed_until is UNSET else input.lapsed_until
-        request = replace(_reverse_input(info, input, domain.Shortfall.REFUSE), lapsed_until=until)
-        outcome = await reversals.refund(info.context.ledger, request)
-        if isinstance(outcome, domain.Posted):
-            return RefundPayload.of(outcome)
-        assert not isinstance(outcome, domain.Nothing)
-        return cast("RefundResult", refusals.of_outcome(outcome))
+        return await refund(info.context, input)
 
     @strawberry.mutation(
         description="Take back a top-up, a bonus or what was received; never what is held. Safe to retry with the same"
@@ -247,8 +261,4 @@ class ReversalMutations:
         self, info: Info, input: Annotated[ClawbackInput, strawberry.argument(description="What is taken back.")]
     ) -> ClawbackResult | None:
         """Take back what an owner was credited."""
-        request = _reverse_input(info, input, domain.Shortfall[input.on_shortfall.name])
-        outcome = await reversals.clawback(info.context.ledger, request)
-        if isinstance(outcome, domain.Posted | domain.Nothing):
-            return ClawbackPayload.of(outcome, _asked(input))
-        return cast("ClawbackResult", refusals.of_outcome(outcome))
+        return await clawback(info.context, input)

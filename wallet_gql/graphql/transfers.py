@@ -9,7 +9,7 @@ import strawberry
 from wallet_gql.domain.text import TEXT_LENGTH_MAX
 from wallet_gql.graphql import refusals
 from wallet_gql.graphql.assets import DEFAULT_ASSET
-from wallet_gql.graphql.context import Info
+from wallet_gql.graphql.context import Context, Info
 from wallet_gql.graphql.payloads import Payload, result
 from wallet_gql.graphql.refusals_of_limits import LimitExceeded
 from wallet_gql.graphql.refusals_of_wallets import (
@@ -73,6 +73,26 @@ TransferResult = Annotated[
 ]
 
 
+async def transfer(context: Context, asked: TransferInput) -> TransferResult:
+    """Move credits from one owner to another."""
+    context.caller.check_movement(asked.asset, cast("Decimal", asked.amount))
+    request = transfers.TransferInput(
+        asked.from_owner_id,
+        asked.to_owner_id,
+        asked.asset,
+        cast("Decimal", asked.amount),
+        asked.idempotency_key,
+        None if asked.description is strawberry.UNSET else asked.description,
+        None if asked.reference is strawberry.UNSET else asked.reference,
+        asked.metadata or {},
+        context.deadline,
+        context.asked_by,
+        context.take_id(),
+        check_sources(sources_of(asked.sources)),
+    )
+    return cast("TransferResult", result(TransferPayload, await transfers.transfer(context.ledger, request)))
+
+
 @strawberry.type
 class TransferMutations:
     """What moves credits between owners."""
@@ -84,19 +104,4 @@ class TransferMutations:
         self, info: Info, input: Annotated[TransferInput, strawberry.argument(description="What is given to whom.")]
     ) -> TransferResult | None:
         """Move credits from one owner to another."""
-        info.context.caller.check_movement(input.asset, cast("Decimal", input.amount))
-        request = transfers.TransferInput(
-            input.from_owner_id,
-            input.to_owner_id,
-            input.asset,
-            cast("Decimal", input.amount),
-            input.idempotency_key,
-            None if input.description is strawberry.UNSET else input.description,
-            None if input.reference is strawberry.UNSET else input.reference,
-            input.metadata or {},
-            info.context.deadline,
-            info.context.asked_by,
-            info.context.take_id(),
-            check_sources(sources_of(input.sources)),
-        )
-        return cast("TransferResult", result(TransferPayload, await transfers.transfer(info.context.ledger, request)))
+        return await transfer(info.context, input)

@@ -62,6 +62,7 @@ from wallet_gql.settings import Settings
 SLOT_CHECKED_EVERY_SECONDS: Final = 5
 
 LIMIT_CHANGES_AT_ONCE: Final = 2
+BATCH_POSTINGS_AT_ONCE: Final = 64
 
 _log = structlog.get_logger()
 
@@ -128,6 +129,8 @@ class Ledger:
     post: Post
     limit_changes: asyncio.Semaphore
     """So many change limits at once: each holds a connection."""
+    batch_postings: asyncio.Semaphore
+    """So many postings of batches are under way at once: what comes alone waits behind no more."""
 
     @property
     def shard_count(self) -> int:
@@ -180,6 +183,7 @@ async def open_ledger(settings: Settings) -> AsyncIterator[Ledger]:
             post=commits.post,
             commits=commits,
             limit_changes=asyncio.Semaphore(LIMIT_CHANGES_AT_ONCE),
+            batch_postings=asyncio.Semaphore(BATCH_POSTINGS_AT_ONCE),
         )
         if session is not None:
             stack.push_async_callback(end, asyncio.create_task(_keep_slot(ledger, holding, session)))
