@@ -95,15 +95,15 @@ class Database:
 
     def execute(self, *statements: str) -> Any:
         """Run statements as the superuser; returns the last one's value."""
+        return asyncio.run(self.execute_beside(*statements))
 
-        async def run() -> Any:
-            connection = await asyncpg.connect(_plain(self._url(self.cluster.server.superuser_url)), timeout=30)
-            try:
-                return [await connection.fetchval(statement) for statement in statements][-1]
-            finally:
-                await connection.close()
-
-        return asyncio.run(run())
+    async def execute_beside(self, *statements: str) -> Any:
+        """Do so where a loop is running: a second one in a thread would share asyncio's set of all tasks with it."""
+        connection = await asyncpg.connect(_plain(self._url(self.cluster.server.superuser_url)), timeout=30)
+        try:
+            return [await connection.fetchval(statement) for statement in statements][-1]
+        finally:
+            await connection.close()
 
     def count(self) -> int:
         """Return the number of transactions in the books."""

@@ -147,7 +147,7 @@ async def _let_end(
         return SPEND, {"o": owners[number % len(owners)], "k": str(uuid4())}
 
     async def count() -> int:
-        return int(await asyncio.to_thread(database.execute, kind.booked_count))
+        return int(await database.execute_beside(kind.booked_count))
 
     is_over = asyncio.Event()
     wanted_count = await count() + kind.total
